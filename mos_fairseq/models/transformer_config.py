@@ -74,21 +74,20 @@ def outer_norms(cfg: TransformerBaseConfig, side: str, make_norm, width: int) ->
     )
 
 
-def embed_scale(cfg: TransformerBaseConfig, table_dim: int) -> float:
-    """Factor on token embeddings, sqrt(D): a side's table is drawn with variance 1/D, so a channel has variance 1 in
-    every subnet, as in a Transformer of its own. (A table shared by sides of unequal width has the wider one's.)"""
-    return 1.0 if cfg.no_scale_embedding else math.sqrt(table_dim)
+def embed_scale(cfg: TransformerBaseConfig, embed_dim: int) -> float:
+    """Factor on token embeddings of (active) width d: sqrt(d), or 1 with ``no_scale_embedding``."""
+    return 1.0 if cfg.no_scale_embedding else math.sqrt(embed_dim)
 
 
 def build_positions(
-    cfg: TransformerBaseConfig, side: str, embed_dim: int, table_dim: int, padding_idx: int
+    cfg: TransformerBaseConfig, side: str, embed_dim: int, position_dim: int, padding_idx: int
 ) -> PositionalEmbedding | None:
-    """Position embeddings of one side; learned ones as wide as the side is, sinusoidal ones cut from ``table_dim``."""
+    """Position embeddings of one side: learned ones as wide as it is, or sinusoidal ones cut from ``position_dim``."""
     if cfg.no_token_positional_embeddings:
         return None
     positions = cfg.max_source_positions if side == "encoder" else cfg.max_target_positions
     learned = getattr(cfg, f"{side}_learned_pos")
-    return PositionalEmbedding(positions, embed_dim if learned else table_dim, padding_idx, learned)
+    return PositionalEmbedding(positions, embed_dim if learned else position_dim, padding_idx, learned)
 
 
 def build_embeddings(

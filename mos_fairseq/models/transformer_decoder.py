@@ -16,7 +16,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
     Args:
         embed_tokens, output_embedding: input table and the table that projects to the vocabulary (often the same).
         embed_dim: (active) width d.
-        table_dim: width that fixes embedding scale and sinusoidal positions: the supernet's.
+        position_dim: width of the sinusoidal table that positions are cut from: the supernet's.
         layers: all layers; the first ``num_active_layers`` run.
         norms: ``layernorm_embedding`` and the final ``layer_norm``, either may be None.
         cross_spans: for each (active) layer, how many encoder outputs it attends to.
@@ -29,7 +29,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         embed_tokens: ElasticEmbedding,
         output_embedding: ElasticEmbedding,
         embed_dim: int,
-        table_dim: int,
+        position_dim: int,
         layers: list[nn.Module],
         norms: tuple[nn.Module | None, nn.Module | None],
         cross_spans: tuple[int, ...],
@@ -40,8 +40,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         self.embed_tokens, self.output_embedding = embed_tokens, output_embedding
         self.embed_dim = embed_dim
         self.max_target_positions = cfg.max_target_positions
-        self.embed_scale = embed_scale(cfg, table_dim)
-        self.embed_positions = build_positions(cfg, "decoder", embed_dim, table_dim, self.padding_idx)
+        self.embed_positions = build_positions(cfg, "decoder", embed_dim, position_dim, self.padding_idx)
         self.layers = nn.ModuleList(layers)
         self.layernorm_embedding, self.layer_norm = norms
         self.num_active_layers = len(layers)
@@ -58,7 +57,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         num_tokens = tokens.size(1)
         if incremental_state is not None:
             tokens = tokens[:, -1:]
-        x = self.embed_scale * self.embed_tokens(tokens, self.embed_dim)
+        x = embed_scale(self.cfg, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
         if self.embed_positions is not None:
             step = incremental_state is not None
             x = x + (self.embed_positions.step(num_tokens, x) if step else self.embed_positions(tokens, x))

@@ -16,7 +16,7 @@ class TransformerEncoder(FairseqEncoder):
 
     Args:
         embed_dim: (active) width d.
-        table_dim: width that fixes embedding scale and sinusoidal positions: the supernet's.
+        position_dim: width of the sinusoidal table that positions are cut from: the supernet's.
         layers: all layers; the first ``num_active_layers`` run.
         norms: ``layernorm_embedding`` and the final ``layer_norm``, either may be None.
         num_outputs: how many of the last layers' outputs to return.
@@ -28,7 +28,7 @@ class TransformerEncoder(FairseqEncoder):
         dictionary,
         embed_tokens: ElasticEmbedding,
         embed_dim: int,
-        table_dim: int,
+        position_dim: int,
         layers: list[nn.Module],
         norms: tuple[nn.Module | None, nn.Module | None],
         num_outputs: int,
@@ -39,8 +39,7 @@ class TransformerEncoder(FairseqEncoder):
         self.embed_tokens = embed_tokens
         self.embed_dim = embed_dim
         self.max_source_positions = cfg.max_source_positions
-        self.embed_scale = embed_scale(cfg, table_dim)
-        self.embed_positions = build_positions(cfg, "encoder", embed_dim, table_dim, self.padding_idx)
+        self.embed_positions = build_positions(cfg, "encoder", embed_dim, position_dim, self.padding_idx)
         self.layers = nn.ModuleList(layers)
         self.layernorm_embedding, self.layer_norm = norms
         self.num_active_layers = len(layers)
@@ -49,7 +48,7 @@ class TransformerEncoder(FairseqEncoder):
 
     def forward_embedding(self, tokens: Tensor) -> Tensor:
         """tokens [B, S] -> scaled embeddings with positions, normalised, dropped out [B, S, d]."""
-        x = self.embed_scale * self.embed_tokens(tokens, self.embed_dim)
+        x = embed_scale(self.cfg, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
         if self.embed_positions is not None:
             x = x + self.embed_positions(tokens, x)
         if self.layernorm_embedding is not None:

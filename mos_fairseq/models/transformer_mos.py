@@ -35,7 +35,7 @@ from mos_fairseq.modules import (
     LayerSizes,
     MixtureOptions,
 )
-from mos_fairseq.search_space import ENCODING_KINDS, SearchSpace, Subnet, arch_encoding, encoding_size
+from mos_fairseq.search_space import ENCODING_KINDS, SearchSpace, Subnet, arch_encoding
 
 
 @dataclass
@@ -69,7 +69,7 @@ def _mixture_options(cfg: TransformerMosConfig, space: SearchSpace) -> MixtureOp
         routing=str(cfg.mos_routing),
         num_experts=cfg.num_experts,
         linears=str(cfg.mos_linears),
-        encoding_size=encoding_size(space, str(cfg.arch_encoding)),
+        lowest_encoding=tuple(arch_encoding(space.smallest(), space, str(cfg.arch_encoding))),
         router_hidden_dim=cfg.router_hidden_dim,
         router_layers=cfg.router_layers,
         router_dropout=cfg.router_dropout,
@@ -247,8 +247,8 @@ class TransformerMosModel(TransformerModel):
         return TransformerSubnetConfig(
             **options,
             subnet=self.active_subnet.key,
-            encoder_table_dim=self.search_space.max("encoder_embed_dim"),
-            decoder_table_dim=self.search_space.max("decoder_embed_dim"),
+            encoder_position_dim=self.search_space.max("encoder_embed_dim"),
+            decoder_position_dim=self.search_space.max("decoder_embed_dim"),
         )
 
     # --- checkpoints -----------------------------------------------------------------------------------------------

@@ -43,12 +43,12 @@ class TransformerSubnetConfig(TransformerBaseConfig):
         metadata={"help": "the architecture: a YAML file of a subnet (ours or HAT's keys), or its inline JSON"},
     )
     # recorded by supernets in the twins they give away
-    encoder_table_dim: Optional[int] = field(
+    encoder_position_dim: Optional[int] = field(
         default=None,
-        metadata={"help": "width that fixes embedding scale and sinusoidal positions of the encoder, for a subnet cut "
+        metadata={"help": "width of the sinusoidal table that the encoder's positions are cut from, for a subnet cut "
                   "out of a supernet: the supernet's (default: the subnet's own)"},
     )
-    decoder_table_dim: Optional[int] = field(default=None, metadata={"help": "the same of the decoder"})
+    decoder_position_dim: Optional[int] = field(default=None, metadata={"help": "the same of the decoder"})
 
 
 def _linear(in_features: int, out_features: int, groups: int = 1, gain: float | None = 1.0) -> nn.Linear:
@@ -132,7 +132,7 @@ class TransformerSubnetModel(TransformerModel):
             src_dict,
             tables[0],
             encoder_dim,
-            cfg.encoder_table_dim or encoder_dim,
+            cfg.encoder_position_dim or encoder_dim,
             [_encoder_layer(subnet, i, layer_options(cfg, "encoder")) for i in range(subnet.encoder_layers)],
             outer_norms(cfg, "encoder", nn.LayerNorm, encoder_dim),
             num_outputs=max(subnet.cross_spans),
@@ -143,7 +143,7 @@ class TransformerSubnetModel(TransformerModel):
             tables[1],
             tables[2],
             decoder_dim,
-            cfg.decoder_table_dim or decoder_dim,
+            cfg.decoder_position_dim or decoder_dim,
             [_decoder_layer(subnet, i, layer_options(cfg, "decoder")) for i in range(subnet.decoder_layers)],
             outer_norms(cfg, "decoder", nn.LayerNorm, decoder_dim),
             subnet.cross_spans,

@@ -119,7 +119,7 @@ class Reference:
     def embed(self, side: str, words: list[int]) -> Tensor:
         d = getattr(self.subnet, f"{side}_embed_dim")
         largest = max(self.space[f"{side}_embed_dim"])
-        x = self.p[f"{side}.embed_tokens.weight"][words, :d] * math.sqrt(largest)
+        x = self.p[f"{side}.embed_tokens.weight"][words, :d] * math.sqrt(d)
         if self.options.get(f"{side}_learned_pos"):
             x = x + self.p[f"{side}.embed_positions.weight"][PAD + 1 : PAD + 1 + len(words), :d]
         else:
