@@ -49,16 +49,21 @@ class ElasticLinear(nn.Module):
         self._materialized: tuple[Tensor, Tensor | None] | None = None
         self.reset_parameters(gain)
 
+    @torch.no_grad()
     def reset_parameters(self, gain: float | None) -> None:
-        """Draw each expert as an ordinary layer, times sqrt(E): mixing E independent draws equally divides the standard
-        deviation by sqrt(E), and the merged weight of a fresh supernet must have that of an ordinary layer."""
-        spread = math.sqrt(self.num_experts)
-        for weight in self.weight.flatten(0, 1):
+        """Draw one expert as an ordinary layer, and let the others begin as copies of it.
+
+        So the merged weight of a fresh supernet is exactly that of an ordinary fresh layer, whatever the routers say
+        (independent draws mixed equally would have 1/sqrt(E) of its spread). Experts part where the routers give them
+        different shares of different subnets' gradients, instead of carrying the difference of two random draws.
+        """
+        for weight in self.weight[0]:
             if gain is None:
-                bound = spread / math.sqrt(self.max_in_features)
+                bound = 1 / math.sqrt(self.max_in_features)
                 nn.init.uniform_(weight, -bound, bound)
             else:
-                nn.init.xavier_uniform_(weight, gain=gain * spread)
+                nn.init.xavier_uniform_(weight, gain=gain)
+        self.weight[1:] = self.weight[:1]
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

@@ -20,13 +20,14 @@ class MixtureOptions:
     """How a supernet layer mixes experts.
 
     ``routing``: ``none`` (plain weight sharing), ``layer`` or ``neuron``; ``linears``: which matrices have experts,
-    ``ffn``, ``attention`` or ``all``; ``encoding_size``: length n of the arch encoding; the rest are the router's.
+    ``ffn``, ``attention`` or ``all``; ``lowest_encoding``: smallest value of each feature of the arch encoding; the
+    rest are the router's.
     """
 
     routing: str = "none"
     num_experts: int = 1
     linears: str = "ffn"
-    encoding_size: int = 0
+    lowest_encoding: tuple[float, ...] = ()
     router_hidden_dim: int = 128
     router_layers: int = 2
     router_dropout: float = 0.1
@@ -61,12 +62,12 @@ class _ElasticLayerMixin:
         self._stamp: tuple | None = None
         experts = {n: m for n, m in self._linears.items() if m.num_experts > 1}
         router_args = (options.router_hidden_dim, options.router_layers, options.router_dropout)
-        self.router = None
+        self.router, lowest = None, options.lowest_encoding
         if experts and options.routing == "layer":
-            self.router = LayerRouter(options.encoding_size, options.num_experts, *router_args)
+            self.router = LayerRouter(lowest, options.num_experts, *router_args)
         elif experts and options.routing == "neuron":
             self.router = nn.ModuleDict(
-                {n.replace(".", "_"): NeuronRouter(options.encoding_size, m, *router_args) for n, m in experts.items()}
+                {n.replace(".", "_"): NeuronRouter(lowest, m, *router_args) for n, m in experts.items()}
             )
         self._max_dropouts = {m: m.p for m in self._dropouts()}
 

@@ -5,69 +5,98 @@ MoS (arXiv 2306.04845) section 3: an MLP n -> hidden -> ReLU -> dropout -> logit
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from mos_fairseq.modules.elastic_linear import ElasticLinear
 
 
-def _trunk(encoding_size: int, hidden_dim: int, num_layers: int, dropout: float) -> nn.Sequential:
-    blocks: list[nn.Module] = []
-    width = encoding_size
-    for _ in range(num_layers - 1):
-        linear = nn.Linear(width, hidden_dim)
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        blocks += [linear, nn.ReLU(), nn.Dropout(dropout)]
-        width = hidden_dim
-    return nn.Sequential(*blocks)
+def _spread_out(weight: Tensor, bias: Tensor, lowest: Sequence[float], gain: float) -> None:
+    """Draw a linear map [..., n] of arch encodings so that its outputs tell subnets apart.
+
+    Feature i of an encoding lies between ``lowest[i]`` and 1. The map is drawn on features centred and scaled to -1..1,
+    where the output of the largest or the smallest subnet has standard deviation ``gain``; as the features themselves
+    are all positive, it would otherwise be nearly the same for every subnet. Features that never change get no weight.
+    """
+    low = torch.tensor(lowest)
+    varies = low < 1
+    scale = torch.where(varies, 2 / (1 - low).clamp(min=1e-6), 0.0)
+    nn.init.normal_(weight, std=gain / math.sqrt(max(1, int(varies.sum()))))
+    weight.mul_(scale)
+    bias.copy_(-(weight * ((1 + low) / 2)).sum(-1))
 
 
-class LayerRouter(nn.Module):
+class _Router(nn.Module):
+    """Trunk of a router, and the initialisation of all its layers.
+
+    The logits of a fresh router have standard deviation 1 over experts (and rows), differently for each subnet: experts
+    start as equal matrices (see :class:`ElasticLinear`) and part by the different shares that routers give them.
+    """
+
+    def __init__(self, lowest: Sequence[float], hidden_dim: int, num_layers: int, dropout: float) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential()
+        for index in range(num_layers - 1):
+            self.trunk.append(nn.Linear(hidden_dim if index else len(lowest), hidden_dim))
+            self.trunk.extend([nn.ReLU(), nn.Dropout(dropout)])
+        self.head_in_features = hidden_dim if num_layers > 1 else len(lowest)
+
+    @torch.no_grad()
+    def _reset_parameters(self, lowest: Sequence[float], head: nn.Module) -> None:
+        linears = [module for module in self.trunk if isinstance(module, nn.Linear)] + [head]
+        for index, linear in enumerate(linears):
+            gain = 1.0 if linear is head else math.sqrt(2)  # ReLU halves the second moment
+            if index == 0:
+                _spread_out(linear.weight, linear.bias, lowest, gain)
+            else:
+                nn.init.normal_(linear.weight, std=gain / math.sqrt(linear.weight.size(-1)))
+                nn.init.zeros_(linear.bias)
+
+
+class LayerRouter(_Router):
     """Layer-wise routing: one mixture p [E] for all expert matrices of a Transformer layer.
 
     Args:
-        encoding_size: n, length of the arch encoding.
+        lowest: smallest value of each of the n features of the arch encoding; their largest is 1.
         num_experts: E.
         hidden_dim, num_layers, dropout: of the MLP; ``num_layers=1`` is a plain linear router.
     """
 
-    def __init__(self, encoding_size: int, num_experts: int, hidden_dim: int, num_layers: int, dropout: float) -> None:
-        super().__init__()
-        self.trunk = _trunk(encoding_size, hidden_dim, num_layers, dropout)
-        self.head = nn.Linear(hidden_dim if num_layers > 1 else encoding_size, num_experts)
-        # small, so that a fresh router mixes equally: p = (0.8, 0.2) would spoil the spread of the merged weights, for
-        # which ElasticLinear's initialisation compensates (neuron-wise, such differences average out over the rows)
-        nn.init.xavier_uniform_(self.head.weight, gain=0.1)
-        nn.init.zeros_(self.head.bias)
+    def __init__(
+        self, lowest: Sequence[float], num_experts: int, hidden_dim: int, num_layers: int, dropout: float
+    ) -> None:
+        super().__init__(lowest, hidden_dim, num_layers, dropout)
+        self.head = nn.Linear(self.head_in_features, num_experts)
+        self._reset_parameters(lowest, self.head)
 
     def forward(self, encoding: Tensor) -> Tensor:
         """encoding [n] -> probabilities [E], fp32."""
         return torch.softmax(self.head(self.trunk(encoding)).float(), dim=0)
 
 
-class NeuronRouter(nn.Module):
+class NeuronRouter(_Router):
     """Neuron-wise routing: a mixture for each output row of one expert matrix, P [E, G, o].
 
     The last layer is elastic: only the o active rows of each of the G groups are computed.
 
     Args:
-        encoding_size: n, length of the arch encoding.
+        lowest: as in :class:`LayerRouter`.
         linear: the :class:`ElasticLinear` it serves (read for E, G and the largest O; not stored).
         hidden_dim, num_layers, dropout: as in :class:`LayerRouter`.
     """
 
     def __init__(
-        self, encoding_size: int, linear: ElasticLinear, hidden_dim: int, num_layers: int, dropout: float
+        self, lowest: Sequence[float], linear: ElasticLinear, hidden_dim: int, num_layers: int, dropout: float
     ) -> None:
-        super().__init__()
+        super().__init__(lowest, hidden_dim, num_layers, dropout)
         self.num_experts, self.groups = linear.num_experts, linear.groups
-        self.trunk = _trunk(encoding_size, hidden_dim, num_layers, dropout)
         self.head = ElasticLinear(
-            hidden_dim if num_layers > 1 else encoding_size,
-            linear.max_out_features,
-            groups=self.num_experts * self.groups,
+            self.head_in_features, linear.max_out_features, groups=self.num_experts * self.groups
         )
+        self._reset_parameters(lowest, self.head)
 
     def forward(self, encoding: Tensor, out_features: int) -> Tensor:
         """encoding [n], o -> probabilities [E, G, o], fp32, summing to 1 over E."""

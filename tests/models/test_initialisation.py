@@ -1,10 +1,14 @@
 """A fresh supernet's merged weights have the spread of an ordinary Transformer's, whatever the number of experts."""
 
+import math
+
 import pytest
 import torch
 
 from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, TransformerSubnetModel
-from tests.helpers import dictionary, small_space
+from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter
+from mos_fairseq.search_space import arch_encoding
+from tests.helpers import batch, dictionary, small_space
 
 SPACE = small_space(
     encoder_embed_dim=[256, 128],
@@ -47,6 +51,53 @@ def test_merged_weights_of_a_fresh_supernet(routing, num_experts, encoding):
     assert merged.keys() == ordinary.keys() and len(merged) == (3 + 3) + (3 + 1 + 1 + 3 + 2)
     for name, std in ordinary.items():
         assert merged[name] == pytest.approx(std, rel=0.05), name
+
+
+@pytest.mark.parametrize("routing", ["layer", "neuron"])
+def test_experts_start_equal_and_part_in_training(routing):
+    model = fresh(mos_routing=routing, num_experts=3, mos_linears="all").train()
+    experts = [p for n, p in model.named_parameters() if n.endswith("weight") and p.dim() == 4 and p.size(0) == 3]
+    assert len(experts) == (2 + 2) + (2 + 3 + 2)
+    assert all(bool((p == p[:1]).all()) for p in experts)  # so the merged weight is one expert's, whatever the router
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    src, prev, target = batch()
+    for _ in range(3):
+        optimizer.zero_grad()
+        for subnet in (SPACE.largest(), SPACE.smallest()):
+            model.set_active_subnet(subnet)
+            logits = model(src, src.ne(1).sum(1), prev)[0]
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=1).backward()
+        optimizer.step()
+    for weight in experts:
+        moved = (weight - weight.mean(0)).abs().amax(dim=(1, 2, 3))
+        assert bool((moved > 1e-4).all())
+
+
+@pytest.mark.parametrize("routing", ["layer", "neuron"])
+@pytest.mark.parametrize("encoding", ["aggregate", "per_layer"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_fresh_routers_tell_subnets_apart(routing, encoding, layers):
+    """Logits of largest and smallest have standard deviation 1 and, through ReLUs, little to do with each other's."""
+    low = arch_encoding(SPACE.smallest(), SPACE, encoding)
+    shape = {"lowest": low, "hidden_dim": 256, "num_layers": layers, "dropout": 0.1}
+    high, logits = [1.0] * len(low), []
+    torch.manual_seed(3)
+    for _ in range(400 if routing == "layer" else 4):
+        if routing == "layer":
+            router = LayerRouter(num_experts=4, **shape).eval()
+            found = [router(torch.tensor(v)) for v in (low, high)]
+        else:
+            router = NeuronRouter(linear=ElasticLinear(5, 100, num_experts=4), **shape).eval()
+            found = [router(torch.tensor(v), 100).flatten(1) for v in (low, high)]
+        logits.append(torch.stack([(p.log() - p.log().mean(0)).flatten() for p in found]))
+    logits = torch.cat(logits, dim=1) / 0.75**0.5  # softmax hides the mean over the four experts
+    assert logits.std(dim=1).tolist() == pytest.approx([1, 1], rel=0.15)
+    assert torch.corrcoef(logits)[0, 1].item() == pytest.approx({1: -1, 2: 0, 3: 1 / math.pi}[layers], abs=0.25)
+
+
+def test_features_that_never_change_get_no_weight():
+    router = LayerRouter([0.5, 1.0, 0.0], num_experts=2, hidden_dim=7, num_layers=2, dropout=0.0)
+    assert router.trunk[0].weight.any(dim=0).tolist() == [True, False, True]
 
 
 def test_an_ordinary_twin_is_initialised_as_fairseq_does():

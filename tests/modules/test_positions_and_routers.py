@@ -70,7 +70,7 @@ ENCODING = torch.tensor([1.0, 0.5, 0.25])
 EXPERTS, GROUPS, ROWS = 3, 2, 7
 
 
-MLP = {"encoding_size": 3, "hidden_dim": 11, "num_layers": 2, "dropout": 0.0}
+MLP = {"lowest": (0.5, 1.0, 0.2), "hidden_dim": 11, "num_layers": 2, "dropout": 0.0}
 
 
 def layer_router(**options) -> LayerRouter:
