@@ -51,5 +51,8 @@ setup(
         "quickstart": QUICKSTART,
         "test": ["pytest", "hypothesis", "ruff", *QUICKSTART],
     },
+    entry_points={
+        "console_scripts": ["mos-cost = mos_fairseq.cli.cost:main", "mos-export = mos_fairseq.cli.export:main"]
+    },
     zip_safe=False,
 )

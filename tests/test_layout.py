@@ -17,6 +17,9 @@ ALLOWED = {
     "models": {"errors", "modules", "search_space"},
     "criterions": {"errors", "modules", "models"},
     "tasks": {"errors", "modules", "models", "search_space", "criterions"},
+    "benchmark": {"errors", "search_space"},
+    "export": {"errors", "modules", "models", "search_space"},
+    "cli": {"errors", "search_space", "benchmark", "export"},
 }
 
 

@@ -122,7 +122,7 @@ class Commands:
 
     def spawn(self, command: str, *args: object, cwd: Path | None = None, stdin: str = "", check: bool = True) -> Done:
         """``fairseq-COMMAND ARGS`` as users start it."""
-        script = Path(sys.executable).with_name(f"fairseq-{command}")
+        script = Path(sys.executable).with_name(command if command.startswith("mos-") else f"fairseq-{command}")
         run = subprocess.run(
             [str(script), *map(str, args)],
             cwd=cwd or self.folder, input=stdin, capture_output=True, text=True, env=_environment(), timeout=300,

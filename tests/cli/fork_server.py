@@ -20,13 +20,18 @@ logging.root.handlers.clear()  # of what fairseq logged while it was imported; e
 
 
 def run_command(request: dict) -> None:
-    """In the fork: as the console script ``fairseq-COMMAND`` would."""
+    """In the fork: as the console script ``fairseq-COMMAND``, or our own of that name, would."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(request[name], flags, 0o644), number)
     os.chdir(request["cwd"])
-    sys.argv = [f"fairseq-{request['command']}", *request["args"]]
-    importlib.import_module(f"fairseq_cli.{request['command']}").cli_main()
+    command = request["command"]
+    if command.startswith("mos-"):
+        sys.argv = [command, *request["args"]]
+        importlib.import_module(f"mos_fairseq.cli.{command.removeprefix('mos-')}").main()
+    else:
+        sys.argv = [f"fairseq-{command}", *request["args"]]
+        importlib.import_module(f"fairseq_cli.{command}").cli_main()
 
 
 def child(request: dict) -> int:

@@ -1,0 +1,1 @@
+"""Console scripts, named like fairseq's: only wiring."""

@@ -1,0 +1,77 @@
+"""``mos-cost``: parameters and FLOPs of subnets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields
+
+from mos_fairseq.benchmark import Cost, CostOptions, subnet_cost
+from mos_fairseq.search_space import SearchSpace, resolve_subnet, split_specs
+
+_HELP = {
+    "src_len": "source tokens of the forward pass that is counted",
+    "tgt_len": "target tokens of the forward pass that is counted",
+    "vocab_size": "size of the (source) dictionary; without it neither embeddings nor output projection are counted",
+    "tgt_vocab_size": "size of the target dictionary, where that is another one",
+    "share_all_embeddings": "one table for encoder, decoder and output projection",
+    "share_decoder_input_output_embed": "one table for decoder and output projection",
+    "encoder_normalize_before": "pre-norm encoder: one layer norm more",
+    "decoder_normalize_before": "pre-norm decoder: one layer norm more",
+    "layernorm_embedding": "layer norms on the embeddings",
+    "encoder_learned_pos": "learned positions in the encoder",
+    "decoder_learned_pos": "learned positions in the decoder",
+    "max_source_positions": "number of learned positions in the encoder",
+    "max_target_positions": "number of learned positions in the decoder",
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-cost``."""
+    parser = argparse.ArgumentParser(
+        prog="mos-cost",
+        description="Parameters and FLOPs (2 per multiply-accumulate, one sentence) of subnets, exact, without "
+        "building them. Experts and routers never count: a subnet is a dense Transformer.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file of the search space")
+    parser.add_argument(
+        "--subnet",
+        default="largest,smallest",
+        metavar="S",
+        help="subnets, separated by commas: largest, smallest, random:SEED, a YAML file (default: %(default)s)",
+    )
+    for option in fields(CostOptions):
+        name = f"--{option.name.replace('_', '-')}"
+        if isinstance(option.default, bool):
+            parser.add_argument(name, action="store_true", help=_HELP[option.name])
+        else:
+            known = "" if option.default is None else f" (default: {option.default})"
+            parser.add_argument(name, type=int, metavar="N", default=option.default, help=_HELP[option.name] + known)
+    parser.add_argument("--json", action="store_true", help="one JSON object per subnet and line")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    args = get_parser().parse_args(argv)
+    options = CostOptions(**{option.name: getattr(args, option.name) for option in fields(CostOptions)})
+    space = SearchSpace.from_spec(args.search_space)
+    subnets = {spec: resolve_subnet(spec, space) for spec in split_specs(args.subnet)}
+    costs = {spec: subnet_cost(subnet, options) for spec, subnet in subnets.items()}
+    if args.json:
+        for spec, subnet in subnets.items():
+            print(json.dumps({"subnet": spec} | costs[spec].to_dict() | {"architecture": subnet.to_dict()}))
+    else:
+        _print_table(costs, options)
+
+
+def _print_table(costs: dict[str, Cost], options: CostOptions) -> None:
+    header = ("subnet", *(field.name for field in fields(Cost)))
+    rows = [(spec, *("-" if v is None else f"{v:,}" for v in cost.to_dict().values())) for spec, cost in costs.items()]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print("  ".join(cells).rstrip())
+    if options.vocab_size is None:
+        print("(-: depends on the dictionary, give --vocab-size)")

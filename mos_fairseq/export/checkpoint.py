@@ -1,0 +1,132 @@
+"""Reading a supernet's checkpoint, and writing the static twin of one subnet as a fairseq checkpoint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
+from fairseq.data import Dictionary
+from fairseq.tasks.translation import TranslationConfig
+from omegaconf import OmegaConf
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, TransformerSubnetModel
+
+ARCH = "transformer_mos"
+
+
+def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a supernet's checkpoint, on the CPU; ``cfg`` as plain containers.
+
+    Raises:
+        InputError: the file cannot be read, or holds no ``transformer_mos`` supernet.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"checkpoint {path}: no such file")
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    cfg = state.get("cfg")
+    if cfg is None or "model" not in state:
+        raise InputError(f"checkpoint {path}: it holds no model with its configuration")
+    state["cfg"] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
+    model = state["cfg"].get("model")
+    name = model.get("_name") if isinstance(model, dict) else getattr(model, "_name", None)
+    if name != ARCH:
+        raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({ARCH}) have subnets")
+    return state
+
+
+def build_supernet(state: dict[str, Any]) -> TransformerMosModel:
+    """The supernet of ``state`` (see :func:`read_supernet`) in eval mode, without its data.
+
+    The words of its dictionaries are not needed, only their number, which the weights tell.
+    """
+    known = {field.name for field in fields(TransformerMosConfig)}
+    cfg = TransformerMosConfig(**{k: v for k, v in state["cfg"]["model"].items() if k in known and k != "_name"})
+    weights = state["model"]
+    sizes = [len(weights[f"{side}.embed_tokens.weight"]) for side in ("encoder", "decoder")]
+    src_dict, tgt_dict = (_placeholder_dictionary(size) for size in sizes)
+    model = TransformerMosModel.build_model(
+        cfg, SimpleNamespace(source_dictionary=src_dict, target_dictionary=tgt_dict)
+    )
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _placeholder_dictionary(size: int) -> Dictionary:
+    result = Dictionary()
+    for number in range(size - len(result)):
+        result.add_symbol(f"placeholder{number}")
+    return result
+
+
+def twin_checkpoint(state: dict[str, Any], twin: TransformerSubnetModel) -> dict[str, Any]:
+    """A checkpoint of ``twin``, cut out of the supernet of ``state``: what ``fairseq-train`` would have saved of it
+    with the stock ``translation`` task, without optimizer state."""
+    model = {f.name: getattr(twin.cfg, f.name) for f in fields(twin.cfg)} | {"_name": "transformer_subnet"}
+    return model_checkpoint(state, model, twin.state_dict())
+
+
+def model_checkpoint(state: dict[str, Any], model_cfg: Any, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """A checkpoint of a model that takes the supernet's place in the run of ``state``, for the stock tasks."""
+    cfg = dict(state["cfg"])
+    cfg["model"] = model_cfg
+    cfg["task"] = _stock_section(cfg["task"], TranslationConfig, "translation")
+    criterion = cfg.get("criterion") or {}
+    if criterion.get("_name") == "label_smoothed_cross_entropy_mos":
+        name = "label_smoothed_cross_entropy"
+        cfg["criterion"] = _stock_section(criterion, LabelSmoothedCrossEntropyCriterionConfig, name)
+    updates = (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
+    # fairseq reads a history and a train iterator even where it is told to reset both
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": updates}
+    return {
+        "args": None,
+        "cfg": cfg,
+        "model": _copies(weights),
+        "criterion": None,
+        "optimizer_history": [history],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
+    }
+
+
+def _copies(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous copies, tables that share memory copied once."""
+    copies: dict[tuple, torch.Tensor] = {}
+    result = {}
+    for name, tensor in weights.items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if key not in copies:
+            copies[key] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        result[name] = copies[key]
+    return result
+
+
+def _stock_section(section: dict[str, Any], config: type, name: str) -> dict[str, Any]:
+    """The part of our configuration ``section`` that fairseq's own component ``name`` knows."""
+    known = {field.name for field in fields(config)}
+    return {key: value for key, value in section.items() if key in known} | {"_name": name}
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint, so that a reader sees the old file or the whole new one.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None

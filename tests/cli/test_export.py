@@ -1,0 +1,121 @@
+"""mos-export and mos-cost, and fairseq's commands on what was exported."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from .conftest import MIDDLE, generation, training
+
+# fairseq's own tasks leave out the longest sentences of a set whose size is no multiple of 8
+WHOLE = ("--required-batch-size-multiple", 1)
+
+
+@pytest.fixture(scope="module")
+def by_supernet(commands, joined, supernet):
+    """subnet -> hypotheses and their scores of the supernet with that subnet active."""
+    found = {}
+
+    def translate(subnet: str):
+        if subnet not in found:
+            checkpoint = supernet[0] / "checkpoint_last.pt"
+            found[subnet] = commands.fork("generate", *generation(joined, checkpoint, "--subnet", subnet))
+        return found[subnet]
+
+    return translate
+
+
+def scores(done) -> dict[int, float]:
+    return {number: float(score) for number, (score, _) in done.found("H").items()}
+
+
+def export(commands, supernet, subnet: object, output, *options: object, check: bool = True):
+    path = ["--path", supernet[0] / "checkpoint_last.pt"]
+    return commands.fork("mos-export", *path, "--subnet", subnet, "--output", output, *options, check=check)
+
+
+@pytest.mark.parametrize("name", ["largest", "random:7", "middle.yaml"])
+def test_twin_translates_as_the_active_subnet(commands, joined, supernet, files, tmp_path, by_supernet, name):
+    subnet = str(files / name) if name.endswith("yaml") else name
+    done = export(commands, supernet, subnet, tmp_path / "twin.pt")
+    assert "transformer_subnet" in done.out and [p.name for p in tmp_path.iterdir()] == ["twin.pt"]
+    twin = commands.fork("generate", *generation(joined, tmp_path / "twin.pt", *WHOLE, task="translation"))
+    assert twin.hypotheses() == by_supernet(subnet).hypotheses()
+    assert scores(twin) == pytest.approx(scores(by_supernet(subnet)), abs=1e-3)
+
+
+def test_stock_checkpoint_needs_no_plugin(commands, joined, supernet, tmp_path, by_supernet):
+    """Not even the repairs: the file holds plain containers and tensors only."""
+    export(commands, supernet, "smallest", tmp_path / "stock.pt", "--format", "transformer")
+    arguments = ["--path", tmp_path / "stock.pt", "--beam", 2, "--max-len-b", 10, "--no-progress-bar"]
+    stock = commands.fork("generate", joined, *arguments, *WHOLE)
+    assert "mos_fairseq" not in stock.out + stock.err
+    assert stock.hypotheses() == by_supernet("smallest").hypotheses()
+    assert scores(stock) == pytest.approx(scores(by_supernet("smallest")), abs=1e-3)
+
+
+def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_path):
+    """From the twin's weights, with the stock task and criterion, and on to a lower loss than at its start."""
+    export(commands, supernet, "smallest", tmp_path / "twin.pt")
+    architecture = torch.load(tmp_path / "twin.pt", weights_only=True)["cfg"]["model"]["subnet"]
+    (tmp_path / "subnet.yaml").write_text(yaml.safe_dump(json.loads(architecture)))
+    options = ["--subnet", tmp_path / "subnet.yaml", "--finetune-from-model", tmp_path / "twin.pt"]
+    stock = {"arch": "transformer_subnet", "task": "translation", "criterion": "label_smoothed_cross_entropy"}
+    # the supernet's wider table of sinusoids is part of what was learnt
+    wider = ["--encoder-position-dim", 24, "--decoder-position-dim", 24]
+    longer = ["--max-update", 30, "--lr", 0.003]
+    arguments = training(joined, tmp_path / "tuned", *options, *wider, *longer, **stock)
+    done = commands.fork("train", *arguments)
+    losses = [float(row["train_loss" if "train_loss" in row else "loss"]) for row in done.rows("train_inner")]
+    alone = commands.fork(
+        "train", *training(joined, tmp_path / "alone", *options[:2], *wider, "--max-update", 1, **stock)
+    )
+    first_alone = float(alone.rows("train_inner")[0]["loss"])
+    assert losses[0] < first_alone - 0.5
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--subnet", "largset"], "subnet 'largset': no such file; allowed are largest"),
+        (["--subnet", "largest", "--path", "absent.pt"], "checkpoint absent.pt: no such file"),
+        (["--subnet", "largest", "--path", "empty.pt"], "checkpoint empty.pt: the file is empty"),
+        (["--subnet", "largest", "--allow-padding"], "allow_padding with format transformer_subnet"),
+        (["--subnet", "largest", "--format", "transformer"], "stock fairseq"),
+        (["--subnet", "smallest", "--output", "no/such/folder.pt"], "no/such/folder.pt: cannot be written"),
+    ],
+)
+def test_bad_input(commands, supernet, tmp_path, arguments, message):
+    (tmp_path / "empty.pt").touch()
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", "out.pt"]
+    done = commands.fork("mos-export", *path, *arguments, cwd=tmp_path, check=False)
+    assert message in done.error()
+    assert [p.name for p in tmp_path.iterdir()] == ["empty.pt"]
+
+
+def test_a_twin_has_no_subnets(commands, supernet, tmp_path):
+    export(commands, supernet, "smallest", tmp_path / "twin.pt")
+    arguments = ["--path", tmp_path / "twin.pt", "--subnet", "smallest", "--output", tmp_path / "again.pt"]
+    assert "its arch is transformer_subnet" in commands.fork("mos-export", *arguments, check=False).error()
+
+
+def test_cost_of_subnets(commands, files):
+    space = ["--search-space", files / "space.yaml"]
+    names = ["--subnet", f"smallest,{files / 'middle.yaml'}"]
+    rows = commands.fork("mos-cost", *space, *names, "--vocab-size", 20, "--json").out.splitlines()
+    smallest, middle = map(json.loads, rows)
+    assert middle["architecture"] == MIDDLE | {"qkv_dim": 16}
+    assert smallest["params"] - smallest["params_without_embeddings"] == 20 * (16 + 2 * 16)
+    assert smallest["flops"] - smallest["flops_without_output_projection"] == 2 * 30 * 16 * 20
+    table = commands.fork("mos-cost", *space).out.splitlines()
+    assert [line.split()[0] for line in table[:3]] == ["subnet", "largest", "smallest"]
+    assert f"{smallest['flops_without_output_projection']:,}" in table[2] and "--vocab-size" in table[3]
+
+
+def test_cost_of_what_is_not_in_the_space(commands, files):
+    done = commands.fork("mos-cost", "--search-space", "tiny", "--subnet", files / "middle.yaml", check=False)
+    assert "is not in the search space" in done.error()

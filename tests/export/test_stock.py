@@ -1,0 +1,148 @@
+"""A twin written as fairseq's own transformer computes the same, and what cannot be written is refused."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+from fairseq.models.transformer import TransformerModel
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.export import stock_checkpoint
+from mos_fairseq.search_space import SearchSpace, Subnet
+from tests.helpers import HEAD_DIM_SPACE, batch, decode_stepwise, fake_task, supernet
+
+STATE = {
+    "cfg": {
+        "task": {"_name": "translation_mos", "data": "somewhere", "search_space": "x"},
+        "criterion": {"_name": "label_smoothed_cross_entropy_mos", "label_smoothing": 0.1},
+    },
+    "optimizer_history": [{"num_updates": 7}],
+}
+# widths of which heads of 6 and 4 make up the whole
+SPACE = HEAD_DIM_SPACE | {
+    "encoder_embed_dim": [24, 12],
+    "decoder_embed_dim": [30, 24, 12],
+    "encoder_attention_heads": [4, 2],
+    "decoder_attention_heads": [5, 4, 2],
+    "decoder_ende_attention_heads": [5, 4, 2],
+    "head_dim": 6,
+}
+EQUAL = {
+    "encoder_embed_dim": 12,
+    "decoder_embed_dim": 12,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_ffn_embed_dim": 17,
+    "encoder_attention_heads": 2,
+    "decoder_ffn_embed_dim": 37,
+    "decoder_attention_heads": 2,
+    "decoder_ende_attention_heads": 2,
+    "decoder_arbitrary_ende_attn": -1,
+    "head_dim": 6,
+}
+UNEQUAL = EQUAL | {
+    "encoder_embed_dim": 24,
+    "decoder_embed_dim": 30,
+    "encoder_ffn_embed_dim": [33, 17, 33],
+    "encoder_attention_heads": [4, 2, 4],
+    "decoder_ffn_embed_dim": [19, 37],
+    "decoder_attention_heads": [4, 2],
+    "decoder_ende_attention_heads": [2, 5],
+}
+OPTIONS = [
+    {"share_all_embeddings": True},
+    {"share_all_embeddings": False, "share_decoder_input_output_embed": True, "encoder_normalize_before": True},
+    {"share_all_embeddings": False, "decoder_learned_pos": True, "layernorm_embedding": True},
+    {"share_all_embeddings": True, "no_token_positional_embeddings": True, "decoder_normalize_before": True},
+]
+
+
+def twin_of(subnet: dict, space: dict = SPACE, **options):
+    model = supernet(SearchSpace.from_dict(space), mos_routing="neuron", **options)
+    model.set_active_subnet(Subnet.from_dict(subnet))
+    return model.get_active_subnet()
+
+
+def rebuilt(checkpoint: dict) -> TransformerModel:
+    """The model that fairseq builds of a checkpoint."""
+    model = TransformerModel.build_model(Namespace(**checkpoint["cfg"]["model"]), fake_task())
+    model.load_state_dict(checkpoint["model"])
+    return model.eval()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o))
+@pytest.mark.parametrize(
+    "subnet",
+    [
+        EQUAL,
+        EQUAL | {"decoder_embed_dim": 24, "decoder_attention_heads": 4, "decoder_ende_attention_heads": 4},
+        UNEQUAL,
+    ],
+    ids=["equal", "sides", "padded"],
+)
+@torch.no_grad()
+def test_same_logits(subnet, options):
+    twin = twin_of(subnet, **options)
+    stock = rebuilt(stock_checkpoint(STATE, twin, allow_padding=subnet is UNEQUAL))
+    src, prev, target = batch()
+    real, lengths = target.ne(1), src.ne(1).sum(1)
+    expected = twin(src, lengths, prev)[0]
+    torch.testing.assert_close(stock(src, lengths, prev)[0][real], expected[real], atol=1e-5, rtol=1e-5)
+    stepwise = decode_stepwise(stock, stock.encoder(src, lengths), prev)
+    torch.testing.assert_close(stepwise[real], expected[real], atol=1e-5, rtol=1e-5)
+
+
+def test_configuration_is_stock_fairseqs():
+    checkpoint = stock_checkpoint(STATE, twin_of(EQUAL))
+    assert checkpoint["cfg"]["model"]["arch"] == "transformer"
+    assert checkpoint["cfg"]["task"] == {"_name": "translation", "data": "somewhere"}
+    assert checkpoint["cfg"]["criterion"] == {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.1}
+    assert checkpoint["optimizer_history"][-1]["num_updates"] == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "allow_padding", "message"),
+    [
+        (
+            {"decoder_arbitrary_ende_attn": [-1, 2]},
+            True,
+            r"decoder_arbitrary_ende_attn is \[-1, 2\].*last encoder layer",
+        ),
+        (
+            {"encoder_ffn_embed_dim": [17, 17, 33]},
+            False,
+            r"encoder_ffn_embed_dim is \[17, 17, 33\].*padding with zeros",
+        ),
+        ({"decoder_ende_attention_heads": [2, 4]}, False, "decoder has 4 heads of width 6 and 2 heads of width 6"),
+        ({"decoder_ende_attention_heads": [2, 4]}, True, "no number of heads that divides decoder_embed_dim=12"),
+    ],
+)
+def test_what_stock_fairseq_cannot_express_is_refused(changes, allow_padding, message):
+    with pytest.raises(InputError, match=message):
+        stock_checkpoint(STATE, twin_of(EQUAL | changes), allow_padding)
+
+
+def test_heads_of_unequal_width_are_padded():
+    """With qkv_dim, fewer heads are wider: each is padded to the widest, which changes the scores' divisor."""
+    space = {key: value for key, value in SPACE.items() if key != "head_dim"} | {
+        "qkv_dim": 12,
+        "encoder_attention_heads": [4, 2],
+        "decoder_attention_heads": [4, 2],
+        "decoder_ende_attention_heads": [4, 2],
+        "encoder_embed_dim": [24, 12],
+    }
+    subnet = {key: value for key, value in EQUAL.items() if key != "head_dim"} | {
+        "qkv_dim": 12,
+        "encoder_embed_dim": 24,
+        "decoder_embed_dim": 24,
+        "encoder_attention_heads": [4, 2, 2],
+        "decoder_attention_heads": [2, 4],
+        "decoder_ende_attention_heads": [4, 4],
+    }
+    twin = twin_of(subnet, space)
+    stock = rebuilt(stock_checkpoint(STATE, twin, allow_padding=True))
+    src, prev, target = batch()
+    real, lengths = target.ne(1), src.ne(1).sum(1)
+    with torch.no_grad():
+        ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, stock))
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
