@@ -49,7 +49,8 @@ setup(
     ],
     extras_require={
         "quickstart": QUICKSTART,
-        "test": ["pytest", "hypothesis", "ruff", *QUICKSTART],
+        "ctranslate2": ["ctranslate2"],
+        "test": ["pytest", "hypothesis", "ruff", "ctranslate2", *QUICKSTART],
     },
     entry_points={
         "console_scripts": ["mos-cost = mos_fairseq.cli.cost:main", "mos-export = mos_fairseq.cli.export:main"]

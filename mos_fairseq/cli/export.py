@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.export import build_supernet, read_supernet, save_checkpoint, stock_checkpoint, twin_checkpoint
+from mos_fairseq.export import (
+    QUANTIZATIONS,
+    build_supernet,
+    read_supernet,
+    read_vocabularies,
+    save_checkpoint,
+    save_ctranslate2,
+    stock_checkpoint,
+    twin_checkpoint,
+)
 from mos_fairseq.search_space import resolve_subnet
 
-FORMATS = ("transformer_subnet", "transformer")
+FORMATS = ("transformer_subnet", "transformer", "ctranslate2")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -23,13 +32,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--subnet", required=True, metavar="S", help="largest, smallest, random:SEED, a YAML file, or JSON in braces"
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the checkpoint to write")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="the checkpoint (with ctranslate2: the folder) to write"
+    )
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default=FORMATS[0],
         help="transformer_subnet: any subnet, for fairseq with this plugin and the stock translation task; "
-        "transformer: fairseq's own model, which needs no plugin, for subnets it can express (default: %(default)s)",
+        "transformer: fairseq's own model, which needs no plugin, for subnets it can express; ctranslate2: a model of "
+        "that inference engine, for subnets it can express (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-padding",
@@ -37,22 +49,36 @@ def get_parser() -> argparse.ArgumentParser:
         help="with --format transformer: make layers of unequal FFN sizes or heads equal by adding zeros; the same "
         "translations, at the cost of the padded sizes",
     )
+    parser.add_argument(
+        "--quantization", choices=QUANTIZATIONS, help="with --format ctranslate2: of the weights (default: none)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="with --format ctranslate2: folder of the dictionaries (default: the supernet's training data)",
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    if args.allow_padding and args.format != "transformer":
-        raise InputError(f"allow_padding with format {args.format}: only transformer needs padding")
+    _check_options(args)
     state = read_supernet(args.path)
     model = build_supernet(state)
     model.set_active_subnet(resolve_subnet(args.subnet, model.search_space))
     twin = model.get_active_subnet()
-    if args.format == "transformer":
-        checkpoint = stock_checkpoint(state, twin, args.allow_padding)
+    if args.format == "ctranslate2":
+        save_ctranslate2(twin, read_vocabularies(state, args.data), args.output, args.quantization)
+    elif args.format == "transformer":
+        save_checkpoint(stock_checkpoint(state, twin, args.allow_padding), args.output)
     else:
-        checkpoint = twin_checkpoint(state, twin)
-    save_checkpoint(checkpoint, args.output)
+        save_checkpoint(twin_checkpoint(state, twin), args.output)
     params = sum(parameter.numel() for parameter in twin.parameters())
     print(f"{args.output}: {args.format}, {params:,} parameters: {twin.subnet.summary()}")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    for option, wanted in (("allow_padding", "transformer"), ("quantization", "ctranslate2"), ("data", "ctranslate2")):
+        if getattr(args, option) and args.format != wanted:
+            raise InputError(f"{option} is given with format {args.format}: it belongs to {wanted}")

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, utils
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.data import Dictionary
+from fairseq.data.data_utils import infer_language_pair
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 
@@ -63,6 +64,34 @@ def _placeholder_dictionary(size: int) -> Dictionary:
     for number in range(size - len(result)):
         result.add_symbol(f"placeholder{number}")
     return result
+
+
+def read_vocabularies(state: dict[str, Any], data: str | None = None) -> tuple[list[str], list[str]]:
+    """The words of the source and the target dictionary of a supernet, in order.
+
+    Args:
+        data: the folder that holds the dictionaries; default: the one that the supernet was trained on.
+
+    Raises:
+        InputError: the folder or a dictionary is missing, or is not of the supernet's size.
+    """
+    task = state["cfg"]["task"]
+    folder = next(iter(utils.split_paths(data or task.get("data") or "")), "")
+    if not os.path.isdir(folder):
+        raise InputError(f"data is {folder or 'not given'}: no such folder (it holds the dictionaries)")
+    languages = [task.get("source_lang"), task.get("target_lang")]
+    if None in languages:
+        languages = infer_language_pair(folder)
+    words = []
+    for language, side in zip(languages, ("encoder", "decoder"), strict=True):
+        path, size = os.path.join(folder, f"dict.{language}.txt"), len(state["model"][f"{side}.embed_tokens.weight"])
+        if not os.path.isfile(path):
+            raise InputError(f"data is {folder}: it lacks dict.{language}.txt")
+        symbols = Dictionary.load(path).symbols
+        if len(symbols) != size:
+            raise InputError(f"{path}: it has {len(symbols)} words, the checkpoint's {side} has {size}")
+        words.append(symbols)
+    return words[0], words[1]
 
 
 def twin_checkpoint(state: dict[str, Any], twin: TransformerSubnetModel) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def _layer_weights(layer: nn.Module, size: StockSizes) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     for name, module in layer.named_children():
         if isinstance(module, MultiheadAttention):
-            result |= {f"{name}.{k}": v for k, v in _attention_weights(module, size).items()}
+            parts = attention_weights(module, size.heads, size.embed_dim // size.heads)
+            result |= {f"{name}.{k}": v for k, v in parts.items()}
         elif isinstance(module, nn.LayerNorm):
             result |= _named(name, module.weight, module.bias)
     fc1, fc2, ffn = layer.fc1, layer.fc2, size.ffn_embed_dim
@@ -167,10 +168,11 @@ def _layer_weights(layer: nn.Module, size: StockSizes) -> dict[str, Tensor]:
     return result | _named("fc2", _pad(fc2.weight, 1, ffn), fc2.bias)
 
 
-def _attention_weights(attention: MultiheadAttention, size: StockSizes) -> dict[str, Tensor]:
-    """Projections apart, with room for ``size.heads`` heads of equal width."""
-    heads, width = attention.num_heads, size.embed_dim // size.heads
-    own_width = attention.out_proj.in_features // heads
+def attention_weights(attention: MultiheadAttention, heads: int, width: int) -> dict[str, Tensor]:
+    """Weights and biases of ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj`` with room for ``heads`` heads of
+    ``width``: zeros are appended to what the attention has less."""
+    own_heads = attention.num_heads
+    own_width = attention.out_proj.in_features // own_heads
     if attention.is_cross_attention:
         fused = [(attention.q_proj, "q"), (attention.kv_proj, "kv")]
     else:
@@ -178,7 +180,7 @@ def _attention_weights(attention: MultiheadAttention, size: StockSizes) -> dict[
 
     def roomy(rows: Tensor) -> Tensor:
         """[own heads * own width, …] -> [heads * width, …]"""
-        return _pad(_pad(rows.unflatten(0, (heads, own_width)), 1, width), 0, size.heads).flatten(0, 1)
+        return _pad(_pad(rows.unflatten(0, (own_heads, own_width)), 1, width), 0, heads).flatten(0, 1)
 
     result: dict[str, Tensor] = {}
     for module, parts in fused:

@@ -3,6 +3,7 @@ layers (:mod:`mos_fairseq.modules.elastic_transformer_layer`) extend them, so bo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fairseq import utils
@@ -23,12 +24,17 @@ class LayerOptions:
     normalize_before: bool = False
 
 
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    function = utils.get_activation_fn(name)
+    return function() if isinstance(function, type) else function  # for "swish" fairseq gives a class
+
+
 class _TransformerLayer(nn.Module):
     def __init__(self, fc1: nn.Module, fc2: nn.Module, options: LayerOptions) -> None:
         super().__init__()
         self.fc1, self.fc2 = fc1, fc2
         self.options = options
-        self.activation_fn = utils.get_activation_fn(options.activation_fn)
+        self.activation_fn = _activation(options.activation_fn)
         self.dropout_module = Dropout(options.dropout, module_name=self.__class__.__name__)
         self.activation_dropout_module = Dropout(
             options.activation_dropout, module_name=self.__class__.__name__

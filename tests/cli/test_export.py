@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import ctranslate2
 import pytest
 import torch
 import yaml
@@ -57,6 +58,21 @@ def test_stock_checkpoint_needs_no_plugin(commands, joined, supernet, tmp_path, 
     assert scores(stock) == pytest.approx(scores(by_supernet("smallest")), abs=1e-3)
 
 
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_ctranslate2_translates_as_the_active_subnet(commands, text, supernet, tmp_path, by_supernet, quantization):
+    options = ["--quantization", quantization] if quantization else []
+    export(commands, supernet, "smallest", tmp_path / "model", "--format", "ctranslate2", *options)
+    translator = ctranslate2.Translator(str(tmp_path / "model"), compute_type=quantization or "float32")
+    sentences = [line.split() for line in (text / "test.xx").read_text().splitlines()]
+    found = translator.translate_batch(sentences, beam_size=2, max_decoding_length=10)
+    hypotheses = {n: " ".join(result.hypotheses[0]) for n, result in enumerate(found)}
+    # at the longest length fairseq adds the end's probability to the score, CTranslate2 does not
+    expected = {n: words for n, words in by_supernet("smallest").hypotheses().items() if len(words.split()) < 10}
+    same = sum(hypotheses[n] == words for n, words in expected.items())
+    assert len(expected) >= 8
+    assert same == len(expected) if quantization is None else same > len(expected) / 2
+
+
 def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_path):
     """From the twin's weights, with the stock task and criterion, and on to a lower loss than at its start."""
     export(commands, supernet, "smallest", tmp_path / "twin.pt")
@@ -84,8 +100,11 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
         (["--subnet", "largset"], "subnet 'largset': no such file; allowed are largest"),
         (["--subnet", "largest", "--path", "absent.pt"], "checkpoint absent.pt: no such file"),
         (["--subnet", "largest", "--path", "empty.pt"], "checkpoint empty.pt: the file is empty"),
-        (["--subnet", "largest", "--allow-padding"], "allow_padding with format transformer_subnet"),
+        (["--subnet", "largest", "--allow-padding"], "allow_padding is given with format transformer_subnet"),
         (["--subnet", "largest", "--format", "transformer"], "stock fairseq"),
+        (["--subnet", "largest", "--format", "ctranslate2"], "CTranslate2 attends to the last encoder layer only"),
+        (["--subnet", "smallest", "--format", "ctranslate2", "--data", "x"], "data is x: no such folder"),
+        (["--subnet", "smallest", "--quantization", "int8"], "quantization is given with format transformer_subnet"),
         (["--subnet", "smallest", "--output", "no/such/folder.pt"], "no/such/folder.pt: cannot be written"),
     ],
 )
