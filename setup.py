@@ -17,7 +17,7 @@ NO_WHEEL = (
     " or platform_python_implementation != 'CPython' or python_version >= '3.13'"
 )
 
-QUICKSTART = ["num2words", "Babel", "matplotlib", "lxml"]
+QUICKSTART = ["num2words", "Babel", "lxml"]
 
 setup(
     name="mos-fairseq",
@@ -46,6 +46,11 @@ setup(
         "omegaconf",
         "hydra-core",
         "PyYAML",
+        "tqdm",
+        "scipy",
+        "scikit-learn",
+        "lightgbm",
+        "matplotlib",
     ],
     extras_require={
         "quickstart": QUICKSTART,
@@ -53,7 +58,11 @@ setup(
         "test": ["pytest", "hypothesis", "ruff", "ctranslate2", *QUICKSTART],
     },
     entry_points={
-        "console_scripts": ["mos-cost = mos_fairseq.cli.cost:main", "mos-export = mos_fairseq.cli.export:main"]
+        "console_scripts": [
+            "mos-cost = mos_fairseq.cli.cost:main",
+            "mos-export = mos_fairseq.cli.export:main",
+            "mos-latency = mos_fairseq.cli.latency:main",
+        ]
     },
     zip_safe=False,
 )

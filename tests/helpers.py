@@ -54,9 +54,8 @@ def supernet(space: SearchSpace | None = None, seed: int = 1, **options) -> Tran
 @torch.no_grad()
 def perturb(model: torch.nn.Module) -> None:
     """Move every parameter away from its initial value."""
-    for name, parameter in model.named_parameters():
-        scale = 0.5 if "router" in name else 0.1
-        parameter.add_(torch.randn_like(parameter) * scale)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
 def batch(lengths=((6, 5), (4, 7), (7, 3)), left_pad_source: bool = True, seed: int = 3, vocab: int = 31):

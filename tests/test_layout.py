@@ -17,9 +17,11 @@ ALLOWED = {
     "models": {"errors", "modules", "search_space"},
     "criterions": {"errors", "modules", "models"},
     "tasks": {"errors", "modules", "models", "search_space", "criterions"},
-    "benchmark": {"errors", "search_space"},
+    "jsonl": {"errors"},
+    "benchmark": {"errors", "jsonl", "models", "search_space"},
+    "nas": {"errors", "search_space"},
     "export": {"errors", "modules", "models", "search_space"},
-    "cli": {"errors", "search_space", "benchmark", "export"},
+    "cli": {"errors", "search_space", "benchmark", "export", "nas"},
 }
 
 

@@ -21,10 +21,9 @@ def _spread_out(weight: Tensor, bias: Tensor, lowest: Sequence[float], gain: flo
     where the output of the largest or the smallest subnet has standard deviation ``gain``; as the features themselves
     are all positive, it would otherwise be nearly the same for every subnet. Features that never change get no weight.
     """
-    low = torch.tensor(lowest)
-    varies = low < 1
-    scale = torch.where(varies, 2 / (1 - low).clamp(min=1e-6), 0.0)
-    nn.init.normal_(weight, std=gain / math.sqrt(max(1, int(varies.sum()))))
+    low = weight.new_tensor(lowest)
+    scale = torch.where(low < 1, 2 / (1 - low).clamp(min=1e-6), 0.0)
+    nn.init.normal_(weight, std=gain / math.sqrt(max(1, sum(value < 1 for value in lowest))))
     weight.mul_(scale)
     bias.copy_(-(weight * ((1 + low) / 2)).sum(-1))
 

@@ -139,7 +139,7 @@ def test_a_graph_survives_the_next_choice_of_a_subnet():
 
 def test_parameter_gradients_equal_finite_differences():
     """Router, expert, norm and embedding gradients of a small subnet, in float64."""
-    model = supernet(mos_routing="neuron", mos_linears="all", router_hidden_dim=7).double().eval()
+    model = supernet(mos_routing="neuron", mos_linears="all", router_hidden_dim=7, activation_fn="gelu").double().eval()
     model.set_active_subnet(small_subnet(model.search_space))
     loss_of(model).backward()
     torch.manual_seed(0)

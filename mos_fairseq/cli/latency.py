@@ -1,0 +1,214 @@
+"""``mos-latency``: measure subnets, fit a predictor, predict, and report on a predictor."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import fields
+
+import numpy as np
+from tqdm import tqdm
+
+from mos_fairseq.benchmark import LatencyOptions, measure_to_file, read_hat_csv, read_latencies
+from mos_fairseq.errors import InputError
+from mos_fairseq.nas import FAMILIES, Features, LatencyPredictor, fit_predictor, score
+from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs
+
+_HELP = {
+    "vocab_size": "size of the dictionary",
+    "batch_size": "sentences translated at once",
+    "src_len": "source tokens of a sentence, its end included",
+    "tgt_len": "target tokens of a sentence, its end included",
+    "beam": "beam width; 1 is greedy search",
+    "device": "torch's name of the device, as in cuda:0",
+    "threads": "threads of torch on a CPU (default: torch's own choice)",
+    "dtype": "float32, float16 or bfloat16",
+    "warmup": "runs of each subnet that do not count",
+    "iterations": "runs of each subnet that count",
+    "share_all_embeddings": "one table for encoder, decoder and output projection",
+    "share_decoder_input_output_embed": "one table for decoder and output projection",
+    "encoder_normalize_before": "pre-norm encoder",
+    "decoder_normalize_before": "pre-norm decoder",
+    "layernorm_embedding": "layer norms on the embeddings",
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-latency``."""
+    parser = argparse.ArgumentParser(prog="mos-latency", description="Latency of subnets: measured and predicted.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_measure(commands)
+    fit = commands.add_parser("fit", help="fit a predictor to measured latencies", allow_abbrev=False)
+    fit.add_argument("data", help="file of `measure`, or a CSV file as HAT publishes them")
+    fit.add_argument("--output", required=True, metavar="FILE", help="the predictor, as JSON")
+    fit.add_argument("--folds", type=int, default=10, metavar="N", help="of the cross-validation (default: 10)")
+    fit.add_argument(
+        "--held-out", type=float, default=0.2, metavar="P", help="part that only judges the result (default: 0.2)"
+    )
+    fit.add_argument("--seed", type=int, default=1, metavar="N", help="of folds and held-out part (default: 1)")
+    fit.add_argument("--json", action="store_true", help="print the scores as JSON")
+    predict = commands.add_parser("predict", help="predict the latency of subnets", allow_abbrev=False)
+    predict.add_argument("predictor", help="file of `fit`")
+    predict.add_argument("--subnet", required=True, metavar="S", help="subnets, separated by commas")
+    predict.add_argument("--json", action="store_true", help="one JSON object per subnet and line")
+    report = commands.add_parser("report", help="compare a predictor with measured latencies", allow_abbrev=False)
+    report.add_argument("predictor", help="file of `fit`")
+    report.add_argument("data", help="file of `measure`, best of subnets that `fit` did not see, or HAT's CSV")
+    report.add_argument("--plot", metavar="PNG", help="draw predicted against measured latency")
+    report.add_argument("--json", action="store_true", help="print the scores as JSON")
+    return parser
+
+
+def _add_measure(commands) -> None:
+    measure = commands.add_parser("measure", help="time subnets on this machine", allow_abbrev=False)
+    measure.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file")
+    measure.add_argument("--output", required=True, metavar="JSONL", help="results; an existing file is continued")
+    which = measure.add_mutually_exclusive_group(required=True)
+    which.add_argument("--num-subnets", type=int, metavar="N", help="measure N: largest, smallest and random ones")
+    which.add_argument("--subnet", metavar="S", help="measure these subnets, separated by commas")
+    measure.add_argument("--seed", type=int, default=1, metavar="N", help="of the random subnets (default: 1)")
+    for option in fields(LatencyOptions):
+        name, default = f"--{option.name.replace('_', '-')}", option.default
+        if isinstance(default, bool):
+            measure.add_argument(name, action="store_true", help=_HELP[option.name])
+        elif option.name == "vocab_size":
+            measure.add_argument(name, type=int, required=True, metavar="N", help=_HELP[option.name])
+        else:
+            kind = str if isinstance(default, str) else int
+            known = "" if default is None else f" (default: {default})"
+            measure.add_argument(name, type=kind, default=default, metavar="N", help=_HELP[option.name] + known)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    args = get_parser().parse_args(argv)
+    {"measure": _measure, "fit": _fit, "predict": _predict, "report": _report}[args.command](args)
+
+
+def _measure(args: argparse.Namespace) -> None:
+    options = LatencyOptions(**{option.name: getattr(args, option.name) for option in fields(LatencyOptions)})
+    space = SearchSpace.from_spec(args.search_space)
+    if args.subnet is not None:
+        subnets = [resolve_subnet(spec, space) for spec in split_specs(args.subnet)]
+    else:
+        subnets = random_subnets(space, args.num_subnets, args.seed)
+    with tqdm(total=len(subnets), unit="subnet", desc="measuring") as bar:
+        rows = measure_to_file(args.output, space, subnets, options, on_subnet=lambda row: bar.update())
+    latencies = [row["latency_ms"] for row in rows]
+    drifts = [row["reference_ms"] for row in rows]
+    print(
+        f"{args.output}: {len(rows)} subnets, {min(latencies):.2f} to {max(latencies):.2f} ms; "
+        f"the reference took {min(drifts):.2f} to {max(drifts):.2f} ms, which is divided out"
+    )
+
+
+def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
+    """Largest, smallest and distinct random subnets of ``space``, ``number`` in all.
+
+    Raises:
+        InputError: fewer than two are wanted, or more than there are.
+    """
+    if not 2 <= number <= space.size:
+        raise InputError(f"num_subnets is {number}: allowed are whole numbers from 2 to the {space.size} of the space")
+    if number > space.size // 2:  # drawing would take long to find the last
+        return [space.largest(), space.smallest(), *_others(space, number - 2, seed)]
+    subnets = {subnet.key: subnet for subnet in (space.largest(), space.smallest())}
+    draw = 0
+    while len(subnets) < number:
+        subnet = space.sample_subnet("latency", seed, draw)
+        subnets[subnet.key] = subnet
+        draw += 1
+    return list(subnets.values())
+
+
+def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
+    others = [subnet for subnet in space.iterate() if subnet not in (space.largest(), space.smallest())]
+    order = np.random.default_rng(seed).permutation(len(others))[:number]
+    return [others[index] for index in order]
+
+
+def _read(path: str) -> tuple[SearchSpace | None, Features, np.ndarray]:
+    if path.endswith(".csv"):
+        averages, latencies = read_hat_csv(path)
+        return None, Features.of_averages(averages), np.array(latencies)
+    space, subnets, latencies = read_latencies(path)
+    return space, Features.of_subnets(subnets, space), np.array(latencies)
+
+
+def _fit(args: argparse.Namespace) -> None:
+    if not 0 <= args.held_out < 1:
+        raise InputError(f"held_out is {args.held_out}: allowed are numbers from 0 to below 1")
+    space, features, latencies = _read(args.data)
+    order = np.random.default_rng(args.seed).permutation(len(latencies))
+    count = round(args.held_out * len(latencies))
+    test, train = np.sort(order[:count]), np.sort(order[count:])
+    predictor, _ = fit_predictor(features.take(train), latencies[train], space, args.folds, args.seed)
+    results = {"family": predictor.family, "subnets": len(train), "cross_validation": predictor.scores}
+    if count:
+        scores = score(latencies[test], predictor.predict_features(features.take(test)))
+        results |= {"held_out_subnets": count, "held_out": scores}
+    predictor.save(args.output)
+    if args.json:
+        print(json.dumps(results))
+        return
+    print(f"{args.output}: fitted to {len(train)} subnets; cross-validated in {args.folds} folds:")
+    for family in FAMILIES:
+        print(f"  {family:9s} {_text(predictor.scores[family])}{'  <- chosen' if family == predictor.family else ''}")
+    if count:
+        print(f"  on {count} held-out subnets: {_text(scores)}")
+
+
+def _text(scores: dict[str, float]) -> str:
+    tau, r2 = scores["kendall_tau"], scores["r2"]
+    return f"MAPE {scores['mape']:.2f} %  RMSE {scores['rmse']:.3f} ms  Kendall tau {tau:.3f}  R^2 {r2:.4f}"
+
+
+def _predict(args: argparse.Namespace) -> None:
+    predictor = LatencyPredictor.load(args.predictor)
+    if predictor.space is None:
+        raise InputError(f"{args.predictor}: fitted on averaged features, it has no search space to take subnets from")
+    specs = split_specs(args.subnet)
+    subnets = [resolve_subnet(spec, predictor.space) for spec in specs]
+    for spec, subnet, latency_ms in zip(specs, subnets, predictor.predict(subnets).tolist(), strict=True):
+        if args.json:
+            print(json.dumps({"subnet": spec, "latency_ms": latency_ms, "architecture": subnet.to_dict()}))
+        else:
+            print(f"{spec}  {latency_ms:.2f} ms")
+
+
+def _report(args: argparse.Namespace) -> None:
+    predictor = LatencyPredictor.load(args.predictor)
+    space, features, latencies = _read(args.data)
+    if (space is None) != (predictor.space is None):
+        raise InputError(f"{args.data}: the predictor was fitted on another kind of file (subnets or averages)")
+    if space is not None and (difference := predictor.space.difference(space)):
+        raise InputError(f"{args.data}: measured on another search space than the predictor's: {difference}")
+    predicted = predictor.predict_features(features)
+    scores = score(latencies, predicted)
+    if args.plot:
+        plot_predictions(latencies, predicted, scores, args.plot)
+    print(json.dumps(scores) if args.json else f"{len(latencies)} subnets: {_text(scores)}")
+
+
+def plot_predictions(measured: np.ndarray, predicted: np.ndarray, scores: dict[str, float], path: str) -> None:
+    """Draw predicted against measured latency. Raises InputError if the file cannot be written."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    ends = [0.95 * min(measured.min(), predicted.min()), 1.05 * max(measured.max(), predicted.max())]
+    axes.plot(ends, ends, color="0.6", linewidth=1)
+    axes.scatter(measured, predicted, s=8)
+    axes.set(xlabel="measured latency [ms]", ylabel="predicted latency [ms]", xlim=ends, ylim=ends)
+    axes.set_title(f"MAPE {scores['mape']:.2f} %, Kendall tau {scores['kendall_tau']:.3f}")
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        try:
+            figure.savefig(temporary, format="png", dpi=150)
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -1,0 +1,76 @@
+"""JSON Lines files that grow line by line and survive being killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mos_fairseq.errors import InputError
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The objects in a file, one a line; a last line without its newline was being written and does not count.
+
+    Raises:
+        InputError: the file cannot be read, or a line holds no JSON object; names the line.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return list(_parse(content[: content.rfind(b"\n") + 1], path))
+
+
+def _parse(content: bytes, path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            row = json.loads(line, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}: line {number} is not valid JSON") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}: line {number} holds no JSON object")
+        yield row
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+class JsonlWriter:
+    """Appends objects to a file, each durable before the next; a half-written last line is cut off first.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        try:
+            self._file = open(path, "r+b" if os.path.exists(path) else "w+b")
+            content = self._file.read()
+            self._file.seek(content.rfind(b"\n") + 1)
+            self._file.truncate()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one line. NaN and infinity are refused: they are not JSON."""
+        try:
+            self._file.write(json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> JsonlWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,58 @@
+"""What a latency predictor sees of a subnet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mos_fairseq.search_space import SearchSpace, Subnet
+
+# HAT's ten numbers of a subnet (arXiv 2005.14187), in the order of its published files
+AVERAGES = (
+    "encoder_embed_dim",
+    "encoder_layers",
+    "encoder_ffn_embed_dim",
+    "encoder_attention_heads",
+    "decoder_embed_dim",
+    "decoder_layers",
+    "decoder_ffn_embed_dim",
+    "decoder_attention_heads",
+    "decoder_ende_attention_heads",
+    "decoder_arbitrary_ende_attn",
+)
+_PER_LAYER = tuple(name for name in AVERAGES if name not in AVERAGES[0:2] and name not in AVERAGES[4:6])
+
+
+def averages(subnet: Subnet) -> list[float]:
+    """HAT's ten numbers: widths, depths, and each per-layer value's mean; spans in encoder layers."""
+    result = []
+    for name in AVERAGES:
+        value = _amounts(subnet, name)
+        result.append(sum(value) / len(value) if isinstance(value, tuple) else float(value))
+    return result
+
+
+def physical_terms(ten: Sequence[float]) -> list[float]:
+    """Terms that latency is nearly linear in, from the ten averages: layers, their matrix products by kind, heads.
+
+    Depth times a mean is a sum over layers, so these do not need the layers one by one.
+    """
+    d_enc, l_enc, ffn_enc, heads_enc, d_dec, l_dec, ffn_dec, heads_self, heads_cross, span = ten
+    encoder = [l_enc, l_enc * d_enc, l_enc * heads_enc, l_enc * ffn_enc, l_enc * ffn_enc * d_enc]
+    decoder = [l_dec, l_dec * d_dec, l_dec * ffn_dec, l_dec * ffn_dec * d_dec, l_dec * heads_self, l_dec * heads_cross]
+    cross = [l_dec * span, l_dec * span * d_enc, l_dec * span * heads_cross]
+    widths = [l_enc * heads_enc * d_enc, l_dec * heads_self * d_dec, l_dec * heads_cross * d_dec]
+    return [*encoder, *decoder, *cross, *widths, d_enc, d_dec]  # the last is the output projection's
+
+
+def per_layer(subnet: Subnet, space: SearchSpace) -> list[float]:
+    """Every layer's values, 0 where the layer is absent."""
+    result: list[float] = []
+    for name in _PER_LAYER:
+        values = _amounts(subnet, name)
+        depth = space.max(f"{name.partition('_')[0]}_layers")
+        result += [*map(float, values), *[0.0] * (depth - len(values))]
+    return result
+
+
+def _amounts(subnet: Subnet, name: str) -> int | tuple[int, ...]:
+    return subnet.cross_spans if name == "decoder_arbitrary_ende_attn" else getattr(subnet, name)

@@ -1,0 +1,179 @@
+"""Latency: the right work is timed, drift is divided out, files go on where they stopped."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from mos_fairseq.benchmark import LatencyOptions, SubnetTimer, latency, latency_file, placeholder_dictionary
+from mos_fairseq.benchmark.latency import Latency, measure_subnet, summarise, trimmed_mean
+from mos_fairseq.errors import InputError
+from tests.helpers import small_space
+
+SPACE = small_space()
+OPTIONS = LatencyOptions(vocab_size=37, src_len=9, tgt_len=7, beam=3, batch_size=2, warmup=1, iterations=5)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_what_is_timed(beam):
+    """Encoder once; the decoder for each target token, for all beams, with its cache reordered in between."""
+    options = LatencyOptions(vocab_size=37, src_len=9, tgt_len=7, beam=beam, batch_size=2)
+    timer = SubnetTimer(SPACE.sample_subnet("timed"), options, placeholder_dictionary(37))
+    encoder, decoder = timer.model.encoder, timer.model.decoder
+    calls = {"encoder": [], "decoder": [], "reorder": 0}
+    original = {"forward": decoder.forward, "encode": encoder.forward}
+    original_reorder = decoder.reorder_incremental_state_scripting
+
+    def decode(tokens, *args, **kwargs):
+        calls["decoder"].append((tuple(tokens.shape), kwargs.get("incremental_state") is not None))
+        return original["forward"](tokens, *args, **kwargs)
+
+    def encode(src_tokens, **kwargs):
+        calls["encoder"].append(tuple(src_tokens.shape))
+        return original["encode"](src_tokens, **kwargs)
+
+    def reorder(*args):
+        calls["reorder"] += 1
+        return original_reorder(*args)
+
+    decoder.forward, encoder.forward, decoder.reorder_incremental_state_scripting = decode, encode, reorder
+    found = timer.run()
+    assert calls["encoder"] == [(2, 9)]
+    assert calls["decoder"] == [((2 * beam, step + 1), True) for step in range(7)]
+    assert calls["reorder"] >= 6
+    assert 0 < found.encoder_ms < found.latency_ms == found.encoder_ms + found.decoder_ms
+
+
+def test_weights_are_the_same_every_time_and_the_random_state_is_left_alone():
+    state = torch.get_rng_state()
+    first, second = (SubnetTimer(SPACE.largest(), OPTIONS, placeholder_dictionary(37)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_trimmed_mean():
+    assert trimmed_mean([1.0, 2.0, 3.0, 4.0, 500.0]) == 3.0
+    for values in ([], [1.0, math.nan], [1.0, 0.0], [math.inf]):
+        with pytest.raises(ValueError, match="positive and finite"):
+            trimmed_mean(values)
+
+
+class Clock:
+    """Timers that take 10 ms times a factor for the reference, 30 for others; the factor is the machine's drift."""
+
+    def __init__(self):
+        self.factor, self.runs = 1.0, []
+
+    def timer(self, subnet, options, words):
+        clock = self
+
+        class Timer:
+            def __init__(self):
+                self.options = options
+
+            def run(self):
+                size = 10.0 if subnet == SPACE.smallest() else 30.0
+                clock.runs.append(size)
+                return Latency(0.25 * size * clock.factor, 0.75 * size * clock.factor)
+
+        return Timer()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    for module in (latency, latency_file):
+        monkeypatch.setattr(module, "SubnetTimer", clock.timer)
+    return clock
+
+
+def test_drift_is_divided_out(clock):
+    reference = clock.timer(SPACE.smallest(), OPTIONS, None)
+    clock.factor = 1.7
+    row = measure_subnet(SPACE.largest(), reference, baseline_ms=10.0, words=None)
+    assert clock.runs == [10.0, 30.0] * 6  # in turn
+    assert row["raw_latency_ms"] == pytest.approx(51) and row["reference_ms"] == pytest.approx(17)
+    assert row["latency_ms"] == pytest.approx(30)
+    assert (row["encoder_ms"], row["decoder_ms"]) == (pytest.approx(7.5), pytest.approx(22.5))
+    assert summarise([Latency(1, 2)] * 5).latency_ms == 3
+
+
+def test_a_file_is_continued_and_corrected_to_its_first_baseline(clock, tmp_path):
+    path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(4)]
+    latency_file.measure_to_file(path, SPACE, subnets[:2], OPTIONS)
+    with open(path, "ab") as file:
+        file.write(b'{"subnet": {"enco')  # killed while writing
+    clock.factor, clock.runs = 3.0, []
+    rows = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS)
+    assert len(clock.runs) == 2 * 2 * 6  # two subnets with their reference; those that were there are not run again
+    assert [row["subnet"] for row in rows] == [subnet.to_dict() for subnet in subnets]
+    assert [row["latency_ms"] for row in rows] == pytest.approx([30.0] * 4)
+    space, read, latencies = latency_file.read_latencies(path)
+    assert (space, read) == (SPACE, subnets) and latencies == pytest.approx([30.0] * 4)
+    header = json.loads(path.read_text().splitlines()[0])
+    assert header["options"]["beam"] == 3 and header["machine"]["torch"] == torch.__version__
+
+
+def test_a_file_of_another_run_is_refused(clock, tmp_path):
+    path, subnets = tmp_path / "latency.jsonl", [SPACE.largest()]
+    latency_file.measure_to_file(path, SPACE, subnets, OPTIONS)
+    before = path.read_bytes()
+    other = LatencyOptions(vocab_size=37, src_len=9, tgt_len=7, beam=4, batch_size=2, warmup=1, iterations=5)
+    with pytest.raises(InputError, match="options beam=3, this run has 4"):
+        latency_file.measure_to_file(path, SPACE, subnets, other)
+    with pytest.raises(InputError, match=r"search_space encoder_layers=\[3, 1\], this run has \[3\]"):
+        latency_file.measure_to_file(path, small_space(encoder_layers=[3]), [], OPTIONS)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"subnet": {}, "latency_ms": 3.0}', "line 2 is no measured subnet"),
+        ('{"latency_ms": 3.0}', "line 2 is no measured subnet"),
+        (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": -1.0}), "latency_ms is -1.0"),
+        ("", "line 2 is not valid JSON"),
+        (None, "holds no measured subnet"),
+    ],
+)
+def test_damaged_files(clock, tmp_path, line, message):
+    path = tmp_path / "latency.jsonl"
+    latency_file.measure_to_file(path, SPACE, [], OPTIONS)
+    with open(path, "a") as file:
+        file.write("" if line is None else line + "\n")
+    with pytest.raises(InputError, match=message):
+        latency_file.read_latencies(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iterations": 4}, "iterations is 4: allowed are whole numbers from 5"),
+        ({"tgt_len": 1}, "tgt_len is 1"),
+        ({"beam": 19}, "beam is 19: allowed is less than half the vocabulary"),
+        ({"dtype": "int8"}, "dtype is int8: allowed are float32"),
+        ({"device": "nonsense"}, "device is nonsense"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_bad_options(change, message):
+    with pytest.raises(InputError, match=message):
+        LatencyOptions(**({"vocab_size": 37} | change))
+
+
+def test_hat_csv(tmp_path):
+    path = tmp_path / "hat.csv"
+    columns = [*latency_file.HAT_COLUMNS, *latency_file.HAT_LATENCIES, "latency_std_encoder", "latency_std_decoder"]
+    values = [640, 6, 1194.5, 4.5, 512, 3, 1877, 4, 5, 2, 9.5, 236.5, 0.1, 12.7]
+    path.write_text(",".join(columns) + "\n" + ",".join(map(str, values)) + "\n")
+    assert latency_file.read_hat_csv(path) == ([values[:10]], [246.0])
+    for text, message in [
+        ("", "no measured subnet"),
+        ("a,b\n1,2\n", "lacks the column encoder_embed_dim"),
+        (",".join(columns) + "\n" + ",".join(["x"] * 14) + "\n", "line 2 holds something that is no number"),
+        (",".join(columns) + "\n" + ",".join(["nan"] * 14) + "\n", "line 2: latency is nan"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            latency_file.read_hat_csv(path)

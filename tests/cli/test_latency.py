@@ -1,0 +1,75 @@
+"""mos-latency end to end: measure, fit, predict, report."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+
+
+@pytest.fixture(scope="module")
+def measured(commands, files, tmp_path_factory):
+    path = tmp_path_factory.mktemp("latency") / "latency.jsonl"
+    space = ["--search-space", files / "space.yaml"]
+    done = commands.fork("mos-latency", "measure", *space, "--num-subnets", 24, "--output", path, *SMALL)
+    return path, done
+
+
+def test_measure_fit_predict_report(commands, measured, files, tmp_path):
+    path, done = measured
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == 25 and "24 subnets" in done.out and "24/24" in done.err
+    assert len({json.dumps(row["subnet"]) for row in rows[1:]}) == 24
+    output = ["--output", tmp_path / "predictor.json"]
+    options = ["--held-out", 0.1, "--folds", 3, "--json"]
+    fitted = json.loads(commands.fork("mos-latency", "fit", path, *output, *options).out)
+    assert (fitted["subnets"], fitted["held_out_subnets"]) == (22, 2)
+    assert fitted["family"] in fitted["cross_validation"]
+    specs = ["--subnet", f"largest,smallest,{files / 'middle.yaml'}"]
+    lines = commands.fork("mos-latency", "predict", tmp_path / "predictor.json", *specs, "--json").out.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [row["subnet"] for row in found] == specs[1].split(",") and all(row["latency_ms"] > 0 for row in found)
+    plot = tmp_path / "plot.png"
+    report = commands.fork("mos-latency", "report", tmp_path / "predictor.json", path, "--plot", plot, "--json")
+    assert set(json.loads(report.out)) == {"mape", "rmse", "kendall_tau", "r2"}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "MAPE" in commands.fork("mos-latency", "report", tmp_path / "predictor.json", path).out
+
+
+def test_a_killed_measurement_goes_on(commands, files, tmp_path):
+    path = tmp_path / "latency.jsonl"
+    options = ["--search-space", files / "space.yaml", "--num-subnets", 12, "--output", path, *SMALL]
+    running = commands.start("mos-latency", "measure", *options)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 3):
+        time.sleep(0.01)
+    assert running.kill().status == -signal.SIGKILL
+    before = path.read_bytes()
+    before = before[: before.rfind(b"\n") + 1]
+    assert 3 <= before.count(b"\n") < 13
+    commands.fork("mos-latency", "measure", *options)
+    assert path.read_bytes().startswith(before) and path.read_bytes().count(b"\n") == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["measure", "--num-subnets", 1], "num_subnets is 1: allowed are whole numbers from 2"),
+        (["measure", "--num-subnets", 10**9], "to the 17408 of the space"),
+        (["measure", "--num-subnets", 3, "--iterations", 2], "iterations is 2"),
+        (["fit", "absent.jsonl", "--output", "p.json"], "absent.jsonl: cannot be read"),
+        (["predict", "absent.json", "--subnet", "largest"], "absent.json: cannot be read"),
+        (["fit", "MEASURED", "--output", "p.json", "--held-out", 1.5], "held_out is 1.5"),
+    ],
+)
+def test_bad_input(commands, files, measured, tmp_path, arguments, message):
+    if arguments[0] == "measure":
+        arguments = ["measure", "--search-space", files / "space.yaml", "--output", "out.jsonl", *SMALL, *arguments[1:]]
+    arguments = [measured[0] if argument == "MEASURED" else argument for argument in arguments]
+    done = commands.fork("mos-latency", *arguments, cwd=tmp_path, check=False)
+    assert message in done.error()
+    assert not list(tmp_path.iterdir())

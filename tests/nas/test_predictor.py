@@ -1,0 +1,129 @@
+"""Latency predictors: features, families, held-out scores, files that run no code."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.nas import FAMILIES, Features, LatencyPredictor, fit_predictor, score
+from mos_fairseq.nas.features import AVERAGES, averages, per_layer, physical_terms
+from mos_fairseq.nas.predictor import fit_family
+from mos_fairseq.search_space import Subnet
+from tests.helpers import small_space
+
+SPACE = small_space()
+SUBNETS = [SPACE.sample_subnet("predictor", i) for i in range(160)]
+
+
+def made_up_latency(subnet: Subnet) -> float:
+    """Linear in sums over layers, with a step that no line can follow."""
+    total = 3.0 + 0.01 * sum(subnet.encoder_ffn_embed_dim) + 1.5 * subnet.decoder_layers
+    total += 0.02 * sum(subnet.decoder_ffn_embed_dim) + 0.3 * sum(subnet.cross_spans)
+    return total
+
+
+LATENCIES = [made_up_latency(subnet) for subnet in SUBNETS]
+
+
+def test_features_of_a_subnet():
+    subnet = Subnet(
+        encoder_embed_dim=20,
+        decoder_embed_dim=28,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_embed_dim=17,
+        encoder_attention_heads=4,
+        decoder_ffn_embed_dim=(37, 19),
+        decoder_attention_heads=(4, 2),
+        decoder_ende_attention_heads=(1, 4),
+        decoder_arbitrary_ende_attn=(2, -1),  # only one encoder layer to attend to
+        qkv_dim=24,
+    )
+    assert averages(subnet) == [20, 1, 17, 4, 28, 2, 28, 3, 2.5, 1]
+    assert len(averages(subnet)) == len(AVERAGES) == 10
+    assert per_layer(subnet, SPACE) == [
+        *[17, 0, 0], *[4, 0, 0], *[37, 19, 0], *[4, 2, 0], *[1, 4, 0], *[1, 1, 0],
+    ]
+    terms = physical_terms(averages(subnet))
+    for product in (17 * 20, (37 + 19) * 28, 2 * 1, (1 + 4) * 28):  # sums over layers
+        assert product in terms
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_learns(family):
+    train, test = np.arange(120), np.arange(120, 160)
+    features, latencies = Features.of_subnets(SUBNETS, SPACE), np.array(LATENCIES)
+    model = fit_family(family, features.take(train), latencies[train], seed=1)
+    found = score(latencies[test], model.predict_features(features.take(test)))
+    constant = score(latencies[test], np.full(40, latencies[train].mean()))
+    assert found["mape"] < (1.0 if family == "ridge" else 0.5 * constant["mape"])
+    assert (model.ridge is None) == (family == "boosting") and (model.trees is None) == (family == "ridge")
+
+
+def test_the_best_family_is_chosen_by_held_out_error():
+    predictor, held_out = fit_predictor(Features.of_subnets(SUBNETS, SPACE), LATENCIES, SPACE)
+    assert predictor.family == min(FAMILIES, key=lambda f: predictor.scores[f]["mape"]) != "boosting"
+    assert predictor.scores[predictor.family] == score(LATENCIES, held_out)
+    assert predictor.scores["ridge"]["mape"] < predictor.scores["boosting"]["mape"]  # what was made up is linear
+    again, _ = fit_predictor(Features.of_subnets(SUBNETS, SPACE), LATENCIES, SPACE)
+    assert (again.predict(SUBNETS) == predictor.predict(SUBNETS)).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_predictor_predicts_the_same(tmp_path, family):
+    features = Features.of_subnets(SUBNETS, SPACE)
+    fitted = fit_family(family, features, np.array(LATENCIES), seed=1)
+    predictor = LatencyPredictor(family, SPACE, {family: {"mape": 1.0}}, fitted.ridge, fitted.trees)
+    predictor.save(tmp_path / "predictor.json")
+    loaded = LatencyPredictor.load(tmp_path / "predictor.json")
+    assert (loaded.predict(SUBNETS) == predictor.predict(SUBNETS)).all()
+    assert (loaded.space, loaded.family, loaded.scores) == (SPACE, family, predictor.scores)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictor.json"]
+
+
+def test_a_line_never_predicts_that_time_runs_backwards():
+    model = fit_family("ridge", Features.of_subnets(SUBNETS, SPACE), np.array(LATENCIES), seed=1)
+    tiny = Features(np.zeros_like(model.ridge.mean)[None] - 1e6, np.zeros((1, 1)))
+    assert model.ridge.predict(tiny)[0] == pytest.approx(0.1 * min(LATENCIES))
+
+
+def test_scores_against_a_direct_computation():
+    found = score([10.0, 20.0, 40.0], [11.0, 18.0, 40.0])
+    assert found["mape"] == pytest.approx(100 * (0.1 + 0.1 + 0) / 3)
+    assert found["rmse"] == pytest.approx(((1 + 4) / 3) ** 0.5)
+    assert found["kendall_tau"] == 1
+    assert found["r2"] == pytest.approx(1 - 5 / ((40 / 3) ** 2 + (10 / 3) ** 2 + (50 / 3) ** 2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"format": "mos-latency-predictor 1"}', "cos\nsystem\n(S'touch owned'\ntR.", "[" * 100_000],
+)
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "predictor.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="not a latency predictor"):
+        LatencyPredictor.load(path)
+
+
+def test_damaged_trees_are_refused(tmp_path):
+    fitted = fit_family("boosting", Features.of_subnets(SUBNETS, SPACE), np.array(LATENCIES), seed=1)
+    LatencyPredictor("boosting", SPACE, {}, None, fitted.trees).save(tmp_path / "p.json")
+    data = json.loads((tmp_path / "p.json").read_text())
+    (tmp_path / "p.json").write_text(json.dumps(data | {"trees": "nonsense"}))
+    with pytest.raises(InputError, match="not a latency predictor"):
+        LatencyPredictor.load(tmp_path / "p.json")
+
+
+def test_bad_data():
+    features = Features.of_subnets(SUBNETS, SPACE)
+    with pytest.raises(InputError, match="19 measured subnets: at least 20"):
+        fit_predictor(features.take(np.arange(19)), LATENCIES[:19], SPACE)
+    with pytest.raises(InputError, match="positive and finite"):
+        fit_predictor(features, [float("nan"), *LATENCIES[1:]], SPACE)
+    with pytest.raises(InputError, match="folds is 1"):
+        fit_predictor(features, LATENCIES, SPACE, folds=1)
+    predictor, _ = fit_predictor(features, LATENCIES, SPACE, folds=2)
+    with pytest.raises(InputError, match="encoder_embed_dim=16 is not in the search space"):
+        predictor.predict([small_space(encoder_embed_dim=[16]).largest()])

@@ -1,0 +1,38 @@
+"""JSON Lines files survive what happens to them."""
+
+import pytest
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.jsonl import JsonlWriter, read_jsonl
+
+
+def test_lines_are_appended_and_a_half_written_one_is_cut(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with JsonlWriter(path) as writer:
+        writer.append({"a": 1})
+        writer.append({"b": [2.5, None]})
+    with open(path, "ab") as file:
+        file.write(b'{"c": 3')  # killed here
+    assert read_jsonl(path) == [{"a": 1}, {"b": [2.5, None]}]
+    with JsonlWriter(path) as writer:
+        writer.append({"d": "ä"})
+        assert read_jsonl(path) == [{"a": 1}, {"b": [2.5, None]}, {"d": "ä"}]  # on disk before the next
+    assert path.read_bytes().count(b"\n") == 3
+
+
+@pytest.mark.parametrize("line", [b"{", b"[1]", b'{"a": NaN}', b"\xff\xfe", b"", b"[" * 100_000])
+def test_damaged_lines_are_named(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    with pytest.raises(InputError, match="line 2"):
+        read_jsonl(path)
+
+
+def test_what_cannot_be_read_or_written(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_jsonl(tmp_path / "absent")
+    with pytest.raises(InputError, match="cannot be written"):
+        JsonlWriter(tmp_path / "no" / "folder.jsonl")
+    with JsonlWriter(tmp_path / "rows.jsonl") as writer, pytest.raises(ValueError, match="not JSON compliant"):
+        writer.append({"a": float("nan")})
+    assert read_jsonl(tmp_path / "rows.jsonl") == []
