@@ -50,6 +50,7 @@ setup(
         "scipy",
         "scikit-learn",
         "lightgbm",
+        "pymoo",
         "matplotlib",
     ],
     extras_require={

@@ -1,0 +1,97 @@
+"""Search for the best subnet within the budgets: HAT's evolution (arXiv 2005.14187), and random search to compare."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.nas.candidates import Candidates
+from mos_fairseq.nas.genes import Vector
+from mos_fairseq.search_space import Subnet
+
+
+@dataclass(frozen=True)
+class EvolutionOptions:
+    """HAT's published settings.
+
+    Args:
+        population_size: random subnets of the first generation.
+        parents: the best that stay and breed.
+        mutations, mutation_prob: children that redraw each dimension with this probability.
+        crossovers: children that take each dimension from either of two parents.
+        iterations: generations after the first.
+
+    Raises:
+        InputError: a number out of range.
+    """
+
+    population_size: int = 125
+    parents: int = 25
+    mutations: int = 50
+    mutation_prob: float = 0.3
+    crossovers: int = 50
+    iterations: int = 30
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"mutations": 0, "crossovers": 0, "iterations": 0, "seed": 0}
+        for option in fields(self):
+            value = getattr(self, option.name)
+            lowest = least.get(option.name, 1)
+            if option.name != "mutation_prob" and value < lowest:
+                raise InputError(f"{option.name} is {value}: allowed are whole numbers from {lowest}")
+        if not 0 < self.mutation_prob <= 1:
+            raise InputError(f"mutation_prob is {self.mutation_prob}: allowed are numbers above 0 up to 1")
+        if self.parents > self.population_size:
+            raise InputError(f"parents is {self.parents}: allowed are at most population_size={self.population_size}")
+
+
+def evolve(
+    candidates: Candidates, options: EvolutionOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
+) -> Subnet:
+    """The best subnet found.
+
+    A function of the options and the candidates' judgements alone: run again with the judgements of an interrupted
+    run known, it comes to the same result without judging anything twice.
+
+    Args:
+        on_generation: called with the generation's number, 0 the first, and the lowest loss so far.
+    """
+    genes, rng = candidates.genes, random.Random(f"evolution/{options.seed}")
+    population = candidates.draw(options.population_size, genes.random, rng)
+    for generation in range(options.iterations + 1):
+        parents = _best(candidates, population, options.parents)
+        on_generation(generation, candidates.losses([genes.decode(parents[0])])[0])
+        if generation == options.iterations:
+            break
+
+        def mutate(rng: random.Random, parents: list[Vector] = parents) -> Vector:
+            return genes.mutate(_pick(rng, parents), options.mutation_prob, rng)
+
+        def cross(rng: random.Random, parents: list[Vector] = parents) -> Vector:
+            return genes.crossover(_pick(rng, parents), _pick(rng, parents), rng)
+
+        population = list(parents)
+        population += candidates.draw(options.mutations, mutate, rng, avoid=population)
+        population += candidates.draw(options.crossovers, cross, rng, avoid=population)
+    return genes.decode(parents[0])
+
+
+def _best(candidates: Candidates, population: list[Vector], number: int) -> list[Vector]:
+    """The ``number`` vectors with the lowest losses, ties in the order of the population."""
+    losses = candidates.losses([candidates.genes.decode(vector) for vector in population])
+    order = sorted(range(len(population)), key=lambda i: losses[i])
+    return [population[i] for i in order[:number]]
+
+
+def _pick(rng: random.Random, vectors: list[Vector]) -> Vector:
+    return vectors[int(rng.random() * len(vectors))]
+
+
+def random_search(candidates: Candidates, number: int, seed: int) -> Subnet:
+    """The best of ``number`` random subnets within the budgets."""
+    rng = random.Random(f"random/{seed}")
+    vectors = candidates.draw(number, candidates.genes.random, rng)
+    return candidates.genes.decode(_best(candidates, vectors, 1)[0])

@@ -1,0 +1,74 @@
+"""Subnets as vectors, for search algorithms: one index of a choice for each dimension of each possible layer.
+
+A vector has entries for absent layers too (HAT, arXiv 2005.14187), so it has one length, and several vectors may stand
+for one subnet.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from mos_fairseq.search_space import CHOICE_KEYS, LAYER_KEYS, SearchSpace, Subnet, depth_key
+
+Vector = tuple[int, ...]
+
+
+class GeneSpace:
+    """Vectors of a search space. ``sizes``: number of choices of each entry; index 0 is the largest choice."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self._slots = [
+            (key, layer)
+            for key in CHOICE_KEYS
+            for layer in range(space.max(depth_key(key)) if key in LAYER_KEYS else 1)
+        ]
+        self.sizes: Vector = tuple(len(getattr(space, key)) for key, _ in self._slots)
+
+    def decode(self, vector: Sequence[int]) -> Subnet:
+        """The subnet that ``vector`` stands for."""
+        values: dict[str, list[int]] = {}
+        for (key, _), index in zip(self._slots, vector, strict=True):
+            values.setdefault(key, []).append(getattr(self.space, key)[int(index)])
+        plain = {key: tuple(value) if key in LAYER_KEYS else value[0] for key, value in values.items()}
+        return Subnet(**plain, qkv_dim=self.space.qkv_dim, head_dim=self.space.head_dim)
+
+    def encode(self, subnet: Subnet) -> Vector:
+        """A vector of ``subnet``; entries of absent layers are 0."""
+        result = []
+        for key, layer in self._slots:
+            value = getattr(subnet, key)
+            if key in LAYER_KEYS:
+                value = value[layer] if layer < len(value) else None
+            result.append(getattr(self.space, key).index(value) if value is not None else 0)
+        return tuple(result)
+
+    def random(self, rng: random.Random) -> Vector:
+        """Each entry uniformly drawn."""
+        return tuple(_draw(rng, size) for size in self.sizes)
+
+    def mutate(self, vector: Vector, probability: float, rng: random.Random) -> Vector:
+        """Each entry drawn anew with ``probability``."""
+        return tuple(
+            _draw(rng, size) if rng.random() < probability else index
+            for index, size in zip(vector, self.sizes, strict=True)
+        )
+
+    @staticmethod
+    def crossover(one: Vector, other: Vector, rng: random.Random) -> Vector:
+        """Each entry from either parent."""
+        return tuple(a if rng.random() < 0.5 else b for a, b in zip(one, other, strict=True))
+
+    def towards(self, vector: Vector, goal: Vector, rng: random.Random) -> Vector:
+        """``vector`` with one of the entries that differ from ``goal`` set to the goal's."""
+        different = [i for i, (a, b) in enumerate(zip(vector, goal, strict=True)) if a != b]
+        if not different:
+            return vector
+        chosen = different[_draw(rng, len(different))]
+        return (*vector[:chosen], goal[chosen], *vector[chosen + 1 :])
+
+
+def _draw(rng: random.Random, size: int) -> int:
+    # Python promises the same sequence in every version for random() only
+    return int(rng.random() * size)

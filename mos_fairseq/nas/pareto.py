@@ -1,0 +1,106 @@
+"""Search for the front of quality against a cost: NSGA-II (Deb et al. 2002), by pymoo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.mutation import Mutation
+from pymoo.core.problem import Problem
+from pymoo.indicators.hv import HV
+from pymoo.operators.crossover.ux import UniformCrossover
+from pymoo.operators.repair.rounding import RoundingRepair
+from pymoo.operators.sampling.rnd import IntegerRandomSampling
+from pymoo.optimize import minimize
+from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.nas.candidates import Candidates
+from mos_fairseq.search_space import Subnet
+
+
+@dataclass(frozen=True)
+class ParetoOptions:
+    """``objective``: the cost that is traded against the loss; the rest as NSGA-II calls it."""
+
+    objective: str = "latency_ms"
+    population_size: int = 50
+    generations: int = 30
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("population_size", "generations"):
+            if getattr(self, name) < 2:
+                raise InputError(f"{name} is {getattr(self, name)}: allowed are whole numbers from 2")
+
+
+class _SubnetProblem(Problem):
+    """Loss and one cost of vectors; missed constraints are pymoo's G. Only what keeps them is evaluated."""
+
+    def __init__(self, candidates: Candidates, objective: str) -> None:
+        sizes = np.array(candidates.genes.sizes)
+        super().__init__(n_var=len(sizes), n_obj=2, n_ieq_constr=1, xl=0, xu=sizes - 1, vtype=int)
+        self.candidates, self.objective = candidates, objective
+
+    def _evaluate(self, x, out, *args, **kwargs) -> None:
+        subnets = [self.candidates.genes.decode(vector) for vector in x]
+        costs = self.candidates.costs_of(subnets)
+        excess = np.array([self.candidates.excess(found) for found in costs])
+        kept = [subnet for subnet, over in zip(subnets, excess, strict=True) if over <= 0]
+        losses = dict(zip([s.key for s in kept], self.candidates.losses(kept), strict=True))
+        worst = max(losses.values(), default=0.0)  # of no account: pymoo ranks what keeps constraints first
+        loss = [losses.get(subnet.key, worst) for subnet in subnets]
+        out["F"] = np.column_stack([loss, [found[self.objective] for found in costs]])
+        out["G"] = excess[:, None]
+
+
+class _Redraw(Mutation):
+    """Each entry drawn anew with probability 1/n: choices are not steps of a scale, as integers of pymoo's own are."""
+
+    def _do(self, problem, X, random_state=None, **kwargs):
+        fresh = np.floor(random_state.random(X.shape) * (problem.xu + 1)).astype(X.dtype)
+        return np.where(random_state.random(X.shape) < 1 / problem.n_var, fresh, X)
+
+
+def pareto_search(
+    candidates: Candidates, options: ParetoOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
+) -> list[Subnet]:
+    """The front of all subnets judged, by rising cost. As repeatable as :func:`~mos_fairseq.nas.evolution.evolve`."""
+    candidates.check_reachable()
+    crossover = UniformCrossover(prob=0.9, repair=RoundingRepair())
+    algorithm = NSGA2(
+        pop_size=options.population_size,
+        sampling=IntegerRandomSampling(),
+        crossover=crossover,
+        mutation=_Redraw(),
+        eliminate_duplicates=True,
+    )
+    problem = _SubnetProblem(candidates, options.objective)
+
+    def report(algorithm) -> None:
+        on_generation(algorithm.n_gen - 1, min(candidates.known.values()))
+
+    minimize(problem, algorithm, ("n_gen", options.generations), seed=options.seed, callback=report, verbose=False)
+    return front(candidates, list(candidates.seen.values()), options.objective)
+
+
+def front(candidates: Candidates, subnets: Sequence[Subnet], objective: str) -> list[Subnet]:
+    """Those of ``subnets`` that no other beats in loss and cost, by rising cost; of equals the first."""
+    values = _values(candidates, subnets, objective)
+    best = NonDominatedSorting().do(values, only_non_dominated_front=True)
+    chosen: dict[tuple[float, float], int] = {}
+    for index in sorted(best.tolist()):
+        chosen.setdefault(tuple(values[index]), index)
+    return [subnets[i] for i in sorted(chosen.values(), key=lambda i: values[i][1])]
+
+
+def hypervolume(candidates: Candidates, subnets: Sequence[Subnet], objective: str, worst: tuple[float, float]) -> float:
+    """Area that ``subnets`` dominate below ``worst`` (loss, cost)."""
+    return float(HV(ref_point=np.array(worst))(_values(candidates, subnets, objective)))
+
+
+def _values(candidates: Candidates, subnets: Sequence[Subnet], objective: str) -> np.ndarray:
+    costs = [found[objective] for found in candidates.costs_of(subnets)]
+    return np.column_stack([candidates.losses(subnets), costs])
