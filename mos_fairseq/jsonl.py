@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: two writers at once are not noticed there
+    fcntl = None
+
 from mos_fairseq.errors import InputError
 
 
@@ -50,9 +55,14 @@ class JsonlWriter:
         self.path = path
         try:
             self._file = open(path, "r+b" if os.path.exists(path) else "w+b")
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             content = self._file.read()
-            self._file.seek(content.rfind(b"\n") + 1)
+            end = content.rfind(b"\n") + 1
+            self._file.seek(end)
             self._file.truncate()
+        except BlockingIOError:
+            raise InputError(f"{path}: another process is writing it") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -20,6 +20,14 @@ def test_lines_are_appended_and_a_half_written_one_is_cut(tmp_path):
     assert path.read_bytes().count(b"\n") == 3
 
 
+def test_only_one_process_writes(tmp_path):
+    with JsonlWriter(tmp_path / "rows.jsonl") as writer:
+        writer.append({"a": 1})
+        with pytest.raises(InputError, match="another process is writing it"):
+            JsonlWriter(tmp_path / "rows.jsonl")
+    JsonlWriter(tmp_path / "rows.jsonl").close()
+
+
 @pytest.mark.parametrize("line", [b"{", b"[1]", b'{"a": NaN}', b"\xff\xfe", b"", b"[" * 100_000])
 def test_damaged_lines_are_named(tmp_path, line):
     path = tmp_path / "rows.jsonl"

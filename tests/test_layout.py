@@ -17,11 +17,12 @@ ALLOWED = {
     "models": {"errors", "modules", "search_space"},
     "criterions": {"errors", "modules", "models"},
     "tasks": {"errors", "modules", "models", "search_space", "criterions"},
+    "files": {"errors"},
     "jsonl": {"errors"},
     "benchmark": {"errors", "jsonl", "models", "search_space"},
-    "nas": {"errors", "search_space"},
-    "export": {"errors", "modules", "models", "search_space"},
-    "cli": {"errors", "search_space", "benchmark", "export", "nas"},
+    "nas": {"errors", "files", "models", "search_space"},
+    "export": {"errors", "files", "modules", "models", "search_space"},
+    "cli": {"errors", "files", "jsonl", "search_space", "benchmark", "export", "nas"},
 }
 
 

@@ -2,7 +2,7 @@
 
 Two things spoil such figures: the machine drifts (clock, temperature, neighbours), and single runs are disturbed. So
 a reference subnet runs in turn with each measured one, and its own drift is divided out of the result; and a trimmed
-mean is taken. HAT (arXiv 2005.14187) measured without a reference: drift alone is 4-7 % of its published figures.
+mean is taken.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import fairseq
 import torch
 from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
@@ -71,6 +72,8 @@ class LatencyOptions:
         if 2 * self.beam >= self.vocab_size:
             raise InputError(f"beam is {self.beam}: allowed is less than half the vocabulary of {self.vocab_size}")
         try:
+            if torch.device(self.device).type not in ("cpu", "cuda"):
+                raise InputError(f"device is {self.device}: allowed are cpu and cuda, as in cuda:0")
             torch.empty(1, device=self.device)
         except (RuntimeError, AssertionError):
             raise InputError(f"device is {self.device}: torch has no such device here") from None
@@ -218,6 +221,8 @@ def machine(options: LatencyOptions) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "fairseq": fairseq.__version__,
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "platform": platform.platform(),
     }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -67,11 +69,11 @@ def measure_to_file(
         "machine": machine(options),
         "reference": space.smallest().to_dict(),
     }
-    rows = read_jsonl(path) if os.path.exists(path) else []
+    rows = _rows_so_far(path)
+    if rows:
+        _check_header(path, rows[0], header)
     with JsonlWriter(path) as writer:
-        if rows:
-            _check_header(path, rows[0], header)
-        else:
+        if not rows:
             # against itself, as it will run against others
             first, second = time_in_turn(reference, SubnetTimer(space.smallest(), options, words))
             baseline_ms = summarise(first + second).latency_ms
@@ -86,6 +88,19 @@ def measure_to_file(
             found.append(done[subnet.key])
             on_subnet(done[subnet.key])
     return found
+
+
+def _rows_so_far(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of a file that is to be continued. Raises InputError rather than overwrite something else."""
+    if not os.path.exists(path):
+        return []
+    rows = read_jsonl(path)
+    if not rows:
+        head = json.dumps({"format": FORMAT}, separators=(",", ":"))[:-1].encode()  # killed in the first line
+        with open(path, "rb") as file:
+            if not head.startswith(file.read(len(head))):
+                raise InputError(f"{path}: not a latency file, and not empty")
+    return rows
 
 
 def _check_header(path: str | os.PathLike[str], stored: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -115,8 +130,18 @@ def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -
     return subnet
 
 
-def read_latencies(path: str | os.PathLike[str]) -> tuple[SearchSpace, list[Subnet], list[float]]:
-    """(search space, subnets, latencies in ms) of a file of :func:`measure_to_file`.
+@dataclass(frozen=True)
+class Latencies:
+    """Measured subnets of a space; ``measured``: options and machine."""
+
+    space: SearchSpace
+    subnets: list[Subnet]
+    latency_ms: list[float]
+    measured: dict[str, Any]
+
+
+def read_latencies(path: str | os.PathLike[str]) -> Latencies:
+    """A file of :func:`measure_to_file`.
 
     Raises:
         InputError: the file cannot be read, is of another kind, or holds no subnet; or a latency is no duration.
@@ -128,7 +153,13 @@ def read_latencies(path: str | os.PathLike[str]) -> tuple[SearchSpace, list[Subn
     subnets = [_subnet_of(path, number, row) for number, row in enumerate(rows[1:], start=2)]
     if not subnets:
         raise InputError(f"{path}: it holds no measured subnet")
-    return space, subnets, [float(row["latency_ms"]) for row in rows[1:]]
+    for number, subnet in enumerate(subnets, start=2):
+        try:
+            space.check(subnet)
+        except InputError as error:
+            raise InputError(f"{path}: line {number}: {error}") from None
+    measured = {part: rows[0].get(part, {}) for part in ("options", "machine")}
+    return Latencies(space, subnets, [float(row["latency_ms"]) for row in rows[1:]], measured)
 
 
 def read_hat_csv(path: str | os.PathLike[str]) -> tuple[list[list[float]], list[float]]:

@@ -75,7 +75,10 @@ def main(argv: list[str] | None = None) -> None:
     else:
         save_checkpoint(twin_checkpoint(state, twin), args.output)
     params = sum(parameter.numel() for parameter in twin.parameters())
-    print(f"{args.output}: {args.format}, {params:,} parameters: {twin.subnet.summary()}")
+    print(f"{args.output}: {args.format}; a subnet of {params:,} parameters: {twin.subnet.summary()}")
+    if args.format == "transformer_subnet":
+        options = f"--arch transformer_subnet --subnet '{twin.subnet.key}' --finetune-from-model {args.output}"
+        print(f"to fine-tune it: fairseq-train … --task translation {options}")
 
 
 def _check_options(args: argparse.Namespace) -> None:

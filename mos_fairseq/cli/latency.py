@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from tqdm import tqdm
 
 from mos_fairseq.benchmark import LatencyOptions, measure_to_file, read_hat_csv, read_latencies
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas import FAMILIES, Features, LatencyPredictor, fit_predictor, score
+from mos_fairseq.files import write_atomically
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs
 
 _HELP = {
@@ -109,6 +108,7 @@ def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
     Raises:
         InputError: fewer than two are wanted, or more than there are.
     """
+    _check_seed(seed)
     if not 2 <= number <= space.size:
         raise InputError(f"num_subnets is {number}: allowed are whole numbers from 2 to the {space.size} of the space")
     if number > space.size // 2:  # drawing would take long to find the last
@@ -122,28 +122,40 @@ def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
     return list(subnets.values())
 
 
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed is {seed}: allowed are whole numbers from 0 to below 2^31")
+
+
 def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
     others = [subnet for subnet in space.iterate() if subnet not in (space.largest(), space.smallest())]
     order = np.random.default_rng(seed).permutation(len(others))[:number]
     return [others[index] for index in order]
 
 
-def _read(path: str) -> tuple[SearchSpace | None, Features, np.ndarray]:
+def _read(path: str):
+    """(search space or None, features, latencies in ms, options and machine) of a file of measurements."""
+    from mos_fairseq.nas import Features
+
     if path.endswith(".csv"):
         averages, latencies = read_hat_csv(path)
-        return None, Features.of_averages(averages), np.array(latencies)
-    space, subnets, latencies = read_latencies(path)
-    return space, Features.of_subnets(subnets, space), np.array(latencies)
+        return None, Features.of_averages(averages), np.array(latencies), {}
+    data = read_latencies(path)
+    return data.space, Features.of_subnets(data.subnets, data.space), np.array(data.latency_ms), data.measured
 
 
 def _fit(args: argparse.Namespace) -> None:
+    from mos_fairseq.nas import FAMILIES, fit_predictor, score
+
+    _check_seed(args.seed)
     if not 0 <= args.held_out < 1:
         raise InputError(f"held_out is {args.held_out}: allowed are numbers from 0 to below 1")
-    space, features, latencies = _read(args.data)
+    space, features, latencies, measured = _read(args.data)
     order = np.random.default_rng(args.seed).permutation(len(latencies))
     count = round(args.held_out * len(latencies))
     test, train = np.sort(order[:count]), np.sort(order[count:])
     predictor, _ = fit_predictor(features.take(train), latencies[train], space, args.folds, args.seed)
+    predictor = replace(predictor, measured=measured)
     results = {"family": predictor.family, "subnets": len(train), "cross_validation": predictor.scores}
     if count:
         scores = score(latencies[test], predictor.predict_features(features.take(test)))
@@ -165,6 +177,8 @@ def _text(scores: dict[str, float]) -> str:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from mos_fairseq.nas import LatencyPredictor
+
     predictor = LatencyPredictor.load(args.predictor)
     if predictor.space is None:
         raise InputError(f"{args.predictor}: fitted on averaged features, it has no search space to take subnets from")
@@ -178,12 +192,21 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    from mos_fairseq.nas import LatencyPredictor, score
+
     predictor = LatencyPredictor.load(args.predictor)
-    space, features, latencies = _read(args.data)
+    space, features, latencies, measured = _read(args.data)
     if (space is None) != (predictor.space is None):
         raise InputError(f"{args.data}: the predictor was fitted on another kind of file (subnets or averages)")
     if space is not None and (difference := predictor.space.difference(space)):
         raise InputError(f"{args.data}: measured on another search space than the predictor's: {difference}")
+    for part, stored in predictor.measured.items():
+        for key in sorted(stored.keys() | measured[part].keys()):
+            if stored.get(key) != measured[part].get(key):
+                raise InputError(
+                    f"{args.data}: measured with {part} {key}={measured[part].get(key)}, the predictor was fitted to "
+                    f"measurements with {stored.get(key)}"
+                )
     predicted = predictor.predict_features(features)
     scores = score(latencies, predicted)
     if args.plot:
@@ -202,13 +225,4 @@ def plot_predictions(measured: np.ndarray, predicted: np.ndarray, scores: dict[s
     axes.scatter(measured, predicted, s=8)
     axes.set(xlabel="measured latency [ms]", ylabel="predicted latency [ms]", xlim=ends, ylim=ends)
     axes.set_title(f"MAPE {scores['mape']:.2f} %, Kendall tau {scores['kendall_tau']:.3f}")
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        try:
-            figure.savefig(temporary, format="png", dpi=150)
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))

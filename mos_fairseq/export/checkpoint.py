@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +16,7 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
 from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, TransformerSubnetModel
 
 ARCH = "transformer_mos"
@@ -30,15 +30,23 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if not os.path.isfile(path):
         raise InputError(f"checkpoint {path}: no such file")
-    state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
-    cfg = state.get("cfg")
-    if cfg is None or "model" not in state:
-        raise InputError(f"checkpoint {path}: it holds no model with its configuration")
+    unknown = InputError(f"checkpoint {path}: it is not one of fairseq's, with a model and its configuration")
+    try:
+        state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
+        cfg, weights = state.get("cfg"), state["model"]
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError):  # from fairseq's upgrade of old forms
+        raise unknown from None
+    if cfg is None or not isinstance(weights, dict):
+        raise unknown
     state["cfg"] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
     model = state["cfg"].get("model")
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "_name", None)
     if name != ARCH:
         raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({ARCH}) have subnets")
+    if "encoder.embed_tokens.weight" not in weights or "decoder.embed_tokens.weight" not in weights:
+        raise InputError(f"checkpoint {path}: its weights lack the embeddings")
     return state
 
 
@@ -148,14 +156,4 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike[str]) ->
     Raises:
         InputError: the file cannot be written.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(checkpoint, file)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+    write_atomically(path, lambda file: torch.save(checkpoint, file))

@@ -65,6 +65,8 @@ def stock_checkpoint(
             f"decoder_arbitrary_ende_attn is {list(twin.subnet.decoder_arbitrary_ende_attn)}: stock fairseq attends to "
             "the last encoder layer only (-1)"
         )
+    if twin.cfg.activation_fn == "swish":
+        raise InputError("activation_fn is swish: stock fairseq's does not run")
     args = _arguments(twin, sizes)
     dictionaries = SimpleNamespace(source_dictionary=twin.encoder.dictionary, target_dictionary=twin.decoder.dictionary)
     stock = TransformerModel.build_model(Namespace(**vars(args)), dictionaries).eval()

@@ -225,7 +225,11 @@ class TransformerMosModel(TransformerModel):
         training = self.training
         self.eval()
         twin = TransformerSubnetModel.from_subnet(
-            self._twin_config(), self.active_subnet, self.encoder.dictionary, self.decoder.dictionary
+            self._twin_config(),
+            self.active_subnet,
+            self.encoder.dictionary,
+            self.decoder.dictionary,
+            (self.search_space.max("encoder_embed_dim"), self.search_space.max("decoder_embed_dim")),
         )
         twin.to(self.encoder.embed_tokens.weight)
         for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
@@ -244,12 +248,7 @@ class TransformerMosModel(TransformerModel):
         """Configuration from which ``transformer_subnet`` builds the active subnet's static twin."""
         shared = [f.name for f in fields(TransformerBaseConfig) if not f.name.startswith("_")]
         options = {name: getattr(self.cfg, name) for name in shared}
-        return TransformerSubnetConfig(
-            **options,
-            subnet=self.active_subnet.key,
-            encoder_position_dim=self.search_space.max("encoder_embed_dim"),
-            decoder_position_dim=self.search_space.max("decoder_embed_dim"),
-        )
+        return TransformerSubnetConfig(**options, subnet=self.active_subnet.key)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
 
+import torch
 from fairseq.models import register_model
 from torch import nn
 
@@ -42,13 +43,6 @@ class TransformerSubnetConfig(TransformerBaseConfig):
         default=None,
         metadata={"help": "the architecture: a YAML file of a subnet (ours or HAT's keys), or its inline JSON"},
     )
-    # recorded by supernets in the twins they give away
-    encoder_position_dim: Optional[int] = field(
-        default=None,
-        metadata={"help": "width of the sinusoidal table that the encoder's positions are cut from, for a subnet cut "
-                  "out of a supernet: the supernet's (default: the subnet's own)"},
-    )
-    decoder_position_dim: Optional[int] = field(default=None, metadata={"help": "the same of the decoder"})
 
 
 def _linear(in_features: int, out_features: int, groups: int = 1, gain: float | None = 1.0) -> nn.Linear:
@@ -101,11 +95,25 @@ def attention_size(sizes, heads: int) -> int:
 
 @register_model("transformer_subnet", dataclass=TransformerSubnetConfig)
 class TransformerSubnetModel(TransformerModel):
-    """Static twin of one subnet."""
+    """Static twin of one subnet.
+
+    ``position_dims`` is a buffer with the widths of the sinusoidal tables that the sides' positions are cut from: those
+    of the supernet that the weights came from, so that fine-tuning and generation go on with the same positions.
+    """
 
     def __init__(self, cfg: TransformerSubnetConfig, encoder, decoder, subnet: Subnet) -> None:
         super().__init__(cfg, encoder, decoder)
         self.subnet = subnet
+        widths = [s.embed_positions.embedding_dim if s.embed_positions else s.embed_dim for s in (encoder, decoder)]
+        self.register_buffer("position_dims", torch.tensor(widths, dtype=torch.int64))
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        for side, width in zip((self.encoder, self.decoder), self.position_dims.tolist(), strict=True):
+            if width < side.embed_dim:
+                raise InputError(f"position_dims is {width} in the checkpoint: the subnet is {side.embed_dim} wide")
+            if side.embed_positions is not None:
+                side.embed_positions.set_table_width(width)
 
     @classmethod
     def build_model(cls, cfg: TransformerSubnetConfig, task) -> "TransformerSubnetModel":
@@ -122,17 +130,26 @@ class TransformerSubnetModel(TransformerModel):
         return cls.from_subnet(cfg, subnet, task.source_dictionary, task.target_dictionary)
 
     @classmethod
-    def from_subnet(cls, cfg: TransformerSubnetConfig, subnet: Subnet, src_dict, tgt_dict) -> "TransformerSubnetModel":
-        """Build from a subnet and two dictionaries; freshly initialised."""
+    def from_subnet(
+        cls,
+        cfg: TransformerSubnetConfig,
+        subnet: Subnet,
+        src_dict,
+        tgt_dict,
+        position_dims: tuple[int, int] | None = None,
+    ) -> "TransformerSubnetModel":
+        """Build from a subnet and two dictionaries; freshly initialised. ``position_dims``: see the class (default: the
+        subnet's own widths)."""
         check_rates(cfg, "dropout", "attention_dropout", "activation_dropout")
         encoder_dim, decoder_dim = subnet.encoder_embed_dim, subnet.decoder_embed_dim
+        position_dims = position_dims or (encoder_dim, decoder_dim)
         tables = build_embeddings(cfg, src_dict, tgt_dict, encoder_dim, decoder_dim)
         encoder = TransformerEncoder(
             cfg,
             src_dict,
             tables[0],
             encoder_dim,
-            cfg.encoder_position_dim or encoder_dim,
+            position_dims[0],
             [_encoder_layer(subnet, i, layer_options(cfg, "encoder")) for i in range(subnet.encoder_layers)],
             outer_norms(cfg, "encoder", nn.LayerNorm, encoder_dim),
             num_outputs=max(subnet.cross_spans),
@@ -143,7 +160,7 @@ class TransformerSubnetModel(TransformerModel):
             tables[1],
             tables[2],
             decoder_dim,
-            cfg.decoder_position_dim or decoder_dim,
+            position_dims[1],
             [_decoder_layer(subnet, i, layer_options(cfg, "decoder")) for i in range(subnet.decoder_layers)],
             outer_norms(cfg, "decoder", nn.LayerNorm, decoder_dim),
             subnet.cross_spans,

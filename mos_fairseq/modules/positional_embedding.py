@@ -33,6 +33,11 @@ class PositionalEmbedding(nn.Module):
             nn.init.normal_(self.weight, mean=0, std=embedding_dim**-0.5)
             nn.init.zeros_(self.weight[padding_idx])
 
+    def set_table_width(self, width: int) -> None:
+        """Cut sinusoids from a table of ``width``; learned positions have the width they have."""
+        if self.weight is None and width != self.embedding_dim:
+            self.embedding_dim, self._sinusoids = width, None
+
     def table(self, like: Tensor, rows: int = 0) -> Tensor:
         """Positions [rows or more, d] on the device and in the dtype and width of ``like`` [..., d]."""
         width = like.size(-1)

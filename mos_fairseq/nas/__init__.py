@@ -1,4 +1,6 @@
-"""Choosing subnets: latency predictors, and search within budgets. Knows neither torch nor fairseq."""
+"""Choosing subnets: latency predictors, and search within budgets.
+
+The algorithms know neither torch nor fairseq; :mod:`mos_fairseq.nas.evaluator`, which does, is imported apart."""
 
 from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.constraints import Constraint

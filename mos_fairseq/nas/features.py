@@ -34,7 +34,7 @@ def averages(subnet: Subnet) -> list[float]:
 def physical_terms(ten: Sequence[float]) -> list[float]:
     """Terms that latency is nearly linear in, from the ten averages: layers, their matrix products by kind, heads.
 
-    Depth times a mean is a sum over layers, so these do not need the layers one by one.
+    Depth times a mean is a sum over layers, so these hardly need the layers one by one.
     """
     d_enc, l_enc, ffn_enc, heads_enc, d_dec, l_dec, ffn_dec, heads_self, heads_cross, span = ten
     encoder = [l_enc, l_enc * d_enc, l_enc * heads_enc, l_enc * ffn_enc, l_enc * ffn_enc * d_enc]

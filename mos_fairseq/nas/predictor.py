@@ -1,8 +1,8 @@
 """Latency predictors: a regression from a subnet's features to milliseconds, chosen by cross-validation.
 
-Families: ``ridge``, linear in physical terms; ``boosting``, gradient-boosted trees (LightGBM, arXiv 1706.09516's kin)
-on the logarithm; ``both``, trees that correct the ridge. All minimise relative errors, since a budget is met or missed
-by per cent. Saved as JSON, which runs no code when loaded.
+Families: ``ridge``, linear in physical terms; ``boosting``, gradient-boosted trees (fitted by LightGBM) on the
+logarithm; ``both``, trees that correct the ridge. All minimise relative errors, since a budget is met or missed by per
+cent. Saved as JSON, plain numbers that are checked when loaded.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 from scipy.stats import kendalltau
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
 from mos_fairseq.nas.features import averages, per_layer, physical_terms
 from mos_fairseq.search_space import SearchSpace, Subnet
 
@@ -86,7 +86,11 @@ class Ridge:
         x = features.terms
         mean, scale = x.mean(0), x.std(0)
         scale[scale == 0] = 1.0
-        model = RidgeCV(np.logspace(-4, 3, 15)).fit((x - mean) / scale, latency_ms, sample_weight=latency_ms**-2.0)
+        weights = latency_ms**-2.0
+        # of mean 1: the penalties must not depend on the unit of time
+        model = RidgeCV(np.logspace(-4, 3, 15)).fit(
+            (x - mean) / scale, latency_ms, sample_weight=weights / weights.mean()
+        )
         # a line may cross zero outside the data, latency does not
         return cls(mean, scale, model.coef_, float(model.intercept_), 0.1 * float(latency_ms.min()))
 
@@ -104,14 +108,89 @@ class Ridge:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Ridge:
         """The inverse of :meth:`to_dict`."""
-        arrays = [np.array(data[name], dtype=float) for name in ("mean", "scale", "weights")]
-        return cls(*arrays, float(data["intercept"]), float(data["lowest"]))
+        arrays = [_numbers(data[name]) for name in ("mean", "scale", "weights")]
+        if len({array.shape for array in arrays}) != 1:
+            raise ValueError("the ridge's lists differ in length")
+        return cls(*arrays, float(_numbers([data["intercept"]])[0]), float(_numbers([data["lowest"]])[0]))
 
 
-def _fit_trees(features: Features, target: np.ndarray, seed: int) -> lightgbm.Booster:
-    data = lightgbm.Dataset(features.everything, target, params={"verbosity": -1})
-    leaves = 15 if len(target) >= 500 else 7
-    return lightgbm.train(_TREES | {"num_leaves": leaves, "seed": seed}, data, num_boost_round=300)
+def _numbers(values: Any) -> np.ndarray:
+    result = np.array(values, dtype=float)
+    if result.ndim != 1 or not np.isfinite(result).all():
+        raise ValueError("a list of finite numbers is expected")
+    return result
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Gradient-boosted trees, their nodes in one table: row i asks whether feature[i] <= threshold[i] and goes to
+    left[i] or right[i], which come later; a leaf has feature -1 and its value as the threshold."""
+
+    roots: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def fit(cls, features: Features, target: np.ndarray, seed: int) -> Trees:
+        """300 trees on all features, absolute errors."""
+        import lightgbm  # only needed here, and not everywhere to be had
+
+        data = lightgbm.Dataset(features.everything, target, params={"verbosity": -1})
+        leaves = 15 if len(target) >= 500 else 7
+        booster = lightgbm.train(_TREES | {"num_leaves": leaves, "seed": seed}, data, num_boost_round=300)
+        rows: list[list[float]] = []
+        roots = [_add_node(rows, tree["tree_structure"]) for tree in booster.dump_model()["tree_info"]]
+        table = np.array(rows).T
+        feature, left, right = (table[i].astype(int) for i in (0, 2, 3))
+        return cls(np.array(roots), feature, table[1], left, right)
+
+    def predict(self, features: Features) -> np.ndarray:
+        """Sum over the trees [n]."""
+        x = features.everything
+        node = np.broadcast_to(self.roots, (len(x), len(self.roots))).copy()
+        rows = np.arange(len(x))[:, None]
+        while (inner := self.feature[node] >= 0).any():
+            below = x[rows, np.maximum(self.feature[node], 0)] <= self.threshold[node]
+            node = np.where(inner, np.where(below, self.left[node], self.right[node]), node)
+        return self.threshold[node].sum(1)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """As plain lists."""
+        return {name: getattr(self, name).tolist() for name in ("roots", "feature", "threshold", "left", "right")}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], num_features: int) -> Trees:
+        """The inverse of :meth:`to_dict`. ValueError unless every walk down the trees ends at a leaf."""
+        columns = {name: _numbers(data[name]) for name in ("roots", "feature", "threshold", "left", "right")}
+        size = len(columns["feature"])
+        integers = {name: columns[name].astype(int) for name in ("roots", "feature", "left", "right")}
+        whole = all((integers[name] == columns[name]).all() for name in integers)
+        if not whole or any(len(columns[name]) != size for name in ("threshold", "left", "right")):
+            raise ValueError("the trees' lists differ in length or are no whole numbers")
+        inner = integers["feature"] >= 0
+        rows = np.arange(size)
+        for side in ("left", "right"):
+            if not ((integers[side] > rows) & (integers[side] < size))[inner].all():
+                raise ValueError("a tree's child is not a later row")
+        roots = integers["roots"]
+        if (integers["feature"] >= num_features).any() or not ((roots >= 0) & (roots < size)).all():
+            raise ValueError("a tree's feature or root is out of range")
+        return cls(roots, integers["feature"], columns["threshold"], integers["left"], integers["right"])
+
+
+def _add_node(rows: list[list[float]], node: dict[str, Any]) -> int:
+    """Append a node of LightGBM's and all below it; returns its row."""
+    number = len(rows)
+    if "leaf_value" in node:
+        rows.append([-1, node["leaf_value"], -1, -1])
+        return number
+    assert node["decision_type"] == "<="
+    rows.append([node["split_feature"], node["threshold"], -1, -1])
+    rows[number][2] = _add_node(rows, node["left_child"])
+    rows[number][3] = _add_node(rows, node["right_child"])
+    return number
 
 
 @dataclass(frozen=True)
@@ -119,14 +198,15 @@ class LatencyPredictor:
     """Predicts the latency of subnets in milliseconds.
 
     ``space``: the search space it was fitted on, None where it was fitted on HAT's averages; ``scores``: held-out
-    ``mape``, … of each family.
+    ``mape``, … of each family; ``measured``: options and machine of the measurements.
     """
 
     family: str
     space: SearchSpace | None
     scores: dict[str, dict[str, float]]
     ridge: Ridge | None
-    trees: lightgbm.Booster | None
+    trees: Trees | None
+    measured: dict[str, Any] = field(default_factory=dict)
 
     def predict(self, subnets: Sequence[Subnet]) -> np.ndarray:
         """Milliseconds of each subnet [n].
@@ -143,7 +223,7 @@ class LatencyPredictor:
     def predict_features(self, features: Features) -> np.ndarray:
         """Milliseconds [n]."""
         base = self.ridge.predict(features) if self.ridge is not None else 1.0
-        return base * np.exp(self.trees.predict(features.everything)) if self.trees is not None else base
+        return base * np.exp(self.trees.predict(features)) if self.trees is not None else base
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, atomically. Raises InputError if the file cannot be written."""
@@ -153,18 +233,10 @@ class LatencyPredictor:
             "search_space": self.space.to_dict() if self.space else None,
             "scores": self.scores,
             "ridge": self.ridge.to_dict() if self.ridge else None,
-            "trees": self.trees.model_to_string() if self.trees else None,
+            "trees": self.trees.to_dict() if self.trees else None,
+            "measured": self.measured,
         }
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            try:
-                temporary.write_text(json.dumps(data, allow_nan=False), encoding="utf-8")
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        write_atomically(path, json.dumps(data, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyPredictor:
@@ -178,16 +250,21 @@ class LatencyPredictor:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError(f"{path}: not a latency predictor (format {FORMAT!r})")
         try:
-            space, ridge, trees = data["search_space"], data["ridge"], data["trees"]
-            return cls(
-                data["family"],
-                SearchSpace.from_dict(space) if space else None,
-                data["scores"],
-                Ridge.from_dict(ridge) if ridge else None,
-                lightgbm.Booster(model_str=trees) if trees else None,
-            )
-        except (KeyError, TypeError, ValueError, lightgbm.basic.LightGBMError) as error:
+            return cls._from_dict(data)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{path}: not a latency predictor ({' '.join(str(error).split())[:100]})") from None
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any]) -> LatencyPredictor:
+        space = SearchSpace.from_dict(data["search_space"]) if data["search_space"] else None
+        sample = Features.of_subnets([space.largest()], space) if space else Features.of_averages([[1.0] * 10])
+        ridge = Ridge.from_dict(data["ridge"]) if data["ridge"] else None
+        trees = Trees.from_dict(data["trees"], sample.everything.shape[1]) if data["trees"] else None
+        if ridge is not None and len(ridge.weights) != sample.terms.shape[1]:
+            raise ValueError("the ridge does not fit the features")
+        if ridge is None and trees is None or not isinstance(data["measured"], dict):
+            raise ValueError("it holds no model")
+        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"])
 
 
 def fit_family(family: str, features: Features, latency_ms: np.ndarray, seed: int) -> LatencyPredictor:
@@ -196,7 +273,7 @@ def fit_family(family: str, features: Features, latency_ms: np.ndarray, seed: in
     trees = None
     if family != "ridge":
         base = ridge.predict(features) if ridge is not None else 1.0
-        trees = _fit_trees(features, np.log(latency_ms / base), seed)
+        trees = Trees.fit(features, np.log(latency_ms / base), seed)
     return LatencyPredictor(family, None, {}, ridge, trees)
 
 
@@ -213,7 +290,9 @@ def fit_predictor(
     """
     y = np.array(latency_ms, dtype=float)
     if len(y) < MIN_SUBNETS:
-        raise InputError(f"{len(y)} measured subnets: at least {MIN_SUBNETS} are needed to fit a predictor")
+        raise InputError(f"{len(y)} subnets to fit a predictor to: at least {MIN_SUBNETS} are needed")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed is {seed}: allowed are whole numbers from 0 to below 2^31")
     if not (np.isfinite(y).all() and (y > 0).all()):
         raise InputError("latencies must be positive and finite")
     if not 2 <= folds <= len(y):

@@ -109,10 +109,27 @@ def test_a_file_is_continued_and_corrected_to_its_first_baseline(clock, tmp_path
     assert len(clock.runs) == 2 * 2 * 6  # two subnets with their reference; those that were there are not run again
     assert [row["subnet"] for row in rows] == [subnet.to_dict() for subnet in subnets]
     assert [row["latency_ms"] for row in rows] == pytest.approx([30.0] * 4)
-    space, read, latencies = latency_file.read_latencies(path)
-    assert (space, read) == (SPACE, subnets) and latencies == pytest.approx([30.0] * 4)
+    read = latency_file.read_latencies(path)
+    assert (read.space, read.subnets) == (SPACE, subnets) and read.latency_ms == pytest.approx([30.0] * 4)
+    assert read.measured["options"]["tgt_len"] == 7 and read.measured["machine"]["torch"] == torch.__version__
     header = json.loads(path.read_text().splitlines()[0])
     assert header["options"]["beam"] == 3 and header["machine"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("content", ['{"family": "ridge"}', "notes", '{"a": 1}\n{"half'])
+def test_other_files_are_not_overwritten(clock, tmp_path, content):
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="not a latency file"):
+        latency_file.measure_to_file(path, SPACE, [SPACE.largest()], OPTIONS)
+    assert path.read_text() == content
+
+
+def test_a_file_killed_in_its_first_line_begins_again(clock, tmp_path):
+    path = tmp_path / "latency.jsonl"
+    path.write_text('{"format":"mos-lat')
+    latency_file.measure_to_file(path, SPACE, [SPACE.largest()], OPTIONS)
+    assert len(latency_file.read_latencies(path).subnets) == 1
 
 
 def test_a_file_of_another_run_is_refused(clock, tmp_path):
@@ -135,6 +152,8 @@ def test_a_file_of_another_run_is_refused(clock, tmp_path):
         (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": -1.0}), "latency_ms is -1.0"),
         ("", "line 2 is not valid JSON"),
         (None, "holds no measured subnet"),
+        (json.dumps({"subnet": small_space(encoder_embed_dim=[16]).largest().to_dict(), "latency_ms": 1.0}),
+         "line 2: encoder_embed_dim=16 is not in the search space"),
     ],
 )
 def test_damaged_files(clock, tmp_path, line, message):
@@ -154,6 +173,7 @@ def test_damaged_files(clock, tmp_path, line, message):
         ({"beam": 19}, "beam is 19: allowed is less than half the vocabulary"),
         ({"dtype": "int8"}, "dtype is int8: allowed are float32"),
         ({"device": "nonsense"}, "device is nonsense"),
+        ({"device": "meta"}, "device is meta: allowed are cpu and cuda"),
         ({"threads": 0}, "threads is 0"),
     ],
 )

@@ -80,14 +80,12 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
     (tmp_path / "subnet.yaml").write_text(yaml.safe_dump(json.loads(architecture)))
     options = ["--subnet", tmp_path / "subnet.yaml", "--finetune-from-model", tmp_path / "twin.pt"]
     stock = {"arch": "transformer_subnet", "task": "translation", "criterion": "label_smoothed_cross_entropy"}
-    # the supernet's wider table of sinusoids is part of what was learnt
-    wider = ["--encoder-position-dim", 24, "--decoder-position-dim", 24]
     longer = ["--max-update", 30, "--lr", 0.003]
-    arguments = training(joined, tmp_path / "tuned", *options, *wider, *longer, **stock)
+    arguments = training(joined, tmp_path / "tuned", *options, *longer, **stock)
     done = commands.fork("train", *arguments)
     losses = [float(row["train_loss" if "train_loss" in row else "loss"]) for row in done.rows("train_inner")]
     alone = commands.fork(
-        "train", *training(joined, tmp_path / "alone", *options[:2], *wider, "--max-update", 1, **stock)
+        "train", *training(joined, tmp_path / "alone", *options[:2], "--max-update", 1, **stock)
     )
     first_alone = float(alone.rows("train_inner")[0]["loss"])
     assert losses[0] < first_alone - 0.5
@@ -100,6 +98,9 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
         (["--subnet", "largset"], "subnet 'largset': no such file; allowed are largest"),
         (["--subnet", "largest", "--path", "absent.pt"], "checkpoint absent.pt: no such file"),
         (["--subnet", "largest", "--path", "empty.pt"], "checkpoint empty.pt: the file is empty"),
+        (["--subnet", "largest", "--path", "tensor.pt"], "checkpoint tensor.pt: it is not one of fairseq's"),
+        (["--subnet", "largest", "--path", "dict.pt"], "checkpoint dict.pt: it is not one of fairseq's"),
+        (["--subnet", "smallest", "--output", "."], ".: cannot be written (it names a folder)"),
         (["--subnet", "largest", "--allow-padding"], "allow_padding is given with format transformer_subnet"),
         (["--subnet", "largest", "--format", "transformer"], "stock fairseq"),
         (["--subnet", "largest", "--format", "ctranslate2"], "CTranslate2 attends to the last encoder layer only"),
@@ -110,10 +111,12 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
 )
 def test_bad_input(commands, supernet, tmp_path, arguments, message):
     (tmp_path / "empty.pt").touch()
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    torch.save({"model": torch.zeros(3)}, tmp_path / "dict.pt")
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", "out.pt"]
     done = commands.fork("mos-export", *path, *arguments, cwd=tmp_path, check=False)
     assert message in done.error()
-    assert [p.name for p in tmp_path.iterdir()] == ["empty.pt"]
+    assert {p.name for p in tmp_path.iterdir()} == {"empty.pt", "tensor.pt", "dict.pt"}
 
 
 def test_a_twin_has_no_subnets(commands, supernet, tmp_path):

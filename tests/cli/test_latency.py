@@ -64,6 +64,7 @@ def test_a_killed_measurement_goes_on(commands, files, tmp_path):
         (["fit", "absent.jsonl", "--output", "p.json"], "absent.jsonl: cannot be read"),
         (["predict", "absent.json", "--subnet", "largest"], "absent.json: cannot be read"),
         (["fit", "MEASURED", "--output", "p.json", "--held-out", 1.5], "held_out is 1.5"),
+        (["fit", "MEASURED", "--output", "p.json", "--seed", -1], "seed is -1"),
     ],
 )
 def test_bad_input(commands, files, measured, tmp_path, arguments, message):

@@ -69,8 +69,8 @@ def test_experts_start_equal_and_part_in_training(routing):
             torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=1).backward()
         optimizer.step()
     for weight in experts:
-        moved = (weight - weight.mean(0)).abs().amax(dim=(1, 2, 3))
-        assert bool((moved > 1e-4).all())
+        # the median: Adam moves even what has next to no gradient, where rounding differs
+        assert bool(((weight - weight.mean(0)).abs().flatten(1).median(1).values > 1e-3).all())
 
 
 @pytest.mark.parametrize("routing", ["layer", "neuron"])

@@ -2,13 +2,14 @@
 
 import json
 
+import lightgbm
 import numpy as np
 import pytest
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.nas import FAMILIES, Features, LatencyPredictor, fit_predictor, score
 from mos_fairseq.nas.features import AVERAGES, averages, per_layer, physical_terms
-from mos_fairseq.nas.predictor import fit_family
+from mos_fairseq.nas.predictor import _TREES, Trees, fit_family
 from mos_fairseq.search_space import Subnet
 from tests.helpers import small_space
 
@@ -107,18 +108,56 @@ def test_other_files_are_refused(tmp_path, content):
         LatencyPredictor.load(path)
 
 
-def test_damaged_trees_are_refused(tmp_path):
-    fitted = fit_family("boosting", Features.of_subnets(SUBNETS, SPACE), np.array(LATENCIES), seed=1)
-    LatencyPredictor("boosting", SPACE, {}, None, fitted.trees).save(tmp_path / "p.json")
-    data = json.loads((tmp_path / "p.json").read_text())
-    (tmp_path / "p.json").write_text(json.dumps(data | {"trees": "nonsense"}))
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("trees", "nonsense"),
+        ("trees", {"left": [0]}),  # a walk without end
+        ("trees", {"right": [10**9]}),
+        ("trees", {"feature": [999]}),
+        ("trees", {"roots": [-1]}),
+        ("trees", {"threshold": [None]}),
+        ("ridge", {"weights": [1.0]}),
+        ("ridge", {"intercept": "1e999"}),
+        ("search_space", {"encoder_layers": [2]}),  # other features
+        ("measured", []),
+    ],
+)
+def test_damaged_predictors_are_refused(tmp_path, part, change):
+    fitted = fit_family("both", Features.of_subnets(SUBNETS, SPACE), np.array(LATENCIES), seed=1)
+    path = tmp_path / "p.json"
+    LatencyPredictor("both", SPACE, {}, fitted.ridge, fitted.trees).save(path)
+    data = json.loads(path.read_text())
+    if part in ("trees", "ridge") and isinstance(change, dict):
+        change = data[part] | {
+            key: value + data[part][key][1:] if key != "weights" and isinstance(value, list) else value
+            for key, value in change.items()
+        }
+    elif part == "search_space":
+        change = data[part] | change
+    path.write_text(json.dumps(data | {part: change}))
     with pytest.raises(InputError, match="not a latency predictor"):
-        LatencyPredictor.load(tmp_path / "p.json")
+        LatencyPredictor.load(path)
+
+
+def test_trees_predict_what_lightgbm_predicts():
+    features, target = Features.of_subnets(SUBNETS, SPACE), np.log(LATENCIES)
+    trees = Trees.fit(features, target, seed=1)
+    data = lightgbm.Dataset(features.everything, target, params={"verbosity": -1})
+    booster = lightgbm.train(_TREES | {"num_leaves": 7, "seed": 1}, data, num_boost_round=300)
+    np.testing.assert_allclose(trees.predict(features), booster.predict(features.everything), rtol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_unit_of_time_does_not_matter(family):
+    features, y = Features.of_subnets(SUBNETS, SPACE), np.array(LATENCIES)
+    one, thousand = (fit_family(family, features, factor * y, 1).predict_features(features) for factor in (1, 1000))
+    np.testing.assert_allclose(thousand, 1000 * one, rtol=1e-6)
 
 
 def test_bad_data():
     features = Features.of_subnets(SUBNETS, SPACE)
-    with pytest.raises(InputError, match="19 measured subnets: at least 20"):
+    with pytest.raises(InputError, match="19 subnets to fit a predictor to: at least 20"):
         fit_predictor(features.take(np.arange(19)), LATENCIES[:19], SPACE)
     with pytest.raises(InputError, match="positive and finite"):
         fit_predictor(features, [float("nan"), *LATENCIES[1:]], SPACE)

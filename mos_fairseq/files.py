@@ -1,0 +1,36 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from mos_fairseq.errors import InputError
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | Callable[[Any], object]) -> None:
+    """Write a file, so that a reader sees the old one or the whole new one.
+
+    Args:
+        content: its text, or a function that writes bytes into the open file it is given.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    # in the same folder: os.replace is atomic only within one file system
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        if name in ("", ".", ".."):
+            raise IsADirectoryError(21, "it names a folder")
+        try:
+            with open(temporary, "wb") as file:
+                content(file) if callable(content) else file.write(content.encode())
+            os.replace(temporary, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.remove(temporary)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
+        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None

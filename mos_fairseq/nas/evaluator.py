@@ -1,0 +1,160 @@
+"""How good subnets are with the weights they inherit from a supernet, on a fixed part of a validation set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import sacrebleu
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.data import data_utils
+from fairseq.sequence_generator import SequenceGenerator
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space import Subnet
+
+OBJECTIVES = ("loss", "bleu")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is evaluated.
+
+    Args:
+        objective: ``loss``: bits per target token, fairseq's ``nll_loss``; ``bleu``: sacreBLEU of a beam search.
+        valid_subset: name of the set of sentence pairs.
+        valid_samples: how many of them, drawn by ``seed``; None for all.
+        max_tokens: of a batch.
+        beam, max_len_a, max_len_b, remove_bpe: of the beam search, as fairseq calls them.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    objective: str = "loss"
+    valid_subset: str = "valid"
+    valid_samples: int | None = None
+    max_tokens: int = 4000
+    beam: int = 4
+    max_len_a: float = 1.2
+    max_len_b: int = 10
+    remove_bpe: str | None = None
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"objective is {self.objective}: allowed are {', '.join(OBJECTIVES)}")
+        for name in ("valid_samples", "max_tokens", "beam"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: allowed are whole numbers from 1")
+
+
+class SubnetEvaluator:
+    """Evaluates subnets of one checkpoint on one set; the mixture of experts is merged once per subnet.
+
+    Args:
+        path: the supernet's checkpoint.
+        data: the folder that fairseq-preprocess made.
+
+    Raises:
+        InputError: the checkpoint is no supernet's or cannot be read, or the data are missing or empty.
+    """
+
+    def __init__(self, path: str, data: str, options: EvaluationOptions) -> None:
+        self.path, self.data, self.options = path, data, options
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
+        self.model, self.task = models[0].eval(), task
+        if not hasattr(self.model, "set_active_subnet"):
+            raise InputError(f"checkpoint {path}: only supernets (transformer_mos) have subnets")
+        self.task.load_dataset(options.valid_subset)
+
+    @property
+    def space(self):
+        """The supernet's search space."""
+        return self.model.search_space
+
+    @cached_property
+    def batches(self) -> list[dict[str, Any]]:
+        """Mini-batches of the chosen sentence pairs."""
+        dataset, options = self.task.dataset(self.options.valid_subset), self.options
+        count = len(dataset) if options.valid_samples is None else min(options.valid_samples, len(dataset))
+        if not count:
+            raise InputError(f"valid_subset {options.valid_subset}: it holds no sentence pair")
+        chosen = np.random.default_rng(options.seed).permutation(len(dataset))[:count]
+        lengths = np.array([dataset.num_tokens(index) for index in chosen])
+        order = chosen[np.argsort(lengths, kind="stable")]
+        longest = int(lengths.max())
+        if longest > options.max_tokens:
+            raise InputError(f"max_tokens is {options.max_tokens}: the longest sentence has {longest} tokens")
+        batches = data_utils.batch_by_size(order, dataset.num_tokens, max_tokens=options.max_tokens)
+        return [dataset.collater([dataset[index] for index in batch]) for batch in batches]
+
+    def fingerprint(self) -> str:
+        """Tells evaluations of one checkpoint, set and choice of options from all others."""
+        digest = hashlib.sha256(json.dumps(asdict(self.options), sort_keys=True).encode())
+        folder = utils.split_paths(self.data)[0]
+        pair = f"{self.options.valid_subset}.{self.task.cfg.source_lang}-{self.task.cfg.target_lang}."
+        names = sorted(name for name in os.listdir(folder) if name.startswith((pair, "dict.")))
+        for path in (self.path, *(os.path.join(folder, name) for name in names)):
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
+
+    @torch.inference_mode()
+    def evaluate(self, subnet: Subnet) -> float:
+        """Loss in bits per token, or BLEU.
+
+        Raises:
+            InputError: the value is not finite.
+        """
+        self.model.set_active_subnet(subnet)
+        value = self._loss() if self.options.objective == "loss" else self._bleu()
+        if not math.isfinite(value):
+            raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
+        return value
+
+    def _loss(self) -> float:
+        total, tokens = 0.0, 0
+        for batch in self.batches:
+            logits = self.model(**batch["net_input"])[0]
+            target = batch["target"]
+            losses = torch.nn.functional.cross_entropy(
+                logits.float().flatten(0, 1),
+                target.flatten(),
+                ignore_index=self.task.target_dictionary.pad(),
+                reduction="sum",
+            )
+            total, tokens = total + losses.item(), tokens + batch["ntokens"]
+        return total / tokens / math.log(2)
+
+    def _bleu(self) -> float:
+        hypotheses, references = [], []
+        for batch in self.batches:
+            found = self._generator.generate([self.model], batch)
+            hypotheses += [self._text(sentence[0]["tokens"]) for sentence in found]
+            references += [self._text(target) for target in batch["target"]]
+        return sacrebleu.corpus_bleu(hypotheses, [references]).score
+
+    @cached_property
+    def _generator(self) -> SequenceGenerator:
+        options = self.options
+        return SequenceGenerator(
+            [self.model],
+            self.task.target_dictionary,
+            beam_size=options.beam,
+            max_len_a=options.max_len_a,
+            max_len_b=options.max_len_b,
+        )
+
+    def _text(self, tokens: torch.Tensor) -> str:
+        words = self.task.target_dictionary
+        return words.string(utils.strip_pad(tokens.int().cpu(), words.pad()), self.options.remove_bpe)
+

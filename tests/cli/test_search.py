@@ -1,0 +1,115 @@
+"""mos-search end to end, and its judge against fairseq-validate and fairseq-generate."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+from mos_fairseq.benchmark import CostOptions, subnet_cost
+from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
+from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
+
+from .conftest import SPACE, USER_DIR, generation
+
+SMALL = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossovers", 5, "--iterations", 4]
+
+
+def search(commands, joined, supernet, output, *options: object, **kwargs):
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", output]
+    return commands.fork("mos-search", joined, *path, *SMALL, *options, **kwargs)
+
+
+def params(architecture: dict) -> int:
+    return subnet_cost(Subnet.from_dict(architecture), CostOptions()).params_without_embeddings
+
+
+@pytest.fixture(scope="module")
+def budget() -> int:
+    space = SearchSpace.from_dict(SPACE)
+    return sum(params(subnet.to_dict()) for subnet in (space.largest(), space.smallest())) // 2
+
+
+def test_losses_are_those_of_fairseq_validate(commands, joined, supernet):
+    checkpoint = supernet[0] / "checkpoint_last.pt"
+    arguments = [joined, "--user-dir", USER_DIR, "--task", "translation_mos", "--path", checkpoint]
+    options = ["--max-tokens", 60, "--log-format", "json", "--valid-subnets", "random:7,largest"]
+    row = commands.fork("validate", *arguments, *options).rows("valid")[-1]
+    evaluator = SubnetEvaluator(str(checkpoint), str(joined), EvaluationOptions(max_tokens=50))
+    for name in ("random:7", "largest"):
+        loss = evaluator.evaluate(resolve_subnet(name, evaluator.space))
+        assert loss == pytest.approx(float(row[f"valid_nll_loss_{name.replace(':', '')}"]), abs=0.002)
+    few = SubnetEvaluator(str(checkpoint), str(joined), EvaluationOptions(valid_samples=5))
+    assert sum(len(batch["target"]) for batch in few.batches) == 5
+    assert few.evaluate(few.space.largest()) != evaluator.evaluate(few.space.largest())
+    assert few.fingerprint() != evaluator.fingerprint()
+
+
+def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
+    checkpoint = supernet[0] / "checkpoint_last.pt"
+    options = ["--gen-subset", "valid", "--subnet", "random:7", "--scoring", "sacrebleu"]
+    text = commands.fork("generate", *generation(joined, checkpoint, *options)).out
+    wanted = float(text.split("BLEU = ")[-1].split()[0])
+    evaluation = EvaluationOptions(objective="bleu", beam=2, max_len_a=0, max_len_b=10)
+    evaluator = SubnetEvaluator(str(checkpoint), str(joined), evaluation)
+    assert evaluator.evaluate(resolve_subnet("random:7", evaluator.space)) == pytest.approx(wanted, abs=0.01)
+
+
+def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget):
+    done = search(commands, joined, supernet, tmp_path / "out", "--constraint", f"params_without_embeddings<={budget}")
+    results = json.loads((tmp_path / "out" / "search.json").read_text())
+    best = Subnet.load(tmp_path / "out" / "best.yaml")
+    assert best.to_dict() == results["best"]["architecture"]
+    assert params(best.to_dict()) == results["best"]["params_without_embeddings"] <= budget
+    (judged,) = (tmp_path / "out" / "evaluations").iterdir()
+    losses = {row["key"]: row["loss"] for row in map(json.loads, judged.read_text().splitlines())}
+    assert len(losses) == results["judged"] >= 30
+    assert losses[best.key] == min(losses.values()) == results["best"]["loss"]
+    assert best.summary() in done.out
+    generated = commands.fork(
+        "generate", *generation(joined, supernet[0] / "checkpoint_last.pt", "--subnet", tmp_path / "out" / "best.yaml")
+    )
+    assert len(generated.hypotheses()) == 12
+
+
+def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, tmp_path):
+    options = ["--algorithm", "nsga2", "--cost", "flops_without_output_projection"]
+    search(commands, joined, supernet, tmp_path / "whole", *options)
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "killed"]
+    running = commands.start("mos-search", joined, *path, *SMALL, *options)
+    folder, deadline = tmp_path / "killed" / "evaluations", time.monotonic() + 120
+
+    def judged() -> int:
+        return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
+
+    while time.monotonic() < deadline and judged() < 7:
+        time.sleep(0.01)
+    assert running.kill().status == -signal.SIGKILL
+    before = judged()
+    search(commands, joined, supernet, tmp_path / "killed", *options)
+    assert 7 <= before < judged()
+    for name in ("front.jsonl", "search.json", "best.yaml"):
+        assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    front = [json.loads(line) for line in (tmp_path / "whole" / "front.jsonl").read_text().splitlines()]
+    costs = [row["flops_without_output_projection"] for row in front]
+    losses = [row["loss"] for row in front]
+    assert len(front) > 1 and costs == sorted(costs) and losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--constraint", "params<=1"], "no subnet keeps it, the smallest reachable is params"),
+        (["--constraint", "latency_ms<=1"], "latency_ms needs a predictor"),
+        (["--constraint", "speed<=1"], "speed is not known"),
+        (["--parents", 13], "parents is 13"),
+        (["--valid-samples", 0], "valid_samples is 0"),
+        (["--valid-subset", "absent"], "absent"),
+        (["--max-tokens", 3], "max_tokens is 3: the longest sentence has"),
+    ],
+)
+def test_bad_input(commands, joined, supernet, tmp_path, options, message):
+    assert message in search(commands, joined, supernet, tmp_path / "out", *options, check=False).error()
+    assert not (tmp_path / "out" / "search.json").exists()
