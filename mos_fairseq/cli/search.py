@@ -160,7 +160,8 @@ class JudgedSubnets:
         """Losses, each written before the next is begun."""
         sign = -1.0 if self.evaluator.options.objective == "bleu" else 1.0
         losses = []
-        self.bar = self.bar or tqdm(unit="subnet", desc="judging")
+        if self.bar is None:
+            self.bar = tqdm(unit="subnet", desc="judging")
         for subnet in subnets:
             losses.append(sign * self.evaluator.evaluate(subnet))
             self.writer.append({"key": subnet.key, "loss": losses[-1]})

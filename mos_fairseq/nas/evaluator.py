@@ -75,14 +75,14 @@ class SubnetEvaluator:
         if not hasattr(self.model, "set_active_subnet"):
             raise InputError(f"checkpoint {path}: only supernets (transformer_mos) have subnets")
         self.task.load_dataset(options.valid_subset)
+        self.batches = self._batches()
 
     @property
     def space(self):
         """The supernet's search space."""
         return self.model.search_space
 
-    @cached_property
-    def batches(self) -> list[dict[str, Any]]:
+    def _batches(self) -> list[dict[str, Any]]:
         """Mini-batches of the chosen sentence pairs."""
         dataset, options = self.task.dataset(self.options.valid_subset), self.options
         count = len(dataset) if options.valid_samples is None else min(options.valid_samples, len(dataset))

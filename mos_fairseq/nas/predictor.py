@@ -137,11 +137,13 @@ class Trees:
         """300 trees on all features, absolute errors."""
         import lightgbm  # only needed here, and not everywhere to be had
 
-        data = lightgbm.Dataset(features.everything, target, params={"verbosity": -1})
+        middle = float(np.median(target))  # LightGBM computes in single precision
+        data = lightgbm.Dataset(features.everything, target - middle, params={"verbosity": -1})
         leaves = 15 if len(target) >= 500 else 7
         booster = lightgbm.train(_TREES | {"num_leaves": leaves, "seed": seed}, data, num_boost_round=300)
         rows: list[list[float]] = []
-        roots = [_add_node(rows, tree["tree_structure"]) for tree in booster.dump_model()["tree_info"]]
+        trees = [*(tree["tree_structure"] for tree in booster.dump_model()["tree_info"]), {"leaf_value": middle}]
+        roots = [_add_node(rows, tree) for tree in trees]
         table = np.array(rows).T
         feature, left, right = (table[i].astype(int) for i in (0, 2, 3))
         return cls(np.array(roots), feature, table[1], left, right)

@@ -143,16 +143,17 @@ def test_damaged_predictors_are_refused(tmp_path, part, change):
 def test_trees_predict_what_lightgbm_predicts():
     features, target = Features.of_subnets(SUBNETS, SPACE), np.log(LATENCIES)
     trees = Trees.fit(features, target, seed=1)
-    data = lightgbm.Dataset(features.everything, target, params={"verbosity": -1})
+    data = lightgbm.Dataset(features.everything, target - np.median(target), params={"verbosity": -1})
     booster = lightgbm.train(_TREES | {"num_leaves": 7, "seed": 1}, data, num_boost_round=300)
-    np.testing.assert_allclose(trees.predict(features), booster.predict(features.everything), rtol=1e-12)
+    expected = np.median(target) + booster.predict(features.everything)
+    np.testing.assert_allclose(trees.predict(features), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_unit_of_time_does_not_matter(family):
     features, y = Features.of_subnets(SUBNETS, SPACE), np.array(LATENCIES)
     one, thousand = (fit_family(family, features, factor * y, 1).predict_features(features) for factor in (1, 1000))
-    np.testing.assert_allclose(thousand, 1000 * one, rtol=1e-6)
+    np.testing.assert_allclose(thousand, 1000 * one, rtol=1e-4)
 
 
 def test_bad_data():
