@@ -59,6 +59,11 @@ def get_parser() -> argparse.ArgumentParser:
         choices=COST_KEYS,
         help="what the front trades quality against (default: latency_ms with a predictor, or else flops)",
     )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="folder of judged subnets, shared by all searches of a checkpoint (default: subnet-evaluations beside it)",
+    )
     _add_algorithm_options(parser)
     _add_evaluation_options(parser)
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
@@ -112,17 +117,21 @@ def main(argv: list[str] | None = None) -> None:
             reason = "averaged features" if predictor.space is None else f"another search space: {difference}"
             raise InputError(f"predictor {args.predictor}: fitted on {reason}")
     output = Path(args.output)
-    try:
-        (output / "evaluations").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output {output}: cannot be made ({error.strerror or error})") from None
-    with JudgedSubnets(output / "evaluations" / f"{evaluator.fingerprint()}.jsonl", evaluator) as judged:
+    cache = Path(args.cache) if args.cache else Path(args.path).resolve().parent / "subnet-evaluations"
+    for name, folder in (("output", output), ("cache", cache)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{name} {folder}: cannot be made ({error.strerror or error})") from None
+    with JudgedSubnets(cache / f"{evaluator.fingerprint()}.jsonl", evaluator) as judged:
         candidates = Candidates(
             evaluator.space, _costs_by(evaluator, predictor), judged.evaluate, constraints, known=judged.known
         )
         best = _search(args.algorithm, candidates, options, judged)
         results = report(candidates, best, cost, args.objective)
+        seen = [_point(candidates, subnet, cost) for subnet in candidates.seen.values()]
     write_results(output, results)
+    plot_front(seen, results, output / "front.png")
     _print(args, results, output)
 
 
@@ -231,6 +240,26 @@ def report(candidates: Candidates, best: Subnet | None, cost: str, objective: st
     }
 
 
+def _point(candidates: Candidates, subnet: Subnet, cost: str) -> tuple[float, float]:
+    return candidates.costs_of([subnet])[0][cost], abs(candidates.known[subnet.key])
+
+
+def plot_front(seen: list[tuple[float, float]], results: dict[str, Any], path: Path) -> None:
+    """Draw all judged subnets, (cost, quality) each, and the front."""
+    from matplotlib.figure import Figure
+
+    cost, objective = results["cost"], results["objective"]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(*zip(*seen, strict=True), s=8, color="0.7", label="judged subnets")
+    front_points = [(row[cost], row[objective]) for row in results["front"]]
+    axes.plot(*zip(*front_points, strict=True), marker="o", markersize=4, label="front")
+    axes.plot(results["best"][cost], results["best"][objective], marker="*", markersize=12, label="best")
+    axes.set(xlabel=cost, ylabel="validation loss [bits per token]" if objective == "loss" else "validation BLEU")
+    axes.legend()
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
 def write_results(output: Path, results: dict[str, Any]) -> None:
     """``best.yaml``, ``front.jsonl`` and ``search.json`` in the folder ``output``."""
     Subnet.from_dict(results["best"]["architecture"]).save(output / "best.yaml")
@@ -247,4 +276,4 @@ def _print(args: argparse.Namespace, results: dict[str, Any], output: Path) -> N
     costs = ", ".join(f"{key} {best[key]:.6g}" for key in COST_KEYS if best.get(key) is not None)
     print(f"best of {results['judged']} subnets: {results['objective']} {best[results['objective']]:.4f}, {costs}")
     print(Subnet.from_dict(best["architecture"]).summary())
-    print(f"{output / 'best.yaml'}; front of {len(results['front'])} subnets: {output / 'front.jsonl'}")
+    print(f"{output / 'best.yaml'}; front of {len(results['front'])} subnets: {output / 'front.jsonl'}, front.png")

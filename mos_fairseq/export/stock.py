@@ -88,7 +88,7 @@ def stock_sizes(twin: TransformerSubnetModel, side: str, allow_padding: bool) ->
     shapes = {(m.num_heads, m.out_proj.in_features // m.num_heads) for m in attentions}
     heads, width = max(h for h, _ in shapes), max(w for _, w in shapes)
     listing = " and ".join(f"{h} heads of width {w}" for h, w in sorted(shapes, reverse=True))
-    hint = "" if allow_padding else "; padding with zeros, if allowed, may help"
+    hint = "" if allow_padding else "; padding with zeros (--allow-padding) may help"
     if len(shapes) == 1 and heads * width == embed_dim:
         pass
     elif not allow_padding:

@@ -18,7 +18,7 @@ SMALL = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossover
 
 
 def search(commands, joined, supernet, output, *options: object, **kwargs):
-    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", output]
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", output, "--cache", output / "cache"]
     return commands.fork("mos-search", joined, *path, *SMALL, *options, **kwargs)
 
 
@@ -63,7 +63,8 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     best = Subnet.load(tmp_path / "out" / "best.yaml")
     assert best.to_dict() == results["best"]["architecture"]
     assert params(best.to_dict()) == results["best"]["params_without_embeddings"] <= budget
-    (judged,) = (tmp_path / "out" / "evaluations").iterdir()
+    assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
+    (judged,) = (tmp_path / "out" / "cache").iterdir()
     losses = {row["key"]: row["loss"] for row in map(json.loads, judged.read_text().splitlines())}
     assert len(losses) == results["judged"] >= 30
     assert losses[best.key] == min(losses.values()) == results["best"]["loss"]
@@ -77,9 +78,9 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
 def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, tmp_path):
     options = ["--algorithm", "nsga2", "--cost", "flops_without_output_projection"]
     search(commands, joined, supernet, tmp_path / "whole", *options)
-    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "killed"]
+    folder, deadline = tmp_path / "killed" / "cache", time.monotonic() + 120
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "killed", "--cache", folder]
     running = commands.start("mos-search", joined, *path, *SMALL, *options)
-    folder, deadline = tmp_path / "killed" / "evaluations", time.monotonic() + 120
 
     def judged() -> int:
         return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
@@ -96,6 +97,19 @@ def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, t
     costs = [row["flops_without_output_projection"] for row in front]
     losses = [row["loss"] for row in front]
     assert len(front) > 1 and costs == sorted(costs) and losses == sorted(losses, reverse=True)
+
+
+def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, supernet, tmp_path):
+    """By default beside the checkpoint; other data or another set of sentences are judged apart."""
+    path = ["--path", supernet[0] / "checkpoint_last.pt"]
+    for output in ("one", "two"):
+        commands.fork("mos-search", joined, *path, *SMALL, "--output", tmp_path / output)
+    (judged,) = (supernet[0] / "subnet-evaluations").iterdir()
+    results = json.loads((tmp_path / "two" / "search.json").read_text())
+    assert judged.read_bytes().count(b"\n") == results["judged"]
+    assert (tmp_path / "one" / "search.json").read_text() == (tmp_path / "two" / "search.json").read_text()
+    commands.fork("mos-search", joined, *path, *SMALL, "--output", tmp_path / "few", "--valid-samples", 7)
+    assert len(list((supernet[0] / "subnet-evaluations").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
