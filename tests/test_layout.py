@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "mos_fairseq"
 ALLOWED = {
     "errors": set(),
     "compat": {"errors"},
-    "search_space": {"errors"},
+    "search_space": {"errors", "files"},
     "modules": {"errors"},
     "models": {"errors", "modules", "search_space"},
     "criterions": {"errors", "modules", "models"},

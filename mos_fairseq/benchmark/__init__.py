@@ -1,7 +1,7 @@
 """What a subnet costs: parameters, FLOPs, latency."""
 
 from mos_fairseq.benchmark.cost import Cost, CostOptions, subnet_cost
-from mos_fairseq.benchmark.latency import LatencyOptions, SubnetTimer, placeholder_dictionary, time_in_turn
+from mos_fairseq.benchmark.latency import LatencyOptions, SubnetTimer, time_in_turn
 from mos_fairseq.benchmark.latency_file import measure_to_file, read_hat_csv, read_latencies
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "LatencyOptions",
     "SubnetTimer",
     "measure_to_file",
-    "placeholder_dictionary",
     "read_hat_csv",
     "read_latencies",
     "subnet_cost",

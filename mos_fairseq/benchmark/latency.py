@@ -147,14 +147,6 @@ class SubnetTimer:
         return Latency(1000 * self._encoder_seconds, 1000 * (total - self._encoder_seconds))
 
 
-def placeholder_dictionary(size: int) -> Dictionary:
-    """A dictionary of ``size`` entries without meaning."""
-    words = Dictionary()
-    for number in range(size - len(words)):
-        words.add_symbol(f"placeholder{number}")
-    return words
-
-
 def trimmed_mean(values: list[float]) -> float:
     """Mean without the highest and the lowest ``TRIM`` of the values. ValueError where one is not finite or none is."""
     if not values or not all(0 < value < float("inf") for value in values):

@@ -18,12 +18,12 @@ from mos_fairseq.benchmark.latency import (
     machine,
     measure_subnet,
     options_dict,
-    placeholder_dictionary,
     summarise,
     time_in_turn,
 )
 from mos_fairseq.errors import InputError
 from mos_fairseq.jsonl import JsonlWriter, read_jsonl
+from mos_fairseq.models import placeholder_dictionary
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 FORMAT = "mos-latency 1"

@@ -106,9 +106,9 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
     constraints = [Constraint.parse(text) for text in args.constraint]
-    options = _algorithm_options(args)
+    cost = args.cost or ("latency_ms" if args.predictor else "flops")
+    options = _algorithm_options(args, cost)
     predictor = LatencyPredictor.load(args.predictor) if args.predictor else None
-    cost = args.cost or ("latency_ms" if predictor else "flops")
     if predictor is None and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     evaluator = SubnetEvaluator(args.path, args.data, _evaluation_options(args))
@@ -135,12 +135,11 @@ def main(argv: list[str] | None = None) -> None:
     _print(args, results, output)
 
 
-def _algorithm_options(args: argparse.Namespace) -> EvolutionOptions | ParetoOptions | tuple[int, int]:
+def _algorithm_options(args: argparse.Namespace, cost: str) -> EvolutionOptions | ParetoOptions | tuple[int, int]:
     if args.algorithm == "evolution":
         names = ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations", "seed")
         return EvolutionOptions(**{name: getattr(args, name) for name in names})
     if args.algorithm == "nsga2":
-        cost = args.cost or ("latency_ms" if args.predictor else "flops")
         return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
     if args.num_subnets < 1:
         raise InputError(f"num_subnets is {args.num_subnets}: allowed are whole numbers from 1")

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
-from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, TransformerSubnetModel
+from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, TransformerSubnetModel, placeholder_dictionary
 
 ARCH = "transformer_mos"
 
@@ -59,19 +59,12 @@ def build_supernet(state: dict[str, Any]) -> TransformerMosModel:
     cfg = TransformerMosConfig(**{k: v for k, v in state["cfg"]["model"].items() if k in known and k != "_name"})
     weights = state["model"]
     sizes = [len(weights[f"{side}.embed_tokens.weight"]) for side in ("encoder", "decoder")]
-    src_dict, tgt_dict = (_placeholder_dictionary(size) for size in sizes)
+    src_dict, tgt_dict = (placeholder_dictionary(size) for size in sizes)
     model = TransformerMosModel.build_model(
         cfg, SimpleNamespace(source_dictionary=src_dict, target_dictionary=tgt_dict)
     )
     model.load_state_dict(weights)
     return model.eval()
-
-
-def _placeholder_dictionary(size: int) -> Dictionary:
-    result = Dictionary()
-    for number in range(size - len(result)):
-        result.add_symbol(f"placeholder{number}")
-    return result
 
 
 def read_vocabularies(state: dict[str, Any], data: str | None = None) -> tuple[list[str], list[str]]:

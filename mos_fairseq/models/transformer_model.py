@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
@@ -33,3 +34,11 @@ class TransformerModel(FairseqEncoderDecoderModel):
             alignment_layer=alignment_layer,
             alignment_heads=alignment_heads,
         )
+
+
+def placeholder_dictionary(size: int) -> Dictionary:
+    """A dictionary of ``size`` entries without meaning: a model depends on their number only."""
+    words = Dictionary()
+    for number in range(size - len(words)):
+        words.add_symbol(f"placeholder{number}")
+    return words

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mos_fairseq.search_space import SearchSpace, Subnet
+from mos_fairseq.search_space import ENCODING_FEATURES, LAYER_KEYS, SearchSpace, Subnet, depth_key
 
-# HAT's ten numbers of a subnet (arXiv 2005.14187), in the order of its published files
-AVERAGES = (
-    "encoder_embed_dim",
-    "encoder_layers",
-    "encoder_ffn_embed_dim",
-    "encoder_attention_heads",
-    "decoder_embed_dim",
-    "decoder_layers",
-    "decoder_ffn_embed_dim",
-    "decoder_attention_heads",
-    "decoder_ende_attention_heads",
-    "decoder_arbitrary_ende_attn",
-)
-_PER_LAYER = tuple(name for name in AVERAGES if name not in AVERAGES[0:2] and name not in AVERAGES[4:6])
+_PER_LAYER = tuple(name for name in ENCODING_FEATURES if name in LAYER_KEYS)
 
 
 def averages(subnet: Subnet) -> list[float]:
-    """HAT's ten numbers: widths, depths, and each per-layer value's mean; spans in encoder layers."""
+    """HAT's ten numbers (arXiv 2005.14187), in the order of its published files and of the arch encoding: widths,
+    depths, and each per-layer value's mean; spans in encoder layers, as many as there are."""
     result = []
-    for name in AVERAGES:
+    for name in ENCODING_FEATURES:
         value = _amounts(subnet, name)
         result.append(sum(value) / len(value) if isinstance(value, tuple) else float(value))
     return result
@@ -49,7 +37,7 @@ def per_layer(subnet: Subnet, space: SearchSpace) -> list[float]:
     result: list[float] = []
     for name in _PER_LAYER:
         values = _amounts(subnet, name)
-        depth = space.max(f"{name.partition('_')[0]}_layers")
+        depth = space.max(depth_key(name))
         result += [*map(float, values), *[0.0] * (depth - len(values))]
     return result
 

@@ -293,8 +293,6 @@ def fit_predictor(
     y = np.array(latency_ms, dtype=float)
     if len(y) < MIN_SUBNETS:
         raise InputError(f"{len(y)} subnets to fit a predictor to: at least {MIN_SUBNETS} are needed")
-    if not 0 <= seed < 2**31:
-        raise InputError(f"seed is {seed}: allowed are whole numbers from 0 to below 2^31")
     if not (np.isfinite(y).all() and (y > 0).all()):
         raise InputError("latencies must be positive and finite")
     if not 2 <= folds <= len(y):

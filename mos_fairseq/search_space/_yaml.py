@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -81,14 +82,4 @@ def load_json(text: str, what: str) -> dict[str, Any]:
 def save_yaml(data: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write `data`, one key a line, so that a reader sees the old file or the whole new one, never a half."""
     text = yaml.safe_dump(dict(data), sort_keys=False, default_flow_style=None, width=10_000)
-    target = Path(path)
-    # Same folder: os.replace is atomic only within one file system. Plain open() so that the umask applies.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    write_atomically(path, text)

@@ -22,7 +22,7 @@ from mos_fairseq.search_space.subnet import Subnet
 
 ENCODING_KINDS = ("aggregate", "per_layer")
 
-_FEATURES = (
+ENCODING_FEATURES = (
     "encoder_embed_dim",
     "encoder_layers",
     "encoder_ffn_embed_dim",
@@ -40,8 +40,8 @@ def encoding_size(space: SearchSpace, kind: str) -> int:
     """The length of `arch_encoding` for subnets of `space`. Raises `InputError` for an unknown kind."""
     _check_kind(kind)
     if kind == "aggregate":
-        return len(_FEATURES)
-    return sum(space.max(depth_key(key)) if key in LAYER_KEYS else 1 for key in _FEATURES)
+        return len(ENCODING_FEATURES)
+    return sum(space.max(depth_key(key)) if key in LAYER_KEYS else 1 for key in ENCODING_FEATURES)
 
 
 def arch_encoding(subnet: Subnet, space: SearchSpace, kind: str) -> list[float]:
@@ -53,7 +53,7 @@ def arch_encoding(subnet: Subnet, space: SearchSpace, kind: str) -> list[float]:
     _check_kind(kind)
     space.check(subnet)
     result: list[float] = []
-    for key in _FEATURES:
+    for key in ENCODING_FEATURES:
         scale = _amount(key, space.max(key))
         if key not in LAYER_KEYS:
             result.append(getattr(subnet, key) / scale)

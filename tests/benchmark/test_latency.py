@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from mos_fairseq.benchmark import LatencyOptions, SubnetTimer, latency, latency_file, placeholder_dictionary
+from mos_fairseq.benchmark import LatencyOptions, SubnetTimer, latency, latency_file
 from mos_fairseq.benchmark.latency import Latency, measure_subnet, summarise, trimmed_mean
 from mos_fairseq.errors import InputError
+from mos_fairseq.models import placeholder_dictionary
 from tests.helpers import small_space
 
 SPACE = small_space()
