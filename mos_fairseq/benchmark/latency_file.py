@@ -1,4 +1,4 @@
-"""Files of measured latencies: JSON Lines, a header and then one subnet a line; and HAT's published CSV files."""
+"""Files of measured latencies: JSON Lines, a header and then one measurement a line; and HAT's published CSV files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+import random
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +48,27 @@ HAT_LATENCIES = ("latency_mean_encoder", "latency_mean_decoder")
 def measure_to_file(
     path: str | os.PathLike[str],
     space: SearchSpace,
-    subnets: Iterable[Subnet],
+    subnets: Sequence[Subnet],
     options: LatencyOptions,
-    on_subnet: Callable[[dict[str, Any]], object] = lambda row: None,
-) -> list[dict[str, Any]]:
-    """Measure ``subnets`` into the file, those that are in it already left out, and return the lines of all.
+    repeats: int = 1,
+    on_measured: Callable[[dict[str, Any]], object] = lambda row: None,
+) -> Latencies:
+    """Measure ``subnets`` into the file, ``repeats`` times each, and return what the file then says of them.
+
+    The whole list is gone through before a subnet is measured again, since a machine's disturbances last longer than
+    the measurement of one subnet; each time in another order. What the file has already is not measured again.
 
     A new file gets a header with machine, options and the reference subnet (the smallest of the space) whose first
     latency is the baseline that every result is corrected to, also when the file is continued later.
 
+    Args:
+        on_measured: called with every line of the file that counts, also with those of earlier runs.
+
     Raises:
         InputError: the file was made with other options, of another space, or on another machine, or is damaged.
     """
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}: allowed are whole numbers from 1")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     words = placeholder_dictionary(options.vocab_size)
@@ -79,14 +90,30 @@ def measure_to_file(
             baseline_ms = summarise(first + second).latency_ms
             rows = [header | {"reference_ms": baseline_ms}]
             writer.append(rows[0])
-        done = {_subnet_of(path, number, row).key: row for number, row in enumerate(rows[1:], start=2)}
-        found = []
-        for subnet in subnets:
-            if subnet.key not in done:
-                done[subnet.key] = measure_subnet(subnet, reference, rows[0]["reference_ms"], words)
-                writer.append(done[subnet.key])
-            found.append(done[subnet.key])
-            on_subnet(done[subnet.key])
+        done = _by_subnet(path, rows)
+        for repeat in range(repeats):
+            for subnet in _in_order(subnets, repeat):
+                found = done.setdefault(subnet.key, [])
+                if len(found) <= repeat:
+                    found.append(measure_subnet(subnet, reference, rows[0]["reference_ms"], words))
+                    writer.append(found[repeat])
+                on_measured(found[repeat])
+    return _latencies(space, subnets, [done[subnet.key] for subnet in subnets], rows[0])
+
+
+def _in_order(subnets: Sequence[Subnet], repeat: int) -> list[Subnet]:
+    """The given order at first, then shuffled: no subnet shall always follow the same one."""
+    order = list(subnets)
+    if repeat:
+        random.Random(f"latency/{repeat}").shuffle(order)
+    return order
+
+
+def _by_subnet(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The lines below the header, by canonical key."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        found.setdefault(_subnet_of(path, number, row).key, []).append(row)
     return found
 
 
@@ -132,12 +159,31 @@ def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -
 
 @dataclass(frozen=True)
 class Latencies:
-    """Measured subnets of a space; ``measured``: options and machine."""
+    """Measured subnets of a space, the mean of each one's measurements.
+
+    ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, root mean
+    square over the subnets; None where none was measured twice. ``measured``: options and machine.
+    """
 
     space: SearchSpace
     subnets: list[Subnet]
     latency_ms: list[float]
+    repeats_std: float | None
     measured: dict[str, Any]
+
+
+def _latencies(
+    space: SearchSpace, subnets: Sequence[Subnet], found: Sequence[list[dict[str, Any]]], header: dict[str, Any]
+) -> Latencies:
+    """Of the lines ``found`` for each of ``subnets``."""
+    times = [[float(row["latency_ms"]) for row in rows] for rows in found]
+    means = [statistics.fmean(values) for values in times]
+    squares = [
+        statistics.variance(values) / mean**2 for values, mean in zip(times, means, strict=True) if len(values) > 1
+    ]
+    std = 100 * statistics.fmean(squares) ** 0.5 if squares else None
+    measured = {part: header.get(part, {}) for part in ("options", "machine")}
+    return Latencies(space, list(subnets), means, std, measured)
 
 
 def read_latencies(path: str | os.PathLike[str]) -> Latencies:
@@ -150,16 +196,16 @@ def read_latencies(path: str | os.PathLike[str]) -> Latencies:
     if not rows or rows[0].get("format") != FORMAT:
         raise InputError(f"{path}: not a latency file (its first line is no header of format {FORMAT!r})")
     space = SearchSpace.from_dict(rows[0].get("search_space", {}))
-    subnets = [_subnet_of(path, number, row) for number, row in enumerate(rows[1:], start=2)]
-    if not subnets:
+    if len(rows) == 1:
         raise InputError(f"{path}: it holds no measured subnet")
-    for number, subnet in enumerate(subnets, start=2):
+    found = _by_subnet(path, rows)
+    for number, row in enumerate(rows[1:], start=2):
         try:
-            space.check(subnet)
+            space.check(Subnet.from_dict(row["subnet"]))
         except InputError as error:
             raise InputError(f"{path}: line {number}: {error}") from None
-    measured = {part: rows[0].get(part, {}) for part in ("options", "machine")}
-    return Latencies(space, subnets, [float(row["latency_ms"]) for row in rows[1:]], measured)
+    subnets = [Subnet.from_dict(lines[0]["subnet"]) for lines in found.values()]
+    return _latencies(space, subnets, list(found.values()), rows[0])
 
 
 def read_hat_csv(path: str | os.PathLike[str]) -> tuple[list[list[float]], list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -66,6 +67,13 @@ def _add_measure(commands) -> None:
     which = measure.add_mutually_exclusive_group(required=True)
     which.add_argument("--num-subnets", type=int, metavar="N", help="measure N: largest, smallest and random ones")
     which.add_argument("--subnet", metavar="S", help="measure these subnets, separated by commas")
+    measure.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        metavar="N",
+        help="measure the whole list N times, each in another order, and take means (default: %(default)s)",
+    )
     measure.add_argument("--seed", type=int, default=1, metavar="N", help="of the random subnets (default: 1)")
     for option in fields(LatencyOptions):
         name, default = f"--{option.name.replace('_', '-')}", option.default
@@ -92,14 +100,16 @@ def _measure(args: argparse.Namespace) -> None:
         subnets = [resolve_subnet(spec, space) for spec in split_specs(args.subnet)]
     else:
         subnets = random_subnets(space, args.num_subnets, args.seed)
-    with tqdm(total=len(subnets), unit="subnet", desc="measuring") as bar:
-        rows = measure_to_file(args.output, space, subnets, options, on_subnet=lambda row: bar.update())
-    latencies = [row["latency_ms"] for row in rows]
-    drifts = [row["reference_ms"] for row in rows]
-    print(
-        f"{args.output}: {len(rows)} subnets, {min(latencies):.2f} to {max(latencies):.2f} ms; "
-        f"the reference took {min(drifts):.2f} to {max(drifts):.2f} ms, which is divided out"
-    )
+    with tqdm(total=len(subnets) * args.repeats, unit="run", desc="measuring") as bar:
+
+        def show(row: dict[str, Any]) -> None:
+            bar.set_postfix(reference=f"{row['reference_ms']:.1f} ms")
+            bar.update()
+
+        found = measure_to_file(args.output, space, subnets, options, args.repeats, show)
+    latencies = found.latency_ms
+    spread = "" if found.repeats_std is None else f"; repeats of a subnet differ by {found.repeats_std:.1f} % (std)"
+    print(f"{args.output}: {len(latencies)} subnets, {min(latencies):.2f} to {max(latencies):.2f} ms{spread}")
 
 
 def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:

@@ -106,15 +106,38 @@ def test_a_file_is_continued_and_corrected_to_its_first_baseline(clock, tmp_path
     with open(path, "ab") as file:
         file.write(b'{"subnet": {"enco')  # killed while writing
     clock.factor, clock.runs = 3.0, []
-    rows = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS)
+    found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS)
     assert len(clock.runs) == 2 * 2 * 6  # two subnets with their reference; those that were there are not run again
-    assert [row["subnet"] for row in rows] == [subnet.to_dict() for subnet in subnets]
-    assert [row["latency_ms"] for row in rows] == pytest.approx([30.0] * 4)
+    assert (found.space, found.subnets) == (SPACE, subnets) and found.latency_ms == pytest.approx([30.0] * 4)
     read = latency_file.read_latencies(path)
-    assert (read.space, read.subnets) == (SPACE, subnets) and read.latency_ms == pytest.approx([30.0] * 4)
+    assert read == found and read.repeats_std is None
     assert read.measured["options"]["tgt_len"] == 7 and read.measured["machine"]["torch"] == torch.__version__
     header = json.loads(path.read_text().splitlines()[0])
     assert header["options"]["beam"] == 3 and header["machine"]["torch"] == torch.__version__
+
+
+def test_repeats_go_through_the_whole_list_and_are_averaged(clock, tmp_path):
+    path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(4)]
+
+    def measured() -> list[dict]:
+        return [json.loads(line)["subnet"] for line in path.read_text().splitlines()[1:]]
+
+    latency_file.measure_to_file(path, SPACE, subnets, OPTIONS)
+    content = path.read_text().replace('"latency_ms":30.0', '"latency_ms":36.0')
+    path.write_text(content)
+    shown = []
+    found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=3, on_measured=shown.append)
+    assert len(shown) == len(measured()) == 12  # the first four are taken over
+    wanted = [subnet.to_dict() for subnet in subnets]
+    passes = [measured()[begin : begin + 4] for begin in (0, 4, 8)]
+    assert passes[0] == wanted
+    assert all(sorted(map(str, one)) == sorted(map(str, wanted)) for one in passes)
+    assert passes[1] != wanted or passes[2] != wanted
+    assert found.latency_ms == pytest.approx([32.0] * 4)
+    assert found.repeats_std == pytest.approx(100 * 12**0.5 / 32)  # of 36, 30, 30
+    assert latency_file.read_latencies(path) == found
+    with pytest.raises(InputError, match="repeats is 0"):
+        latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=0)
 
 
 @pytest.mark.parametrize("content", ['{"family": "ridge"}', "notes", '{"a": 1}\n{"half'])

@@ -15,14 +15,14 @@ SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--war
 def measured(commands, files, tmp_path_factory):
     path = tmp_path_factory.mktemp("latency") / "latency.jsonl"
     space = ["--search-space", files / "space.yaml"]
-    done = commands.fork("mos-latency", "measure", *space, "--num-subnets", 24, "--output", path, *SMALL)
+    done = commands.fork("mos-latency", "measure", *space, "--num-subnets", 24, "--repeats", 2, "--output", path, *SMALL)
     return path, done
 
 
 def test_measure_fit_predict_report(commands, measured, files, tmp_path):
     path, done = measured
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(rows) == 25 and "24 subnets" in done.out and "24/24" in done.err
+    assert len(rows) == 49 and "24 subnets" in done.out and "repeats of a subnet" in done.out and "48/48" in done.err
     assert len({json.dumps(row["subnet"]) for row in rows[1:]}) == 24
     output = ["--output", tmp_path / "predictor.json"]
     options = ["--held-out", 0.1, "--folds", 3, "--json"]
@@ -42,7 +42,7 @@ def test_measure_fit_predict_report(commands, measured, files, tmp_path):
 
 def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     path = tmp_path / "latency.jsonl"
-    options = ["--search-space", files / "space.yaml", "--num-subnets", 12, "--output", path, *SMALL]
+    options = ["--search-space", files / "space.yaml", "--num-subnets", 4, "--output", path, *SMALL]
     running = commands.start("mos-latency", "measure", *options)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 3):
