@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from mos_fairseq.benchmark import CostOptions, subnet_cost
+from mos_fairseq.benchmark import CostOptions, LatencyOptions, measure_to_file, subnet_cost
 from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
-from mos_fairseq.jsonl import JsonlWriter, read_jsonl
+from mos_fairseq.export import read_supernet
 from mos_fairseq.nas import (
     Candidates,
     Constraint,
@@ -21,14 +23,17 @@ from mos_fairseq.nas import (
     LatencyPredictor,
     ParetoOptions,
     evolve,
-    front,
     pareto_search,
     random_search,
 )
 from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.nas.evaluator import OBJECTIVES, EvaluationOptions, SubnetEvaluator
-from mos_fairseq.search_space import Subnet
+from mos_fairseq.nas.judged import JudgedSubnets
+from mos_fairseq.nas.results import add_measured, report, row, write_results
+from mos_fairseq.nas.workers import Workers, launched, serve, started
+from mos_fairseq.search_space import SearchSpace, Subnet
 
+_REPEATS = 3  # of a measurement of the front
 ALGORITHMS = ("evolution", "nsga2", "random")
 
 
@@ -64,6 +69,20 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of judged subnets, shared by all searches of a checkpoint (default: subnet-evaluations beside it)",
     )
+    parser.add_argument(
+        "--measure-front",
+        metavar="JSONL",
+        help="measure the front's subnets on this machine too, as the predictor's were; FILE of mos-latency measure, "
+        "which is continued, or a new one",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that judge subnets (default: 1); for several machines, start mos-search with torchrun instead",
+    )
+    parser.add_argument("--device", help="to judge on, as in cuda:0 (default: the GPUs, or else the CPU)")
     _add_algorithm_options(parser)
     _add_evaluation_options(parser)
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
@@ -111,28 +130,65 @@ def main(argv: list[str] | None = None) -> None:
     predictor = LatencyPredictor.load(args.predictor) if args.predictor else None
     if predictor is None and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
-    evaluator = SubnetEvaluator(args.path, args.data, _evaluation_options(args))
-    if predictor is not None:
-        if predictor.space is None or (difference := predictor.space.difference(evaluator.space)):
-            reason = "averaged features" if predictor.space is None else f"another search space: {difference}"
-            raise InputError(f"predictor {args.predictor}: fitted on {reason}")
-    output = Path(args.output)
+    if args.measure_front and predictor is None:
+        raise InputError("measure_front needs a predictor, which says how to measure: --predictor FILE")
+    if args.workers < 1:
+        raise InputError(f"workers is {args.workers}: allowed are whole numbers from 1")
+    read_supernet(args.path)  # tells what it is instead, if it is none
+    prepare = partial(_evaluator, args.path, args.data, _evaluation_options(args), args.device)
+    with ExitStack() as stack:
+        fleet = launched()
+        if fleet is not None and args.workers > 1:
+            raise InputError(f"workers is {args.workers}: under torchrun, its processes are the workers")
+        threads = max(1, torch.get_num_threads() // args.workers)
+        torch.set_num_threads(threads)
+        rank = fleet[1] if fleet else 0
+        evaluator = prepare(rank)
+        if rank:
+            serve(fleet[0], evaluator.fingerprint(), evaluator.evaluate)
+            return
+        _check_predictor(args.predictor, predictor, evaluator.space)
+        path = _folders(args) / f"{evaluator.fingerprint()}.jsonl"
+        workers = None
+        if fleet is not None or args.workers > 1:
+            store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
+            workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
+        judged = stack.enter_context(JudgedSubnets(path, evaluator, workers))
+        candidates = Candidates(
+            evaluator.space, _costs_by(evaluator, predictor), judged.evaluate, constraints, known=judged.known
+        )
+        best = _search(args.algorithm, candidates, options, judged.show)
+    results = report(candidates, best, cost, args.objective)
+    seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
+    if args.measure_front:
+        _measure(args, results, predictor)
+    write_results(Path(args.output), results, seen)
+    _print(args, results)
+
+
+def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | None, rank: int) -> SubnetEvaluator:
+    """The evaluator of one process; several processes share the GPUs."""
+    if device is None:
+        device = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    return SubnetEvaluator(path, data, options, device)
+
+
+def _check_predictor(path: str, predictor: LatencyPredictor | None, space: SearchSpace) -> None:
+    if predictor is not None and (predictor.space is None or predictor.space.difference(space)):
+        difference = predictor.space and predictor.space.difference(space)
+        reason = f"another search space: {difference}" if difference else "averaged features"
+        raise InputError(f"predictor {path}: fitted on {reason}")
+
+
+def _folders(args: argparse.Namespace) -> Path:
+    """Make the folder of the results and that of the judged subnets; returns the second."""
     cache = Path(args.cache) if args.cache else Path(args.path).resolve().parent / "subnet-evaluations"
-    for name, folder in (("output", output), ("cache", cache)):
+    for name, folder in (("output", Path(args.output)), ("cache", cache)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{name} {folder}: cannot be made ({error.strerror or error})") from None
-    with JudgedSubnets(cache / f"{evaluator.fingerprint()}.jsonl", evaluator) as judged:
-        candidates = Candidates(
-            evaluator.space, _costs_by(evaluator, predictor), judged.evaluate, constraints, known=judged.known
-        )
-        best = _search(args.algorithm, candidates, options, judged)
-        results = report(candidates, best, cost, args.objective)
-        seen = [_point(candidates, subnet, cost) for subnet in candidates.seen.values()]
-    write_results(output, results)
-    plot_front(seen, results, output / "front.png")
-    _print(args, results, output)
+    return cache
 
 
 def _algorithm_options(args: argparse.Namespace, cost: str) -> EvolutionOptions | ParetoOptions | tuple[int, int]:
@@ -149,40 +205,6 @@ def _algorithm_options(args: argparse.Namespace, cost: str) -> EvolutionOptions 
 def _evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
     names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe")
     return EvaluationOptions(**{name: getattr(args, name) for name in names})
-
-
-class JudgedSubnets:
-    """Losses of subnets on disk, by canonical key, so that no run of the same checkpoint and data judges one again."""
-
-    def __init__(self, path: Path, evaluator: SubnetEvaluator) -> None:
-        self.evaluator = evaluator
-        self.bar: tqdm | None = None  # once there is something to show
-        rows = read_jsonl(path) if path.exists() else []
-        try:
-            self.known = {str(row["key"]): float(row["loss"]) for row in rows}
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}: not a file of judged subnets; remove it to judge them again") from None
-        self.writer = JsonlWriter(path)
-
-    def evaluate(self, subnets: Sequence[Subnet]) -> list[float]:
-        """Losses, each written before the next is begun."""
-        sign = -1.0 if self.evaluator.options.objective == "bleu" else 1.0
-        losses = []
-        if self.bar is None:
-            self.bar = tqdm(unit="subnet", desc="judging")
-        for subnet in subnets:
-            losses.append(sign * self.evaluator.evaluate(subnet))
-            self.writer.append({"key": subnet.key, "loss": losses[-1]})
-            self.bar.update()
-        return losses
-
-    def __enter__(self) -> JudgedSubnets:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.writer.close()
-        if self.bar is not None:
-            self.bar.close()
 
 
 def _costs_by(
@@ -206,13 +228,8 @@ def _costs_by(
     return costs
 
 
-def _search(algorithm: str, candidates: Candidates, options, judged: JudgedSubnets) -> Subnet | None:
+def _search(algorithm: str, candidates: Candidates, options, show: Callable[[int, float], object]) -> Subnet | None:
     """The best subnet, or None where the algorithm looks for a front."""
-
-    def show(generation: int, loss: float) -> None:
-        if judged.bar is not None:
-            judged.bar.set_postfix(generation=generation, best=f"{abs(loss):.4g}")
-
     if algorithm == "evolution":
         return evolve(candidates, options, show)
     if algorithm == "random":
@@ -221,58 +238,31 @@ def _search(algorithm: str, candidates: Candidates, options, judged: JudgedSubne
     return None
 
 
-def report(candidates: Candidates, best: Subnet | None, cost: str, objective: str) -> dict[str, Any]:
-    """Best subnet, front and everything judged in this run, as plain data."""
-    seen = list(candidates.seen.values())
-    chosen = best or min(seen, key=lambda subnet: candidates.known[subnet.key])
-
-    def row(subnet: Subnet) -> dict[str, Any]:
-        quality = abs(candidates.known[subnet.key])
-        return {objective: quality} | candidates.costs_of([subnet])[0] | {"architecture": subnet.to_dict()}
-
-    return {
-        "best": row(chosen),
-        "front": [row(subnet) for subnet in front(candidates, seen, cost)],
-        "judged": len(seen),
-        "objective": objective,
-        "cost": cost,
-    }
+def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
+    """Measured latencies of the best subnet and the front, into ``results``."""
+    assert predictor.space is not None
+    rows = (results["best"], *results["front"])
+    subnets = {subnet.key: subnet for subnet in (Subnet.from_dict(found["architecture"]) for found in rows)}
+    try:
+        options = LatencyOptions(**predictor.measured["options"])
+    except (KeyError, TypeError):
+        raise InputError(f"predictor {args.predictor}: it does not say how its latencies were measured") from None
+    with tqdm(total=_REPEATS * len(subnets), unit="run", desc="measuring") as bar:
+        found = measure_to_file(
+            args.measure_front, predictor.space, list(subnets.values()), options, _REPEATS, lambda row: bar.update()
+        )
+    add_measured(results, {subnet.key: ms for subnet, ms in zip(found.subnets, found.latency_ms, strict=True)})
 
 
-def _point(candidates: Candidates, subnet: Subnet, cost: str) -> tuple[float, float]:
-    return candidates.costs_of([subnet])[0][cost], abs(candidates.known[subnet.key])
-
-
-def plot_front(seen: list[tuple[float, float]], results: dict[str, Any], path: Path) -> None:
-    """Draw all judged subnets, (cost, quality) each, and the front."""
-    from matplotlib.figure import Figure
-
-    cost, objective = results["cost"], results["objective"]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.scatter(*zip(*seen, strict=True), s=8, color="0.7", label="judged subnets")
-    front_points = [(row[cost], row[objective]) for row in results["front"]]
-    axes.plot(*zip(*front_points, strict=True), marker="o", markersize=4, label="front")
-    axes.plot(results["best"][cost], results["best"][objective], marker="*", markersize=12, label="best")
-    axes.set(xlabel=cost, ylabel="validation loss [bits per token]" if objective == "loss" else "validation BLEU")
-    axes.legend()
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
-
-
-def write_results(output: Path, results: dict[str, Any]) -> None:
-    """``best.yaml``, ``front.jsonl`` and ``search.json`` in the folder ``output``."""
-    Subnet.from_dict(results["best"]["architecture"]).save(output / "best.yaml")
-    lines = [json.dumps(row, allow_nan=False) for row in results["front"]]
-    write_atomically(output / "front.jsonl", "".join(line + "\n" for line in lines))
-    write_atomically(output / "search.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-
-
-def _print(args: argparse.Namespace, results: dict[str, Any], output: Path) -> None:
+def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
+    output = Path(args.output)
     if args.json:
         print(json.dumps(results["best"] | {"judged": results["judged"], "front_size": len(results["front"])}))
         return
     best = results["best"]
-    costs = ", ".join(f"{key} {best[key]:.6g}" for key in COST_KEYS if best.get(key) is not None)
+    keys = ("latency_ms", "measured_latency_ms", *COST_KEYS[1:])
+    costs = ", ".join(f"{key} {best[key]:.6g}" for key in keys if best.get(key) is not None)
     print(f"best of {results['judged']} subnets: {results['objective']} {best[results['objective']]:.4f}, {costs}")
     print(Subnet.from_dict(best["architecture"]).summary())
-    print(f"{output / 'best.yaml'}; front of {len(results['front'])} subnets: {output / 'front.jsonl'}, front.png")
+    print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
+    print(f"best: {output / 'best.yaml'}")

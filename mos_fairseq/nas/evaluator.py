@@ -61,19 +61,22 @@ class SubnetEvaluator:
     """Evaluates subnets of one checkpoint on one set; the mixture of experts is merged once per subnet.
 
     Args:
-        path: the supernet's checkpoint.
+        path: the checkpoint of a supernet.
         data: the folder that fairseq-preprocess made.
+        device: torch's name of the device to evaluate on.
 
     Raises:
-        InputError: the checkpoint is no supernet's or cannot be read, or the data are missing or empty.
+        InputError: the data are missing or empty, or do not fit the checkpoint, or the device is not there.
     """
 
-    def __init__(self, path: str, data: str, options: EvaluationOptions) -> None:
+    def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
         self.path, self.data, self.options = path, data, options
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
-        self.model, self.task = models[0].eval(), task
-        if not hasattr(self.model, "set_active_subnet"):
-            raise InputError(f"checkpoint {path}: only supernets (transformer_mos) have subnets")
+        try:
+            self.device = torch.device(device)
+            self.model, self.task = models[0].eval().to(self.device), task
+        except (RuntimeError, AssertionError):
+            raise InputError(f"device is {device}: torch has no such device here") from None
         self.task.load_dataset(options.valid_subset)
         self.batches = self._batches()
 
@@ -95,7 +98,8 @@ class SubnetEvaluator:
         if longest > options.max_tokens:
             raise InputError(f"max_tokens is {options.max_tokens}: the longest sentence has {longest} tokens")
         batches = data_utils.batch_by_size(order, dataset.num_tokens, max_tokens=options.max_tokens)
-        return [dataset.collater([dataset[index] for index in batch]) for batch in batches]
+        samples = [dataset.collater([dataset[index] for index in batch]) for batch in batches]
+        return utils.apply_to_sample(lambda tensor: tensor.to(self.device), samples)
 
     def fingerprint(self) -> str:
         """Tells evaluations of one checkpoint, set and choice of options from all others."""

@@ -15,7 +15,8 @@ SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--war
 def measured(commands, files, tmp_path_factory):
     path = tmp_path_factory.mktemp("latency") / "latency.jsonl"
     space = ["--search-space", files / "space.yaml"]
-    done = commands.fork("mos-latency", "measure", *space, "--num-subnets", 24, "--repeats", 2, "--output", path, *SMALL)
+    number = ["--num-subnets", 24, "--repeats", 2]
+    done = commands.fork("mos-latency", "measure", *space, *number, "--output", path, *SMALL)
     return path, done
 
 

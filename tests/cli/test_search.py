@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -112,9 +116,81 @@ def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, sup
     assert len(list((supernet[0] / "subnet-evaluations").iterdir())) == 2
 
 
+FILES = ("front.jsonl", "search.json", "best.yaml", "front.html")
+
+
+def same(one, other) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in FILES)
+
+
+@pytest.mark.parametrize("algorithm", ["evolution", "nsga2"])
+def test_workers_come_to_the_same_front(commands, joined, supernet, tmp_path, algorithm):
+    for number in (1, 3):
+        options = ["--algorithm", algorithm, "--workers", number, "--cache", tmp_path / f"cache{number}"]
+        search(commands, joined, supernet, tmp_path / str(number), *options)
+    assert same(tmp_path / "1", tmp_path / "3")
+    lines = [next((tmp_path / f"cache{n}").iterdir()).read_text().splitlines() for n in (1, 3)]
+    assert sorted(lines[0]) == sorted(lines[1])
+    assert len({json.loads(line)["key"] for line in lines[1]}) == len(lines[1])
+
+
+def test_torchrun_comes_to_the_same_front(commands, joined, supernet, tmp_path):
+    search(commands, joined, supernet, tmp_path / "1")
+    script = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script += [str(Path(sys.executable).with_name("mos-search")), str(joined)]
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2", "--cache", tmp_path / "cache2"]
+    run = subprocess.run([*script, *map(str, path + SMALL)], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert same(tmp_path / "1", tmp_path / "2")
+    assert run.stdout.count("best of ") == 1
+
+
+def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, tmp_path):
+    search(commands, joined, supernet, tmp_path / "1")
+    options = ["--workers", 2, "--cache", tmp_path / "cache2"]
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2"]
+    running = commands.start("mos-search", joined, *path, *SMALL, *options)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    deadline, killed = time.monotonic() + 120, False
+    while not killed and time.monotonic() < deadline:
+        for child in children.read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+                killed = True
+        time.sleep(0.01)
+    assert running.wait().status == 0 and killed
+    assert same(tmp_path / "1", tmp_path / "2")
+
+
+def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
+    """With the predictor's options, and into the same file: what was measured before is not measured again."""
+    latencies, predictor = tmp_path / "latency.jsonl", tmp_path / "predictor.json"
+    small = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+    space = ["--search-space", files / "space.yaml", "--num-subnets", 20]
+    commands.fork("mos-latency", "measure", *space, *small, "--output", latencies)
+    commands.fork("mos-latency", "fit", latencies, "--output", predictor, "--folds", 2, "--held-out", 0)
+    options = ["--predictor", predictor, "--measure-front", latencies]
+    done = search(commands, joined, supernet, tmp_path / "out", *options)
+    results = json.loads((tmp_path / "out" / "search.json").read_text())
+    lines = [json.loads(line) for line in latencies.read_text().splitlines()[1:]]
+    times = {}
+    for line in lines:
+        times.setdefault(Subnet.from_dict(line["subnet"]).key, []).append(line["latency_ms"])
+    assert {len(values) for values in times.values()} == {3}
+    for row in (results["best"], *results["front"]):
+        values = times[Subnet.from_dict(row["architecture"]).key]
+        assert row["measured_latency_ms"] == pytest.approx(sum(values) / 3)
+    assert f"measured_latency_ms {results['best']['measured_latency_ms']:.6g}" in done.out
+    search(commands, joined, supernet, tmp_path / "again", *options)
+    assert len(latencies.read_text().splitlines()) == len(lines) + 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--workers", 0], "workers is 0"),
+        (["--device", "quantum"], "device is quantum"),
+        (["--measure-front", "latency.jsonl"], "measure_front needs a predictor"),
         (["--constraint", "params<=1"], "no subnet keeps it, the smallest reachable is params"),
         (["--constraint", "latency_ms<=1"], "latency_ms needs a predictor"),
         (["--constraint", "speed<=1"], "speed is not known"),
@@ -127,3 +203,14 @@ def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, sup
 def test_bad_input(commands, joined, supernet, tmp_path, options, message):
     assert message in search(commands, joined, supernet, tmp_path / "out", *options, check=False).error()
     assert not (tmp_path / "out" / "search.json").exists()
+
+
+def test_other_checkpoints_are_refused(commands, joined, supernet, tmp_path):
+    export = ["--path", supernet[0] / "checkpoint_last.pt", "--subnet", "smallest", "--output", tmp_path / "twin.pt"]
+    commands.fork("mos-export", *export)
+    (tmp_path / "notes.pt").write_text("notes")
+    wanted = {"twin.pt": "its arch is transformer_subnet", "notes.pt": "notes.pt", "no.pt": "no such file"}
+    for name, message in wanted.items():
+        path = ["--path", tmp_path / name, "--output", tmp_path / "out"]
+        assert message in commands.fork("mos-search", joined, *path, check=False).error()
+    assert not (tmp_path / "out").exists()

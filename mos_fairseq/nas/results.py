@@ -1,0 +1,139 @@
+"""What a search leaves behind: the best subnet, the front as data, and pictures of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mos_fairseq.files import write_atomically
+from mos_fairseq.nas.candidates import Candidates
+from mos_fairseq.nas.pareto import front
+from mos_fairseq.search_space import Subnet
+
+Row = dict[str, Any]
+_AXES = {
+    "loss": "validation loss [bits per token]",
+    "bleu": "validation BLEU",
+    "latency_ms": "predicted latency [ms]",
+    "params": "parameters",
+    "params_without_embeddings": "parameters without embeddings",
+    "flops": "FLOPs",
+    "flops_without_output_projection": "FLOPs without output projection",
+}
+
+
+def report(candidates: Candidates, best: Subnet | None, cost: str, objective: str) -> dict[str, Any]:
+    """Best subnet, front and number of the subnets that this search looked at, as plain data.
+
+    Args:
+        best: what the algorithm chose; None for the lowest loss.
+        cost: what the front trades the objective against.
+    """
+    seen = list(candidates.seen.values())
+    chosen = best or min(seen, key=lambda subnet: candidates.known[subnet.key])
+    return {
+        "best": row(candidates, chosen, objective),
+        "front": [row(candidates, subnet, objective) for subnet in front(candidates, seen, cost)],
+        "judged": len(seen),
+        "objective": objective,
+        "cost": cost,
+    }
+
+
+def row(candidates: Candidates, subnet: Subnet, objective: str) -> Row:
+    """Quality, costs and architecture of one subnet."""
+    quality = abs(candidates.known[subnet.key])
+    return {objective: quality} | candidates.costs_of([subnet])[0] | {"architecture": subnet.to_dict()}
+
+
+def add_measured(results: dict[str, Any], measured: Mapping[str, float]) -> None:
+    """``measured_latency_ms`` into the rows whose canonical key is in ``measured``."""
+    for found in (results["best"], *results["front"]):
+        key = Subnet.from_dict(found["architecture"]).key
+        if key in measured:
+            found["measured_latency_ms"] = measured[key]
+
+
+def write_results(output: Path, results: dict[str, Any], seen: list[Row]) -> None:
+    """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png`` and ``front.html`` in the folder ``output``.
+
+    Args:
+        seen: rows of all subnets that the search looked at.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    Subnet.from_dict(results["best"]["architecture"]).save(output / "best.yaml")
+    lines = [json.dumps(found, allow_nan=False) for found in results["front"]]
+    write_atomically(output / "front.jsonl", "".join(line + "\n" for line in lines))
+    write_atomically(output / "search.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    plot_front(results, seen, output / "front.png")
+    write_page(results, seen, output / "front.html")
+
+
+def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
+    """Draw all subnets of the search, its front and its best, as a PNG."""
+    from matplotlib.figure import Figure
+
+    cost, objective = results["cost"], results["objective"]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+
+    def points(rows: list[Row]) -> tuple[list[float], list[float]]:
+        return [found[cost] for found in rows], [found[objective] for found in rows]
+
+    axes.scatter(*points(seen), s=8, color="0.7", label="judged subnets")
+    axes.plot(*points(results["front"]), marker="o", markersize=4, label="front")
+    axes.plot(*points([results["best"]]), marker="*", markersize=12, linestyle="", label="best")
+    axes.set(xlabel=_AXES[cost], ylabel=_AXES[objective])
+    axes.legend()
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:
+    """The same as one HTML file without any other, in which the pointer shows each subnet's sizes and costs."""
+    from plotly.graph_objects import Figure, Scatter
+
+    cost, objective = results["cost"], results["objective"]
+    measured = {found["measured_latency_ms"] for found in results["front"] if "measured_latency_ms" in found}
+
+    def trace(name: str, rows: list[Row], **style: Any) -> Scatter:
+        return Scatter(
+            name=name,
+            x=[found[cost] for found in rows],
+            y=[found[objective] for found in rows],
+            text=[describe(found, objective) for found in rows],
+            hovertemplate="%{text}<extra></extra>",
+            **style,
+        )
+
+    figure = Figure()
+    figure.add_trace(trace("judged subnets", seen, mode="markers", marker={"color": "#bbbbbb", "size": 5}))
+    figure.add_trace(trace("front", results["front"], mode="lines+markers", marker={"size": 9}))
+    star = {"symbol": "star", "size": 16}
+    figure.add_trace(trace("best", [results["best"]], mode="markers", marker=star))
+    if measured and cost == "latency_ms":
+        rows = [found | {cost: found["measured_latency_ms"]} for found in results["front"]]
+        hollow = {"symbol": "circle-open", "size": 9, "color": "black"}
+        figure.add_trace(trace("front, measured", rows, mode="markers", marker=hollow))
+    figure.update_layout(
+        title=f"Front of {results['judged']} judged subnets",
+        xaxis_title=_AXES[cost] + (", measured where hollow" if measured and cost == "latency_ms" else ""),
+        yaxis_title=_AXES[objective],
+        template="plotly_white",
+        hoverlabel={"align": "left", "font": {"family": "monospace"}},
+    )
+    page = figure.to_html(include_plotlyjs=True, full_html=True, div_id="front", config={"displaylogo": False})
+    title = "<head><title>mos-search: front</title>"
+    write_atomically(path, page.replace("<head>", title, 1))
+
+
+def describe(found: Row, objective: str) -> str:
+    """What the page says of a subnet: its quality, its costs and its layers, as lines of HTML."""
+    units = {"latency_ms": "predicted latency {:.2f} ms", "measured_latency_ms": "measured latency {:.2f} ms"}
+    units |= {"params": "{:,.0f} parameters", "flops": "{:,.0f} FLOPs"}
+    lines = [f"<b>{objective} {found[objective]:.4f}</b>"]
+    lines += [text.format(found[key]) for key, text in units.items() if found.get(key) is not None]
+    return "<br>".join([*lines, *Subnet.from_dict(found["architecture"]).summary().split(" | ")])

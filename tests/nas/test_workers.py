@@ -1,0 +1,102 @@
+"""Evaluations spread over workers: every one once, whoever is lost meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from torch.distributed import TCPStore
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.nas.workers import Workers, launched, serve
+from tests.helpers import small_space
+
+SPACE = small_space()
+SUBNETS = [SPACE.sample_subnet("workers", i) for i in range(9)]
+
+
+def value(subnet) -> float:
+    return sum(subnet.encoder_ffn_embed_dim) + len(subnet.key) / 7
+
+
+@pytest.fixture
+def store():
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def start(store, evaluate, fingerprint="same") -> threading.Thread:
+    """A worker with a connection of its own."""
+    connection = TCPStore("127.0.0.1", store.port)
+    thread = threading.Thread(target=serve, args=(connection, fingerprint, evaluate), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_everything_is_evaluated_once_by_all(store):
+    done = {"here": [], "there": []}
+
+    def evaluate_in(name):
+        def evaluate(subnet) -> float:
+            done[name].append(subnet.key)
+            time.sleep(0.05)
+            return value(subnet)
+
+        return evaluate
+
+    thread = start(store, evaluate_in("there"))
+    with Workers(store, "same", evaluate_in("here")) as workers:
+        for subnets in (SUBNETS[:5], SUBNETS[5:], []):
+            found = dict(workers.evaluate_all(subnets))
+            assert found == {i: value(subnet) for i, subnet in enumerate(subnets)}
+    assert sorted(done["here"] + done["there"]) == sorted(subnet.key for subnet in SUBNETS)
+    assert done["here"] and done["there"]
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_lost_workers_task_is_done_here(store, caplog):
+    taken = threading.Event()
+
+    def hang(subnet) -> float:
+        taken.set()
+        time.sleep(1000)
+        return 0.0
+
+    def evaluate(subnet) -> float:
+        assert taken.wait(20)
+        return value(subnet)
+
+    start(store, hang)
+    with Workers(store, "same", evaluate, patience=0.2) as workers:
+        found = list(workers.evaluate_all(SUBNETS))
+    assert sorted(found) == [(i, value(subnet)) for i, subnet in enumerate(SUBNETS)]
+    assert "judging its subnet here" in caplog.text
+
+
+def test_a_workers_error_is_told_here(store):
+    called = threading.Event()
+
+    def fail(subnet) -> float:
+        called.set()
+        raise InputError("its loss is nan")
+
+    def evaluate(subnet) -> float:
+        assert called.wait(20)
+        return 1.0
+
+    start(store, fail)
+    with Workers(store, "same", evaluate) as workers, pytest.raises(InputError, match="its loss is nan"):
+        list(workers.evaluate_all(SUBNETS))
+
+
+def test_a_worker_with_another_checkpoint_is_refused(store):
+    with Workers(store, "same", value), pytest.raises(InputError, match=r"differ \(other, not same\)"):
+        serve(TCPStore("127.0.0.1", store.port), "other", value)
+
+
+def test_without_torchrun_nobody_is_launched(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert launched() is None
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched() is None
