@@ -52,11 +52,12 @@ setup(
         "lightgbm",
         "pymoo",
         "matplotlib",
+        "plotly",
     ],
     extras_require={
         "quickstart": QUICKSTART,
         "ctranslate2": ["ctranslate2"],
-        "test": ["pytest", "hypothesis", "ruff", "ctranslate2", *QUICKSTART],
+        "test": ["pytest", "hypothesis", "ruff", "ctranslate2", "playwright", *QUICKSTART],
     },
     entry_points={
         "console_scripts": [

@@ -20,7 +20,7 @@ ALLOWED = {
     "files": {"errors"},
     "jsonl": {"errors"},
     "benchmark": {"errors", "jsonl", "models", "search_space"},
-    "nas": {"errors", "files", "models", "search_space"},
+    "nas": {"errors", "files", "jsonl", "models", "search_space"},
     "export": {"errors", "files", "modules", "models", "search_space"},
     "cli": {"errors", "files", "jsonl", "search_space", "benchmark", "export", "nas"},
 }

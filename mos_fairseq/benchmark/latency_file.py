@@ -159,7 +159,7 @@ def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -
 
 @dataclass(frozen=True)
 class Latencies:
-    """Measured subnets of a space, the mean of each one's measurements.
+    """Measured subnets of a space, the median of each one's measurements.
 
     ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, root mean
     square over the subnets; None where none was measured twice. ``measured``: options and machine.
@@ -177,13 +177,13 @@ def _latencies(
 ) -> Latencies:
     """Of the lines ``found`` for each of ``subnets``."""
     times = [[float(row["latency_ms"]) for row in rows] for rows in found]
-    means = [statistics.fmean(values) for values in times]
+    middles = [statistics.median(values) for values in times]
     squares = [
-        statistics.variance(values) / mean**2 for values, mean in zip(times, means, strict=True) if len(values) > 1
+        statistics.variance(values) / statistics.fmean(values) ** 2 for values in times if len(values) > 1
     ]
     std = 100 * statistics.fmean(squares) ** 0.5 if squares else None
     measured = {part: header.get(part, {}) for part in ("options", "machine")}
-    return Latencies(space, list(subnets), means, std, measured)
+    return Latencies(space, list(subnets), middles, std, measured)
 
 
 def read_latencies(path: str | os.PathLike[str]) -> Latencies:

@@ -60,7 +60,7 @@ def write_results(output: Path, results: dict[str, Any], seen: list[Row]) -> Non
     """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png`` and ``front.html`` in the folder ``output``.
 
     Args:
-        seen: rows of all subnets that the search looked at.
+        seen: rows (see :func:`row`) of all subnets that the search looked at.
 
     Raises:
         InputError: a file cannot be written.
@@ -97,7 +97,9 @@ def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:
     from plotly.graph_objects import Figure, Scatter
 
     cost, objective = results["cost"], results["objective"]
-    measured = {found["measured_latency_ms"] for found in results["front"] if "measured_latency_ms" in found}
+    front = {str(found["architecture"]) for found in results["front"]}
+    others = [found for found in seen if str(found["architecture"]) not in front]  # nothing shall lie over the front
+    measured = [found for found in results["front"] if cost == "latency_ms" and "measured_latency_ms" in found]
 
     def trace(name: str, rows: list[Row], **style: Any) -> Scatter:
         return Scatter(
@@ -110,17 +112,18 @@ def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:
         )
 
     figure = Figure()
-    figure.add_trace(trace("judged subnets", seen, mode="markers", marker={"color": "#bbbbbb", "size": 5}))
-    figure.add_trace(trace("front", results["front"], mode="lines+markers", marker={"size": 9}))
-    star = {"symbol": "star", "size": 16}
+    figure.add_trace(trace("judged subnets", others, mode="markers", marker={"color": "#bbbbbb", "size": 5}))
+    star = {"symbol": "star", "size": 16, "color": "#ff7f0e"}
     figure.add_trace(trace("best", [results["best"]], mode="markers", marker=star))
-    if measured and cost == "latency_ms":
-        rows = [found | {cost: found["measured_latency_ms"]} for found in results["front"]]
+    blue = {"size": 9, "color": "#1f77b4"}
+    figure.add_trace(trace("front", results["front"], mode="lines+markers", marker=blue, line={"color": "#1f77b4"}))
+    if measured:
+        rows = [found | {cost: found["measured_latency_ms"]} for found in measured]
         hollow = {"symbol": "circle-open", "size": 9, "color": "black"}
         figure.add_trace(trace("front, measured", rows, mode="markers", marker=hollow))
     figure.update_layout(
         title=f"Front of {results['judged']} judged subnets",
-        xaxis_title=_AXES[cost] + (", measured where hollow" if measured and cost == "latency_ms" else ""),
+        xaxis_title=_AXES[cost] + (", measured where hollow" if measured else ""),
         yaxis_title=_AXES[objective],
         template="plotly_white",
         hoverlabel={"align": "left", "font": {"family": "monospace"}},

@@ -179,7 +179,7 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     assert {len(values) for values in times.values()} == {3}
     for row in (results["best"], *results["front"]):
         values = times[Subnet.from_dict(row["architecture"]).key]
-        assert row["measured_latency_ms"] == pytest.approx(sum(values) / 3)
+        assert row["measured_latency_ms"] == sorted(values)[1]
     assert f"measured_latency_ms {results['best']['measured_latency_ms']:.6g}" in done.out
     search(commands, joined, supernet, tmp_path / "again", *options)
     assert len(latencies.read_text().splitlines()) == len(lines) + 1
