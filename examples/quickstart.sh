@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# From nothing to a trained supernet and the BLEU of five of its subnets, on a CPU, in less than 15 minutes:
+# From nothing to a translation model that meets a latency budget on this machine, on a CPU, in less than 15 minutes:
 #   bash examples/quickstart.sh
-# It installs into .venv, generates its own corpus, trains, translates, and prints a table and the path of a plot. Run
-# again, it skips the steps that are done and resumes a training run that was interrupted. MOS_QUICKSTART_DIR names
-# another work folder than runs/quickstart, PYTHON another interpreter than python3.
+# It installs into .venv, generates its own corpus, trains a supernet, measures subnets and learns to predict latency,
+# searches the best subnet within a budget, exports it, translates, and prints a table and the path of a plot. Run again,
+# it skips the steps that are done and resumes what was interrupted. MOS_QUICKSTART_DIR names another work folder than
+# runs/quickstart, PYTHON another interpreter than python3.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -24,9 +25,16 @@ training=(
     --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 300
     --max-tokens 2048 "${batching[@]}" --max-epoch 4 --seed 1
 )
-# The subnets that translate the test set, and how
+# What is measured, as the test set is translated below: one sentence of 20 tokens at a time, on one core
+beam=4
+latency=(--search-space tiny --share-all-embeddings --beam $beam --src-len 20 --tgt-len 20 --threads 1 --iterations 10)
+latency_subnets=(--num-subnets 60 --repeats 2)
+# The search: the best subnet within this part of the way from the smallest's latency to the largest's
+budget_part=0.5
+searching=(--population-size 50 --parents 15 --mutations 20 --crossovers 20 --iterations 5 --seed 1)
+# The subnets that translate the test set, besides the exported one, and how
 subnets=(largest smallest random:3 random:5 random:7)
-search=(--beam 4 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --max-tokens 8000 "${batching[@]}")
+generation=(--beam $beam --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --max-tokens 8000 "${batching[@]}")
 
 work=${MOS_QUICKSTART_DIR:-$root/runs/quickstart}
 mkdir -p "$work/done"
@@ -54,6 +62,16 @@ step() {
     mv "$work/done/$name.tmp" "$work/done/$name"
 }
 
+# Fresh NAME PATH…: removes what an interrupted step NAME left there, unless it had the same parameters.
+fresh() {
+    local stamp=$work/done/$1.started
+    shift
+    if [ "$(cat "$stamp" 2>/dev/null || true)" != "${history%$'\n'}" ]; then
+        rm -rf "$@"
+        printf '%s' "$history" >"$stamp"
+    fi
+}
+
 quote_log() {
     tail -n 1 "$1" >&2
     return 1
@@ -76,11 +94,7 @@ binarize() {
 }
 
 train() {
-    # checkpoints of other parameters are not resumed, they are removed
-    if [ "$(cat "$work/done/train.started" 2>/dev/null || true)" != "${history%$'\n'}" ]; then
-        rm -rf "$work/checkpoints"
-        printf '%s' "$history" >"$work/done/train.started"
-    fi
+    fresh train "$work/checkpoints"
     local command=(
         fairseq-train "$work/data-bin" --user-dir mos_fairseq "${supernet[@]}" "${training[@]}"
         --num-workers 0 --no-epoch-checkpoints --save-dir "$work/checkpoints"
@@ -93,12 +107,47 @@ train() {
     fi
 }
 
+# Measure OPTIONS…: into latency.jsonl, which is continued; the dictionary adds four symbols to its file
+measure() {
+    local words
+    words=$(($(wc -l <"$work/data-bin/dict.en.txt") + 4))
+    mos-latency measure "${latency[@]}" --vocab-size "$words" --output "$work/latency.jsonl" "$@"
+}
+
+measure_some() {
+    fresh latency "$work/latency.jsonl"
+    measure "${latency_subnets[@]}"
+}
+
+fit() {
+    mos-latency fit "$work/latency.jsonl" --output "$work/predictor.json"
+}
+
+find_best() {
+    local budget
+    budget=$(mos-latency predict "$work/predictor.json" --subnet smallest,largest |
+        awk -v part="$budget_part" '{ms[NR] = $2} END {printf "%.2f", ms[1] + part * (ms[2] - ms[1])}')
+    mos-search "$work/data-bin" --path "$work/checkpoints/checkpoint_best.pt" --predictor "$work/predictor.json" \
+        --constraint "latency_ms<=$budget" "${searching[@]}" --output "$work/search"
+    echo "budget: $budget ms"
+}
+
+export_best() {
+    mos-export --path "$work/checkpoints/checkpoint_best.pt" --subnet "$work/search/best.yaml" --output "$work/best.pt"
+}
+
+# All that translate, on this machine: what the predictor said of the exported one is put to the test
+measure_all() {
+    measure --subnet "$(IFS=,; echo "${subnets[*]}"),$work/search/best.yaml" --repeats 5
+}
+
+# Translate NAME OPTIONS…: the test set, into translations/NAME
 translate() {
-    local folder=$work/translations/${1//:/-}
+    local folder=$work/translations/$1
+    shift
     mkdir -p "$folder"
-    fairseq-generate "$work/data-bin" --user-dir mos_fairseq --task translation_mos --subnet "$1" \
-        --path "$work/checkpoints/checkpoint_best.pt" --gen-subset test "${search[@]}" --num-workers 0 \
-        --results-path "$folder" >"$folder/generate.log" 2>&1 || quote_log "$folder/generate.log"
+    fairseq-generate "$work/data-bin" --user-dir mos_fairseq --gen-subset test "${generation[@]}" --num-workers 0 \
+        "$@" --results-path "$folder" >"$folder/generate.log" 2>&1 || quote_log "$folder/generate.log"
 }
 
 # what the outcome of the first and of the longest step depends on, besides the parameters
@@ -115,16 +164,26 @@ step "corpus" "$train_pairs $valid_pairs $test_pairs $corpus_seed $generator" ma
 step "subwords" "$vocab_size" make_subwords
 step "binarize" "" binarize
 step "train" "${supernet[*]} ${training[*]} $package" train
-before=$history
+trained=$history
+step "latency" "${latency[*]} ${latency_subnets[*]}" measure_some
+step "predictor" "" fit
+step "search" "$budget_part ${searching[*]}" find_best
+step "export" "" export_best
+step "measure-exported" "${subnets[*]}" measure_all
+step "translate-exported" "${generation[*]}" translate exported --task translation --path "$work/best.pt"
 for subnet in "${subnets[@]}"; do
-    history=$before
-    step "translate-${subnet//:/-}" "$subnet ${search[*]}" translate "$subnet"
+    history=$trained
+    name=${subnet//:/-}
+    step "translate-$name" "$subnet ${generation[*]}" translate "$name" --task translation_mos --subnet "$subnet" \
+        --path "$work/checkpoints/checkpoint_best.pt"
 done
 
 current="report"
 report=(python examples/quickstart_report.py --reference "$work/text/test.de" --plot "$work/bleu.png"
-    --checkpoint "$work/checkpoints/checkpoint_best.pt")
+    --checkpoint "$work/checkpoints/checkpoint_best.pt" --latencies "$work/latency.jsonl"
+    "$work/search/best.yaml=$work/translations/exported")
 for subnet in "${subnets[@]}"; do
     report+=("$subnet=$work/translations/${subnet//:/-}")
 done
 "${report[@]}"
+echo "front of the search: $work/search/front.html"

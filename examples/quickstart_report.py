@@ -3,8 +3,9 @@
 
     python examples/quickstart_report.py --reference test.de --plot bleu.png largest=DIR smallest=DIR …
 
-Each DIR holds what one run of ``fairseq-generate --results-path DIR`` wrote. With ``--checkpoint``, the table
-also says how many parameters each subnet has.
+Each DIR holds what one run of ``fairseq-generate --results-path DIR`` wrote; a subnet may also be a YAML file, of
+which the table shows the name. With ``--checkpoint``, the table also says how many parameters each subnet has; with
+``--latencies``, a file of ``mos-latency measure``, how long it takes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Result:
     subnet: str
     bleu: float
     parameters: int | None
+    latency_ms: float | None = None
 
 
 def read_hypotheses(file: Path) -> list[str]:
@@ -55,24 +57,38 @@ def read_hypotheses(file: Path) -> list[str]:
     return [hypotheses[index] for index in range(len(hypotheses))]
 
 
-def count_parameters(checkpoint: Path, subnets: list[str]) -> dict[str, int]:
-    """Parameters of each subnet's static twin: what a user of that subnet has to store, embeddings included."""
+@dataclass(frozen=True)
+class Known:
+    """What is known of a subnet before it translates."""
+
+    parameters: int | None = None
+    latency_ms: float | None = None
+
+
+def look_up(checkpoint: Path, subnets: list[str], latencies: Path | None) -> dict[str, Known]:
+    """Parameters of each subnet's static twin (what a user of that subnet has to store, embeddings included), and its
+    measured latency."""
     logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
     from fairseq import checkpoint_utils
 
-    import mos_fairseq  # noqa: F401  (registers the model and the task)
+    from mos_fairseq.benchmark import read_latencies
     from mos_fairseq.search_space import resolve_subnet
 
     models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])
-    counts = {}
-    for subnet in subnets:
-        models[0].set_active_subnet(resolve_subnet(subnet, models[0].search_space))
+    times = {}
+    if latencies is not None:
+        measured = read_latencies(latencies)
+        times = {subnet.key: ms for subnet, ms in zip(measured.subnets, measured.latency_ms, strict=True)}
+    known = {}
+    for name in subnets:
+        subnet = resolve_subnet(name, models[0].search_space)
+        models[0].set_active_subnet(subnet)
         twin = models[0].get_active_subnet()
-        counts[subnet] = sum(parameter.numel() for parameter in twin.parameters())
-    return counts
+        known[name] = Known(sum(parameter.numel() for parameter in twin.parameters()), times.get(subnet.key))
+    return known
 
 
-def score(subnet: str, folder: Path, references: list[str], parameters: int | None = None) -> Result:
+def score(subnet: str, folder: Path, references: list[str], known: Known = Known()) -> Result:  # noqa: B008
     """sacreBLEU of one subnet's translations against the raw references."""
     file = folder / "generate-test.txt"
     if not file.is_file():
@@ -81,36 +97,43 @@ def score(subnet: str, folder: Path, references: list[str], parameters: int | No
     if len(hypotheses) != len(references):
         raise ReportError(f"{subnet}: {len(hypotheses)} translations in {file} for {len(references)} references")
     bleu = sacrebleu.corpus_bleu(hypotheses, [references])
-    return Result(subnet, bleu.score, parameters)
+    name = Path(subnet).stem if subnet.endswith((".yaml", ".yml")) else subnet
+    return Result(name, bleu.score, known.parameters, known.latency_ms)
 
 
 def table(results: list[Result]) -> str:
     """The results as aligned text."""
-    rows = [("subnet", "parameters", "BLEU")]
+    rows = [("subnet", "parameters", "latency", "BLEU")]
     for result in results:
-        rows.append((result.subnet, f"{result.parameters:,}" if result.parameters else "-", f"{result.bleu:.1f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
+        parameters = f"{result.parameters:,}" if result.parameters else "-"
+        latency = f"{result.latency_ms:.1f} ms" if result.latency_ms else "-"
+        rows.append((result.subnet, parameters, latency, f"{result.bleu:.1f}"))
+    if not any(result.latency_ms for result in results):
+        rows = [(*row[:2], row[3]) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+    return "\n".join(lines)
 
 
 def plot(results: list[Result], file: Path) -> None:
-    """BLEU against parameters, or one bar per subnet where the parameters are not known."""
-    import matplotlib
+    """BLEU against latency or else parameters, or one bar per subnet where neither is known of all."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    if all(result.parameters for result in results):
-        axes.scatter([result.parameters / 1e6 for result in results], [result.bleu for result in results])
-        for index, result in enumerate(results):
-            axes.annotate(
-                result.subnet,
-                (result.parameters / 1e6, result.bleu),
-                xytext=(5, 5 if index % 2 else -10),  # neighbours shall not overlap
-                textcoords="offset points",
-            )
-        axes.set_xlabel("parameters of the subnet (millions)")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    if all(result.latency_ms for result in results):
+        label, values = "measured latency [ms]", [result.latency_ms for result in results]
+    else:
+        label, values = "parameters (millions)", [(result.parameters or 0) / 1e6 for result in results]
+    if all(values):
+        axes.scatter(values, [result.bleu for result in results])
+        for index, (value, result) in enumerate(zip(values, results, strict=True)):
+            offset = (5, 5 if index % 2 else -10)  # neighbours shall not overlap
+            axes.annotate(result.subnet, (value, result.bleu), xytext=offset, textcoords="offset points")
+        axes.set_xlabel(label)
         axes.margins(0.15)
     else:
         bars = axes.bar([result.subnet for result in results], [result.bleu for result in results])
@@ -126,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reference", type=Path, required=True, help="raw target side of the test set")
     parser.add_argument("--plot", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--checkpoint", type=Path, help="the supernet, to count parameters")
+    parser.add_argument("--latencies", type=Path, help="measured latencies, with --checkpoint")
     parser.add_argument("runs", nargs="+", metavar="SUBNET=DIR", help="a subnet and its --results-path")
     options = parser.parse_args(arguments)
     try:
@@ -134,13 +158,13 @@ def main(arguments: list[str] | None = None) -> None:
         references = options.reference.read_text(encoding="utf-8").splitlines()
         folders = {}
         for run in options.runs:
-            subnet, equals, folder = run.partition("=")
+            subnet, equals, folder = run.rpartition("=")
             if not equals:
                 raise ReportError(f"{run}: expected SUBNET=DIR")
             folders[subnet] = Path(folder)
-        counts = count_parameters(options.checkpoint, list(folders)) if options.checkpoint else {}
-        results = [score(name, folder, references, counts.get(name)) for name, folder in folders.items()]
-    except ReportError as error:
+        known = look_up(options.checkpoint, list(folders), options.latencies) if options.checkpoint else {}
+        results = [score(name, folder, references, known.get(name, Known())) for name, folder in folders.items()]
+    except ValueError as error:  # ReportError, or what mos_fairseq finds wrong with a file
         sys.exit(f"quickstart_report.py: {error}")
     print(table(results))
     plot(results, options.plot)

@@ -56,6 +56,24 @@ def test_report_prints_a_table_and_writes_the_plot(tmp_path, capsys):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_report_with_latencies(tmp_path, capsys):
+    """Two subnets are measured: then BLEU stands against latency; a YAML file is shown by its name."""
+    results = [quickstart_report.Result("best", 31.25, 1234567, 8.125), quickstart_report.Result("a", 7.0, 9, 10.0)]
+    lines = quickstart_report.table(results).splitlines()
+    assert [line.split() for line in lines] == [
+        ["subnet", "parameters", "latency", "BLEU"],
+        ["best", "1,234,567", "8.1", "ms", "31.2"],
+        ["a", "9", "10.0", "ms", "7.0"],
+    ]
+    quickstart_report.plot(results, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "generate-test.txt").write_text("D-0\t-0.1\tEins.\n")
+    known = quickstart_report.Known(5, 2.5)
+    found = quickstart_report.score("runs/search/best.yaml", tmp_path / "out", ["Eins."], known)
+    assert (found.subnet, found.parameters, found.latency_ms) == ("best", 5, 2.5)
+
+
 def test_report_says_what_is_missing(tmp_path):
     (tmp_path / "test.de").write_text("Eins.\n", encoding="utf-8")
     arguments = ["--reference", str(tmp_path / "test.de"), "--plot", str(tmp_path / "p.png")]
@@ -97,10 +115,14 @@ def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
     for name in ("examples", "mos_fairseq", "setup.py", "constraints.txt"):
         (root / name).symlink_to(EXAMPLES.parent / name)
     log = tmp_path / "log"
-    for name in ("python", "fairseq-preprocess", "fairseq-train", "fairseq-generate"):
+    programs = ("preprocess", "train", "generate")
+    for name in ("python", "mos-latency", "mos-search", "mos-export", *(f"fairseq-{name}" for name in programs)):
         tool = tools / name
-        tool.write_text(f'#!/bin/bash\necho "{name} $*" >>"{log}"\n')
+        tool.write_text(f'#!/bin/bash\necho "{name} $*" >>"{log}"\necho "{name} 12.5 ms"\n')
         tool.chmod(0o755)
+    dictionary = 'mkdir -p "$MOS_QUICKSTART_DIR/data-bin"; printf "a 1\\nb 1\\n" >"$MOS_QUICKSTART_DIR/data-bin/dict.en.txt"'
+    with open(tools / "fairseq-preprocess", "a") as tool:
+        tool.write(dictionary + "\n")
     environment = {**os.environ, "MOS_QUICKSTART_DIR": str(tmp_path / "work")}
     environment.pop("PYTHON", None)
 
@@ -111,9 +133,14 @@ def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         names = [line.split()[:2] for line in log.read_text().splitlines()]
-        return [" ".join(words) if words[0] == "python" else words[0] for words in names if words[1] != "-m"]
+        plain = ("fairseq-preprocess", "fairseq-train", "fairseq-generate", "mos-search", "mos-export")
+        return [words[0] if words[0] in plain else " ".join(words) for words in names if words[1] != "-m"]
 
     steps = ["python examples/embedded_corpus.py", "python examples/subwords.py", "fairseq-preprocess", "fairseq-train"]
+    steps += ["mos-latency measure", "mos-latency fit", "mos-latency predict", "mos-search", "mos-export"]
+    steps += ["mos-latency measure", *["fairseq-generate"] * 6]
     report = "python examples/quickstart_report.py"
-    assert run() == [*steps, *["fairseq-generate"] * 5, report]
+    assert run() == [*steps, report]
+    content = log.read_text()
+    assert content.count("--vocab-size 6 ") == 2 and "--constraint latency_ms<=6.25" in content
     assert run() == [report]
