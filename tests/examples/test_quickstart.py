@@ -120,7 +120,8 @@ def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
         tool = tools / name
         tool.write_text(f'#!/bin/bash\necho "{name} $*" >>"{log}"\necho "{name} 12.5 ms"\n')
         tool.chmod(0o755)
-    dictionary = 'mkdir -p "$MOS_QUICKSTART_DIR/data-bin"; printf "a 1\\nb 1\\n" >"$MOS_QUICKSTART_DIR/data-bin/dict.en.txt"'
+    folder = '"$MOS_QUICKSTART_DIR/data-bin"'
+    dictionary = f"mkdir -p {folder}; printf 'a 1\\nb 1\\n' >{folder}/dict.en.txt"
     with open(tools / "fairseq-preprocess", "a") as tool:
         tool.write(dictionary + "\n")
     environment = {**os.environ, "MOS_QUICKSTART_DIR": str(tmp_path / "work")}
