@@ -180,7 +180,7 @@ done
 
 current="report"
 report=(python examples/quickstart_report.py --reference "$work/text/test.de" --plot "$work/bleu.png"
-    --checkpoint "$work/checkpoints/checkpoint_best.pt" --latencies "$work/latency.jsonl"
+    --checkpoint "$work/checkpoints/checkpoint_best.pt" --latencies "$work/latency.jsonl" --predictor "$work/predictor.json"
     "$work/search/best.yaml=$work/translations/exported")
 for subnet in "${subnets[@]}"; do
     report+=("$subnet=$work/translations/${subnet//:/-}")

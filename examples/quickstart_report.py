@@ -5,7 +5,7 @@
 
 Each DIR holds what one run of ``fairseq-generate --results-path DIR`` wrote; a subnet may also be a YAML file, of
 which the table shows the name. With ``--checkpoint``, the table also says how many parameters each subnet has; with
-``--latencies``, a file of ``mos-latency measure``, how long it takes.
+``--latencies``, a file of ``mos-latency measure``, how long it takes; with ``--predictor``, what was predicted.
 """
 
 from __future__ import annotations
@@ -25,13 +25,21 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of a subnet before it translates."""
+
+    parameters: int | None = None
+    predicted_ms: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """One subnet's row."""
 
     subnet: str
     bleu: float
-    parameters: int | None
-    latency_ms: float | None = None
+    known: Known
 
 
 def read_hypotheses(file: Path) -> list[str]:
@@ -57,21 +65,16 @@ def read_hypotheses(file: Path) -> list[str]:
     return [hypotheses[index] for index in range(len(hypotheses))]
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known of a subnet before it translates."""
-
-    parameters: int | None = None
-    latency_ms: float | None = None
-
-
-def look_up(checkpoint: Path, subnets: list[str], latencies: Path | None) -> dict[str, Known]:
+def look_up(
+    checkpoint: Path, subnets: list[str], latencies: Path | None, predictor: Path | None
+) -> dict[str, Known]:
     """Parameters of each subnet's static twin (what a user of that subnet has to store, embeddings included), and its
-    measured latency."""
+    predicted and measured latency."""
     logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
     from fairseq import checkpoint_utils
 
     from mos_fairseq.benchmark import read_latencies
+    from mos_fairseq.nas import LatencyPredictor
     from mos_fairseq.search_space import resolve_subnet
 
     models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])
@@ -79,16 +82,18 @@ def look_up(checkpoint: Path, subnets: list[str], latencies: Path | None) -> dic
     if latencies is not None:
         measured = read_latencies(latencies)
         times = {subnet.key: ms for subnet, ms in zip(measured.subnets, measured.latency_ms, strict=True)}
+    predict = LatencyPredictor.load(predictor).predict if predictor is not None else lambda subnets: [None]
     known = {}
     for name in subnets:
         subnet = resolve_subnet(name, models[0].search_space)
         models[0].set_active_subnet(subnet)
         twin = models[0].get_active_subnet()
-        known[name] = Known(sum(parameter.numel() for parameter in twin.parameters()), times.get(subnet.key))
+        parameters = sum(parameter.numel() for parameter in twin.parameters())
+        known[name] = Known(parameters, predict([subnet])[0], times.get(subnet.key))
     return known
 
 
-def score(subnet: str, folder: Path, references: list[str], known: Known = Known()) -> Result:  # noqa: B008
+def score(subnet: str, folder: Path, references: list[str], known: Known) -> Result:
     """sacreBLEU of one subnet's translations against the raw references."""
     file = folder / "generate-test.txt"
     if not file.is_file():
@@ -98,18 +103,20 @@ def score(subnet: str, folder: Path, references: list[str], known: Known = Known
         raise ReportError(f"{subnet}: {len(hypotheses)} translations in {file} for {len(references)} references")
     bleu = sacrebleu.corpus_bleu(hypotheses, [references])
     name = Path(subnet).stem if subnet.endswith((".yaml", ".yml")) else subnet
-    return Result(name, bleu.score, known.parameters, known.latency_ms)
+    return Result(name, bleu.score, known)
 
 
 def table(results: list[Result]) -> str:
     """The results as aligned text."""
-    rows = [("subnet", "parameters", "latency", "BLEU")]
+    rows = [("subnet", "parameters", "predicted", "measured", "BLEU")]
     for result in results:
-        parameters = f"{result.parameters:,}" if result.parameters else "-"
-        latency = f"{result.latency_ms:.1f} ms" if result.latency_ms else "-"
-        rows.append((result.subnet, parameters, latency, f"{result.bleu:.1f}"))
-    if not any(result.latency_ms for result in results):
-        rows = [(*row[:2], row[3]) for row in rows]
+        known = result.known
+        parameters = f"{known.parameters:,}" if known.parameters else "-"
+        times = [f"{ms:.1f} ms" if ms else "-" for ms in (known.predicted_ms, known.latency_ms)]
+        rows.append((result.subnet, parameters, *times, f"{result.bleu:.1f}"))
+    columns = list(zip(*rows, strict=True))
+    kept = [index for index, (_, *cells) in enumerate(columns) if index not in (2, 3) or set(cells) != {"-"}]
+    rows = [tuple(row[index] for index in kept) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:
@@ -124,10 +131,10 @@ def plot(results: list[Result], file: Path) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    if all(result.latency_ms for result in results):
-        label, values = "measured latency [ms]", [result.latency_ms for result in results]
+    if all(result.known.latency_ms for result in results):
+        label, values = "measured latency [ms]", [result.known.latency_ms for result in results]
     else:
-        label, values = "parameters (millions)", [(result.parameters or 0) / 1e6 for result in results]
+        label, values = "parameters (millions)", [(result.known.parameters or 0) / 1e6 for result in results]
     if all(values):
         axes.scatter(values, [result.bleu for result in results])
         for index, (value, result) in enumerate(zip(values, results, strict=True)):
@@ -150,6 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--checkpoint", type=Path, help="the supernet, to count parameters")
     parser.add_argument("--latencies", type=Path, help="measured latencies, with --checkpoint")
+    parser.add_argument("--predictor", type=Path, help="of mos-latency fit, with --checkpoint")
     parser.add_argument("runs", nargs="+", metavar="SUBNET=DIR", help="a subnet and its --results-path")
     options = parser.parse_args(arguments)
     try:
@@ -162,7 +170,9 @@ def main(arguments: list[str] | None = None) -> None:
             if not equals:
                 raise ReportError(f"{run}: expected SUBNET=DIR")
             folders[subnet] = Path(folder)
-        known = look_up(options.checkpoint, list(folders), options.latencies) if options.checkpoint else {}
+        known = {}
+        if options.checkpoint:
+            known = look_up(options.checkpoint, list(folders), options.latencies, options.predictor)
         results = [score(name, folder, references, known.get(name, Known())) for name, folder in folders.items()]
     except ValueError as error:  # ReportError, or what mos_fairseq finds wrong with a file
         sys.exit(f"quickstart_report.py: {error}")

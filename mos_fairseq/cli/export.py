@@ -17,7 +17,7 @@ from mos_fairseq.export import (
 )
 from mos_fairseq.search_space import resolve_subnet
 
-FORMATS = ("transformer_subnet", "transformer", "ctranslate2")
+FORMATS = ("transformer_subnet", "fairseq", "ctranslate2")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -40,13 +40,13 @@ def get_parser() -> argparse.ArgumentParser:
         choices=FORMATS,
         default=FORMATS[0],
         help="transformer_subnet: any subnet, for fairseq with this plugin and the stock translation task; "
-        "transformer: fairseq's own model, which needs no plugin, for subnets it can express; ctranslate2: a model of "
+        "fairseq: its own transformer, which needs no plugin, for subnets it can express; ctranslate2: a model of "
         "that inference engine, for subnets it can express (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-padding",
         action="store_true",
-        help="with --format transformer: make layers of unequal FFN sizes or heads equal by adding zeros; the same "
+        help="with --format fairseq: make layers of unequal FFN sizes or heads equal by adding zeros; the same "
         "translations, at the cost of the padded sizes",
     )
     parser.add_argument(
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     twin = model.get_active_subnet()
     if args.format == "ctranslate2":
         save_ctranslate2(twin, read_vocabularies(state, args.data), args.output, args.quantization)
-    elif args.format == "transformer":
+    elif args.format == "fairseq":
         save_checkpoint(stock_checkpoint(state, twin, args.allow_padding), args.output)
     else:
         save_checkpoint(twin_checkpoint(state, twin), args.output)
@@ -82,6 +82,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    for option, wanted in (("allow_padding", "transformer"), ("quantization", "ctranslate2"), ("data", "ctranslate2")):
+    for option, wanted in (("allow_padding", "fairseq"), ("quantization", "ctranslate2"), ("data", "ctranslate2")):
         if getattr(args, option) and args.format != wanted:
             raise InputError(f"{option} is given with format {args.format}: it belongs to {wanted}")

@@ -50,7 +50,7 @@ def test_twin_translates_as_the_active_subnet(commands, joined, supernet, files,
 
 def test_stock_checkpoint_needs_no_plugin(commands, joined, supernet, tmp_path, by_supernet):
     """Not even the repairs: the file holds plain containers and tensors only."""
-    export(commands, supernet, "smallest", tmp_path / "stock.pt", "--format", "transformer")
+    export(commands, supernet, "smallest", tmp_path / "stock.pt", "--format", "fairseq")
     arguments = ["--path", tmp_path / "stock.pt", "--beam", 2, "--max-len-b", 10, "--no-progress-bar"]
     stock = commands.fork("generate", joined, *arguments, *WHOLE)
     assert "mos_fairseq" not in stock.out + stock.err
@@ -102,7 +102,7 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
         (["--subnet", "largest", "--path", "dict.pt"], "checkpoint dict.pt: it is not one of fairseq's"),
         (["--subnet", "smallest", "--output", "."], ".: cannot be written (it names a folder)"),
         (["--subnet", "largest", "--allow-padding"], "allow_padding is given with format transformer_subnet"),
-        (["--subnet", "largest", "--format", "transformer"], "stock fairseq"),
+        (["--subnet", "largest", "--format", "fairseq"], "stock fairseq"),
         (["--subnet", "largest", "--format", "ctranslate2"], "CTranslate2 attends to the last encoder layer only"),
         (["--subnet", "smallest", "--format", "ctranslate2", "--data", "x"], "data is x: no such folder"),
         (["--subnet", "smallest", "--quantization", "int8"], "quantization is given with format transformer_subnet"),

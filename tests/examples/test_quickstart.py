@@ -58,20 +58,23 @@ def test_report_prints_a_table_and_writes_the_plot(tmp_path, capsys):
 
 def test_report_with_latencies(tmp_path, capsys):
     """Two subnets are measured: then BLEU stands against latency; a YAML file is shown by its name."""
-    results = [quickstart_report.Result("best", 31.25, 1234567, 8.125), quickstart_report.Result("a", 7.0, 9, 10.0)]
+    known = quickstart_report.Known
+    results = [quickstart_report.Result("best", 31.25, known(1234567, None, 8.125))]
+    results.append(quickstart_report.Result("a", 7.0, known(9, 9.5, 10.0)))
     lines = quickstart_report.table(results).splitlines()
     assert [line.split() for line in lines] == [
-        ["subnet", "parameters", "latency", "BLEU"],
-        ["best", "1,234,567", "8.1", "ms", "31.2"],
-        ["a", "9", "10.0", "ms", "7.0"],
+        ["subnet", "parameters", "predicted", "measured", "BLEU"],
+        ["best", "1,234,567", "-", "8.1", "ms", "31.2"],
+        ["a", "9", "9.5", "ms", "10.0", "ms", "7.0"],
     ]
+    lines = quickstart_report.table(results[:1]).splitlines()
+    assert lines[0].split() == ["subnet", "parameters", "measured", "BLEU"]
     quickstart_report.plot(results, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "generate-test.txt").write_text("D-0\t-0.1\tEins.\n")
-    known = quickstart_report.Known(5, 2.5)
-    found = quickstart_report.score("runs/search/best.yaml", tmp_path / "out", ["Eins."], known)
-    assert (found.subnet, found.parameters, found.latency_ms) == ("best", 5, 2.5)
+    found = quickstart_report.score("runs/search/best.yaml", tmp_path / "out", ["Eins."], known(5, 2.25, 2.5))
+    assert (found.subnet, found.known) == ("best", known(5, 2.25, 2.5))
 
 
 def test_report_says_what_is_missing(tmp_path):
