@@ -42,7 +42,7 @@ translate() {
 }
 
 if [ ! -e "$predictor" ]; then
-    measure --num-subnets 200 --repeats 6
+    measure --num-subnets 200 --repeats 5
     mos-latency fit "$latencies" --output "$predictor"
 fi
 subnets=(largest smallest)

@@ -29,6 +29,7 @@ from mos_fairseq.models import placeholder_dictionary
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 FORMAT = "mos-latency 1"
+_LEAST_SCATTER = 0.01  # nothing is timed more exactly
 # of a published file, in order; then encoder and decoder mean and standard deviation in ms
 HAT_COLUMNS = (
     "encoder_embed_dim",
@@ -150,7 +151,8 @@ def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -
     try:
         subnet = Subnet.from_dict(row["subnet"])
         latency_ms = float(row["latency_ms"])
-    except (KeyError, TypeError, ValueError) as error:
+        _weight(row)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{path}: line {number} is no measured subnet ({error})") from None
     if not (math.isfinite(latency_ms) and latency_ms > 0):
         raise InputError(f"{path}: line {number}: latency_ms is {latency_ms}, which is no duration")
@@ -159,7 +161,7 @@ def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -
 
 @dataclass(frozen=True)
 class Latencies:
-    """Measured subnets of a space, the median of each one's measurements.
+    """Measured subnets of a space, the mean of each one's measurements, weighted by their inverse variances.
 
     ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, root mean
     square over the subnets; None where none was measured twice. ``measured``: options and machine.
@@ -177,13 +179,21 @@ def _latencies(
 ) -> Latencies:
     """Of the lines ``found`` for each of ``subnets``."""
     times = [[float(row["latency_ms"]) for row in rows] for rows in found]
-    middles = [statistics.median(values) for values in times]
+    means = [
+        statistics.fmean(values, [_weight(row) for row in rows]) for values, rows in zip(times, found, strict=True)
+    ]
     squares = [
         statistics.variance(values) / statistics.fmean(values) ** 2 for values in times if len(values) > 1
     ]
     std = 100 * statistics.fmean(squares) ** 0.5 if squares else None
     measured = {part: header.get(part, {}) for part in ("options", "machine")}
-    return Latencies(space, list(subnets), middles, std, measured)
+    return Latencies(space, list(subnets), means, std, measured)
+
+
+def _weight(row: dict[str, Any]) -> float:
+    """The inverse variance of a measurement's iterations: where the machine was disturbed, they scatter."""
+    scatter = row.get("std_ms", 0.0) / row.get("raw_latency_ms", row["latency_ms"])
+    return max(scatter, _LEAST_SCATTER) ** -2
 
 
 def read_latencies(path: str | os.PathLike[str]) -> Latencies:

@@ -72,7 +72,7 @@ def _add_measure(commands) -> None:
         type=int,
         default=3,
         metavar="N",
-        help="measure the whole list N times, each in another order, and take medians (default: %(default)s)",
+        help="measure the whole list N times, each in another order, and take means (default: %(default)s)",
     )
     measure.add_argument("--seed", type=int, default=1, metavar="N", help="of the random subnets (default: 1)")
     for option in fields(LatencyOptions):

@@ -116,7 +116,7 @@ def test_a_file_is_continued_and_corrected_to_its_first_baseline(clock, tmp_path
     assert header["options"]["beam"] == 3 and header["machine"]["torch"] == torch.__version__
 
 
-def test_repeats_go_through_the_whole_list_and_their_median_counts(clock, tmp_path):
+def test_repeats_go_through_the_whole_list_and_are_averaged(clock, tmp_path):
     path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(4)]
 
     def measured() -> list[dict]:
@@ -133,11 +133,22 @@ def test_repeats_go_through_the_whole_list_and_their_median_counts(clock, tmp_pa
     assert passes[0] == wanted
     assert all(sorted(map(str, one)) == sorted(map(str, wanted)) for one in passes)
     assert passes[1] != wanted or passes[2] != wanted
-    assert found.latency_ms == pytest.approx([30.0] * 4)
+    assert found.latency_ms == pytest.approx([32.0] * 4)
     assert found.repeats_std == pytest.approx(100 * 12**0.5 / 32)  # of 36, 30, 30
     assert latency_file.read_latencies(path) == found
     with pytest.raises(InputError, match="repeats is 0"):
         latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=0)
+
+
+def test_disturbed_repeats_count_less(clock, tmp_path):
+    path = tmp_path / "latency.jsonl"
+    latency_file.measure_to_file(path, SPACE, [SPACE.largest()], OPTIONS)
+    for latency_ms, raw_ms, std_ms in ((33.0, 66.0, 6.6), (30.0, 20.0, 1.0), (30.0, 20.0, 1.0)):
+        row = {"subnet": SPACE.smallest().to_dict(), "latency_ms": latency_ms}
+        with open(path, "a") as file:
+            file.write(json.dumps(row | {"raw_latency_ms": raw_ms, "std_ms": std_ms}) + "\n")
+    # relative scatters 0.1, 0.05, 0.05
+    assert latency_file.read_latencies(path).latency_ms[1] == pytest.approx((33 * 100 + 2 * 30 * 400) / 900)
 
 
 @pytest.mark.parametrize("content", ['{"family": "ridge"}', "notes", '{"a": 1}\n{"half'])
@@ -173,6 +184,7 @@ def test_a_file_of_another_run_is_refused(clock, tmp_path):
     [
         ('{"subnet": {}, "latency_ms": 3.0}', "line 2 is no measured subnet"),
         ('{"latency_ms": 3.0}', "line 2 is no measured subnet"),
+        (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": 3.0, "std_ms": "x"}), "line 2 is no measured"),
         (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": -1.0}), "latency_ms is -1.0"),
         ("", "line 2 is not valid JSON"),
         (None, "holds no measured subnet"),
