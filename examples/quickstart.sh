@@ -126,7 +126,7 @@ fit() {
 find_best() {
     local budget
     budget=$(mos-latency predict "$work/predictor.json" --subnet smallest,largest |
-        awk -v part="$budget_part" '{ms[NR] = $2} END {printf "%.2f", ms[1] + part * (ms[2] - ms[1])}')
+        LC_ALL=C awk -v part="$budget_part" '{ms[NR] = $2} END {printf "%.2f", ms[1] + part * (ms[2] - ms[1])}')
     mos-search "$work/data-bin" --path "$work/checkpoints/checkpoint_best.pt" --predictor "$work/predictor.json" \
         --constraint "latency_ms<=$budget" "${searching[@]}" --output "$work/search"
     echo "budget: $budget ms"

@@ -27,9 +27,10 @@ measure() {
 
 # Export NAME SUBNET, and translate the test set with it
 translate() {
-    local folder=$output/$1
+    local folder=$output/$1 wanted
     mkdir -p "$folder"
-    if [ ! -e "$folder/done" ]; then
+    wanted="$checkpoint $(cat "$2" 2>/dev/null || true)"
+    if [ "$(cat "$folder/done" 2>/dev/null || true)" != "$wanted" ]; then
         mos-export --path "$checkpoint" --subnet "$2" --output "$folder/model.pt" >"$folder/export.log"
         fairseq-generate "$data" --user-dir "$here/../../mos_fairseq" --task translation --path "$folder/model.pt" \
             --gen-subset test --beam 4 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --max-tokens 6000 \
@@ -37,7 +38,7 @@ translate() {
             tail -n 1 "$folder/generate.log" >&2
             exit 1
         }
-        touch "$folder/done"
+        printf '%s' "$wanted" >"$folder/done"
     fi
 }
 

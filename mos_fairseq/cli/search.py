@@ -160,9 +160,10 @@ def main(argv: list[str] | None = None) -> None:
         best = _search(args.algorithm, candidates, options, judged.show)
     results = report(candidates, best, cost, args.objective)
     seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
+    write_results(Path(args.output), results, seen)
     if args.measure_front:
         _measure(args, results, predictor)
-    write_results(Path(args.output), results, seen)
+        write_results(Path(args.output), results, seen)
     _print(args, results)
 
 
