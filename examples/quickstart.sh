@@ -30,7 +30,7 @@ beam=4
 latency=(--search-space tiny --share-all-embeddings --beam $beam --src-len 20 --tgt-len 20 --threads 1 --iterations 10)
 latency_subnets=(--num-subnets 60 --repeats 2)
 # The search: the best subnet within this part of the way from the smallest's latency to the largest's
-budget_part=0.5
+budget_part=0.8
 searching=(--population-size 50 --parents 15 --mutations 20 --crossovers 20 --iterations 5 --seed 1)
 # The subnets that translate the test set, besides the exported one, and how
 subnets=(largest smallest random:3 random:5 random:7)

@@ -19,8 +19,8 @@ export PATH="$root/.venv/bin:$PATH"
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
 cost=flops_without_output_projection
-judge=(--valid-samples 200 --cost "$cost")
-seeds=(1 2 3 4 5)
+judge=(--valid-samples 100 --cost "$cost")
+seeds=(1 2 3)
 
 # Search CHECKPOINT NAME OPTIONS…: unless it is done already
 search() {

@@ -7,6 +7,7 @@ import json
 from dataclasses import fields
 
 from mos_fairseq.benchmark import Cost, CostOptions, subnet_cost
+from mos_fairseq.cli import quiet
 from mos_fairseq.search_space import SearchSpace, resolve_subnet, split_specs
 
 _HELP = {
@@ -55,6 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
+    quiet()
     options = CostOptions(**{option.name: getattr(args, option.name) for option in fields(CostOptions)})
     space = SearchSpace.from_spec(args.search_space)
     subnets = {spec: resolve_subnet(spec, space) for spec in split_specs(args.subnet)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import (
     QUANTIZATIONS,
@@ -63,6 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
+    quiet()
     _check_options(args)
     state = read_supernet(args.path)
     model = build_supernet(state)

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mos_fairseq.benchmark import LatencyOptions, measure_to_file, read_hat_csv, read_latencies
+from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs
@@ -90,6 +91,7 @@ def _add_measure(commands) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
+    quiet()
     {"measure": _measure, "fit": _fit, "predict": _predict, "report": _report}[args.command](args)
 
 

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from mos_fairseq.benchmark import CostOptions, LatencyOptions, measure_to_file, subnet_cost
+from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import read_supernet
 from mos_fairseq.nas import (
@@ -124,6 +125,7 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
+    quiet()
     constraints = [Constraint.parse(text) for text in args.constraint]
     cost = args.cost or ("latency_ms" if args.predictor else "flops")
     options = _algorithm_options(args, cost)
