@@ -137,9 +137,8 @@ def plot(results: list[Result], file: Path) -> None:
         label, values = "parameters (millions)", [(result.known.parameters or 0) / 1e6 for result in results]
     if all(values):
         axes.scatter(values, [result.bleu for result in results])
-        for index, (value, result) in enumerate(zip(values, results, strict=True)):
-            offset = (5, 5 if index % 2 else -10)  # neighbours shall not overlap
-            axes.annotate(result.subnet, (value, result.bleu), xytext=offset, textcoords="offset points")
+        for value, result in zip(values, results, strict=True):
+            axes.annotate(result.subnet, (value, result.bleu), xytext=(6, -3), textcoords="offset points")
         axes.set_xlabel(label)
         axes.margins(0.15)
     else:

@@ -146,5 +146,5 @@ def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
     report = "python examples/quickstart_report.py"
     assert run() == [*steps, report]
     content = log.read_text()
-    assert content.count("--vocab-size 6 ") == 2 and "--constraint latency_ms<=6.25" in content
+    assert content.count("--vocab-size 6 ") == 2 and "--constraint latency_ms<=2.50" in content
     assert run() == [report]
