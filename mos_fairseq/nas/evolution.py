@@ -91,7 +91,13 @@ def _pick(rng: random.Random, vectors: list[Vector]) -> Vector:
 
 
 def random_search(candidates: Candidates, number: int, seed: int) -> Subnet:
-    """The best of ``number`` random subnets within the budgets."""
+    """The best of ``number`` random subnets within the budgets; of all, where there are no more."""
     rng = random.Random(f"random/{seed}")
-    vectors = candidates.draw(number, candidates.genes.random, rng)
-    return candidates.genes.decode(_best(candidates, vectors, 1)[0])
+    genes, space = candidates.genes, candidates.space
+    if number > space.size // 2:  # drawing would not find the last ones
+        candidates.check_reachable()
+        vectors = [genes.encode(subnet) for subnet in space.iterate() if candidates.feasible(subnet)]
+        vectors = sorted(vectors, key=lambda vector: rng.random())[:number]
+    else:
+        vectors = candidates.draw(number, genes.random, rng)
+    return genes.decode(_best(candidates, vectors, 1)[0])

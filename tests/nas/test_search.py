@@ -237,3 +237,17 @@ def test_bad_options(options, message):
         EvolutionOptions(**options)
     with pytest.raises(InputError, match="generations is 1"):
         ParetoOptions(generations=1)
+
+
+def test_random_search_of_as_many_as_there_are_judges_all():
+    counter = Counter(LITTLE)
+    best = random_search(counter.candidates, LITTLE.size, seed=2)
+    assert sorted(counter.evaluated) == sorted(subnet.key for subnet in LITTLE.iterate())
+    assert made_up_loss(best) == min(map(made_up_loss, LITTLE.iterate()))
+    orders = []
+    for seed in (2, 2, 3):
+        some = Counter(LITTLE)
+        random_search(some.candidates, LITTLE.size - 5, seed)
+        assert len(some.evaluated) == LITTLE.size - 5
+        orders.append(some.evaluated)
+    assert orders[0] == orders[1] != orders[2]
