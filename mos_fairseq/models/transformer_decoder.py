@@ -7,6 +7,7 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from mos_fairseq.models.transformer_config import TransformerBaseConfig, build_positions, embed_scale
+from mos_fairseq.models.transformer_encoder import beam_size_of
 from mos_fairseq.modules import Dropout, ElasticEmbedding
 
 
@@ -116,7 +117,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         if self_mask is not None and is_causal:
             self_mask, is_causal = self_mask & torch.ones_like(self_mask[0, 0]).tril(), False
         x = self.forward_embedding(prev_output_tokens, incremental_state)
-        memories = {span: self._memory(encoder_out, span, incremental_state) for span in set(self.cross_spans)}
+        memories = self._memories(encoder_out, incremental_state)
         attn: Tensor | None = None
         inner_states = [x.transpose(0, 1)]
         for index, (layer, span) in enumerate(zip(self.layers[:num_layers], self.cross_spans, strict=True)):
@@ -149,19 +150,37 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         # a padding position reads itself, since a row with nothing to read would be NaN
         return ~padding[:, None, None, :] | torch.eye(tokens.size(1), dtype=torch.bool, device=tokens.device)
 
-    def _memory(
-        self, encoder_out: dict[str, list[Tensor]], span: int, incremental_state: dict | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Encoder outputs of ``span`` layers along time [B, span*S, d], and their mask, which repeats with them."""
-        cached = incremental_state is not None and self.layers[0].encoder_attn.cache(incremental_state) is not None
-        memory = None
-        if not cached:
-            outputs = encoder_out["encoder_out"][:span]
+    def _memories(
+        self, encoder_out: dict[str, list[Tensor]], incremental_state: dict | None
+    ) -> dict[int, tuple[Tensor | None, Tensor | None]]:
+        """For each span in use: outputs of that many encoder layers along time [B, span*S, d], and their mask, which
+        repeats with them. (None, None) where the layers have cached what they read.
+
+        In incremental decoding B counts sentences, not the beams that ``reorder_encoder_out`` made of each.
+        """
+        if incremental_state is not None and self.layers[0].encoder_attn.cache(incremental_state) is not None:
+            return dict.fromkeys(self.cross_spans, (None, None))
+        beam = 1 if incremental_state is None else beam_size_of(encoder_out)
+        padding = encoder_out["encoder_padding_mask"]
+        memories = {}
+        for span in set(self.cross_spans):
+            outputs = [y[:, ::beam] for y in encoder_out["encoder_out"][:span]]
             memory = (outputs[0] if span == 1 else torch.cat(outputs)).transpose(0, 1)
-        mask = None
-        if encoder_out["encoder_padding_mask"]:
-            mask = ~encoder_out["encoder_padding_mask"][0].repeat(1, span)[:, None, None, :]
-        return memory, mask
+            mask = ~padding[0][::beam].repeat(1, span)[:, None, None, :] if padding else None
+            memories[span] = memory, mask
+        return memories
+
+    @torch.no_grad()
+    def reorder_incremental_state_scripting(self, incremental_state: dict, new_order: Tensor) -> None:
+        """Reorder every cache to the beam's new order [B'] (fairseq's hook, called at every step)."""
+        attentions = [a for y in self.layers[: self.num_active_layers] for a in (y.self_attn, y.encoder_attn)]
+        caches = [a.cache(incremental_state) for a in attentions]
+        if caches[0] is not None and torch.equal(
+            new_order, torch.arange(caches[0]["kv"].size(1), device=new_order.device)
+        ):
+            return
+        for attention in attentions:
+            attention.reorder_incremental_state(incremental_state, new_order)
 
     def output_layer(self, features: Tensor) -> Tensor:
         """features [..., d] -> logits [..., V]."""

@@ -86,18 +86,48 @@ class TransformerEncoder(FairseqEncoder):
             "encoder_states": [y.transpose(0, 1) for y in states] if return_all_hiddens else [],
             "src_tokens": [],
             "src_lengths": [],
+            "beam_size": [],
         }
 
     @torch.no_grad()
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
-        """Rearrange (or, before beam search, repeat) the sentences of the batch by ``new_order`` [B']."""
+        """Rearrange (or, before beam search, repeat) the sentences of the batch by ``new_order`` [B'].
+
+        ``beam_size`` of the result, one number in a tensor, tells how many consecutive rows are copies of one sentence.
+        Then the decoder reads each sentence once; and an order within the sentences, as beam search gives at every
+        step, changes nothing.
+        """
+        old_beam = beam_size_of(encoder_out)
+        sentences = new_order // old_beam
+        rows = encoder_out["encoder_out"][0].size(1)
+        if old_beam > 1 and torch.equal(sentences, torch.arange(rows, device=new_order.device) // old_beam):
+            return encoder_out
+        beam = _repeats(sentences)
         batch_axis = {"encoder_out": 1, "encoder_states": 1}
-        return {
+        reordered = {
             name: [y.index_select(batch_axis.get(name, 0), new_order) for y in tensors]
             for name, tensors in encoder_out.items()
+            if name != "beam_size"
         }
+        return reordered | {"beam_size": [torch.tensor(beam)]}
 
     def max_positions(self) -> int:
         """Longest source sentence in tokens."""
         return self.max_source_positions
 
+
+
+def beam_size_of(encoder_out: dict[str, list[Tensor]]) -> int:
+    """How many consecutive rows are copies of one sentence (see ``reorder_encoder_out``)."""
+    return int(encoder_out["beam_size"][0]) if encoder_out.get("beam_size") else 1
+
+
+def _repeats(sentences: Tensor) -> int:
+    """The number k such that ``sentences`` [B'] holds each of its entries k times in a row (1: no such number)."""
+    beam = len(sentences)
+    changes = (sentences[1:] != sentences[:-1]).nonzero()
+    if len(changes):
+        beam = int(changes[0]) + 1
+    if len(sentences) % beam:
+        return 1
+    return beam if torch.equal(sentences, sentences[::beam].repeat_interleave(beam)) else 1

@@ -27,6 +27,7 @@ from mos_fairseq.models.transformer_encoder import TransformerEncoder
 from mos_fairseq.models.transformer_model import TransformerModel
 from mos_fairseq.modules import (
     LayerOptions,
+    Linear,
     MultiheadAttention,
     TransformerDecoderLayer,
     TransformerEncoderLayer,
@@ -45,9 +46,9 @@ class TransformerSubnetConfig(TransformerBaseConfig):
     )
 
 
-def _linear(in_features: int, out_features: int, groups: int = 1, gain: float | None = 1.0) -> nn.Linear:
+def _linear(in_features: int, out_features: int, groups: int = 1, gain: float | None = 1.0) -> Linear:
     """Linear whose ``groups`` of rows are each drawn as a matrix of their own: Xavier, torch's default without gain."""
-    linear = nn.Linear(in_features, groups * out_features)
+    linear = Linear(in_features, groups * out_features)
     for weight in linear.weight.chunk(groups) if gain is not None else ():
         nn.init.xavier_uniform_(weight, gain=gain)
     nn.init.zeros_(linear.bias)
@@ -66,7 +67,7 @@ def _attention(embed_dim: int, memory_dim: int | None, qkv_dim: int, heads: int,
     return MultiheadAttention(projections, _linear(qkv_dim, embed_dim), heads, dropout)
 
 
-def _ffn(embed_dim: int, ffn_embed_dim: int) -> tuple[nn.Linear, nn.Linear]:
+def _ffn(embed_dim: int, ffn_embed_dim: int) -> tuple[Linear, Linear]:
     return _linear(embed_dim, ffn_embed_dim, gain=None), _linear(ffn_embed_dim, embed_dim, gain=None)
 
 

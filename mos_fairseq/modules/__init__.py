@@ -12,6 +12,7 @@ from mos_fairseq.modules.elastic_transformer_layer import (
 )
 from mos_fairseq.modules.mixture import mix_experts
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
+from mos_fairseq.modules.packed_linear import Linear, PackedWeight
 from mos_fairseq.modules.positional_embedding import PositionalEmbedding
 from mos_fairseq.modules.router import LayerRouter, NeuronRouter
 from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerDecoderLayer, TransformerEncoderLayer
@@ -26,9 +27,11 @@ __all__ = [
     "LayerOptions",
     "LayerRouter",
     "LayerSizes",
+    "Linear",
     "MixtureOptions",
     "MultiheadAttention",
     "NeuronRouter",
+    "PackedWeight",
     "PositionalEmbedding",
     "TransformerDecoderLayer",
     "TransformerEncoderLayer",

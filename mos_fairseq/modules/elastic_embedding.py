@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mos_fairseq.modules.packed_linear import PackedWeight
+
 
 class ElasticEmbedding(nn.Module):
     """Table [V, D] shared by encoder input, decoder input and output projection; each names its active width d <= D
@@ -17,6 +19,15 @@ class ElasticEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim))
         nn.init.normal_(self.weight, mean=0, std=embedding_dim**-0.5)
         nn.init.zeros_(self.weight[padding_idx])
+        self._packed = PackedWeight()
+
+    def train(self, mode: bool = True):
+        self._packed.clear()
+        return super().train(mode)
+
+    def _apply(self, fn, recurse: bool = True):
+        self._packed.clear()
+        return super()._apply(fn, recurse)
 
     def forward(self, tokens: Tensor, width: int) -> Tensor:
         """tokens [B, T] -> [B, T, width].
@@ -29,7 +40,7 @@ class ElasticEmbedding(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         """Logits: x [..., d] -> [..., V] with the first d columns of the table."""
         width = x.size(-1)
-        return F.linear(x, self.weight if width == self.embedding_dim else self.weight[:, :width])
+        return self._packed.linear(x, self.weight if width == self.embedding_dim else self.weight[:, :width])
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}"

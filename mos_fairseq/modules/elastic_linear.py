@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mos_fairseq.modules.mixture import mix_experts
+from mos_fairseq.modules.packed_linear import PackedWeight
 
 
 class ElasticLinear(nn.Module):
@@ -47,6 +48,7 @@ class ElasticLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts, groups, out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(num_experts, groups, out_features)) if bias else None
         self._materialized: tuple[Tensor, Tensor | None] | None = None
+        self._packed = PackedWeight()
         self.reset_parameters(gain)
 
     @torch.no_grad()
@@ -93,16 +95,19 @@ class ElasticLinear(nn.Module):
         weight, bias = self.merge(probs)
         if contiguous:
             weight = weight.contiguous()
+        self._packed.clear()
         self._materialized = (weight, bias)
 
     def release(self) -> None:
         """Forget the merged weights."""
         self._materialized = None
+        self._packed.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., i] -> [..., G*o]."""
-        weight, bias = self._materialized or self.merge()
-        return F.linear(x, weight, bias)
+        if self._materialized is None:
+            return F.linear(x, *self.merge())
+        return self._packed.linear(x, *self._materialized)
 
     def extra_repr(self) -> str:
         return (

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from mos_fairseq.modules.dropout import Dropout
 
+_MANY_ROWS = 128  # queries times heads, from which two products beat the fused kernel for one query each
+_ROOM = 16  # positions that a cache of keys and values grows by
+
 
 @with_incremental_state
 class MultiheadAttention(nn.Module):
@@ -46,11 +49,12 @@ class MultiheadAttention(nn.Module):
         """
         Args:
             x: queries (and, in self-attention, keys and values) [B, T, d].
-            memory: what cross-attention reads [B, S, d_memory]; not needed once it is cached.
-            mask: True where attention is allowed, broadcastable to [B, h, T, S].
+            memory: what cross-attention reads [B, S, d_memory], or [B / beam, S, d_memory] where `beam` consecutive
+                rows of x, of one position each, read the same; not needed once it is cached.
+            mask: True where attention is allowed, broadcastable to [B, h, T, S] (for a memory, its B); cached with it.
             is_causal: position t attends to positions <= t; not together with a mask, and of no effect in incremental
                 decoding, where x is the last position.
-            incremental_state: fairseq's cache; holds keys and values [B, h, S, q/h].
+            incremental_state: fairseq's cache, see :meth:`cache`.
             need_weights: also return the probabilities, which keeps torch's fused kernel from being used.
 
         Returns:
@@ -58,42 +62,62 @@ class MultiheadAttention(nn.Module):
         """
         assert mask is None or not is_causal, "combine the causal mask with the other"
         if self.is_cross_attention:
-            q, k, v = self._project_cross(x, memory, incremental_state)
+            q, k, v, mask = self._project_cross(x, memory, mask, incremental_state)
         else:
             q, k, v = self._split_heads(self.qkv_proj(x), 3)
             if incremental_state is not None:
                 k, v = self._append(k, v, incremental_state)
                 is_causal = False
         dropout = self.dropout_module.p if self.training or self.dropout_module.apply_during_inference else 0.0
+        beam = q.size(0) // k.size(0)
         if need_weights:
+            if beam > 1:
+                k, v, mask = (y if y is None else y.repeat_interleave(beam, 0) for y in (k, v, mask))
             context, weights = self._explicit_attention(q, k, v, mask, is_causal, dropout)
+            return self.out_proj(context.transpose(1, 2).flatten(2)), weights
+        if beam > 1:  # the queries of a sentence's beams, as if they were consecutive
+            q = q.squeeze(2).unflatten(0, (-1, beam)).transpose(1, 2)
+        if q.size(2) == 1 and mask is None and dropout == 0 and q.size(0) * q.size(1) >= _MANY_ROWS:
+            context = _one_query_attention(q, k, v)
         else:
-            weights = None
             context = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
             )
-        return self.out_proj(context.transpose(1, 2).flatten(2)), weights
+        context = context.transpose(1, 2)
+        return self.out_proj(context.flatten(2) if beam == 1 else context.reshape(*x.shape[:2], -1)), None
 
     def _split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """[B, T, parts*q] -> parts x [B, h, T, q/h]."""
         return x.view(x.size(0), x.size(1), parts, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def _project_cross(self, x: Tensor, memory: Tensor | None, incremental_state: dict | None) -> tuple[Tensor, ...]:
+    def _project_cross(
+        self, x: Tensor, memory: Tensor | None, mask: Tensor | None, incremental_state: dict | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         (q,) = self._split_heads(self.q_proj(x), 1)
         cache = self.cache(incremental_state)
         if cache is not None:
-            return q, cache["k"], cache["v"]
+            return q, cache["k"], cache["v"], cache["mask"]
         k, v = self._split_heads(self.kv_proj(memory), 2)
         if incremental_state is not None:
-            self.set_incremental_state(incremental_state, "kv", {"k": k.contiguous(), "v": v.contiguous()})
-        return q, k, v
+            cache = {"k": k.contiguous(), "v": v.contiguous(), "mask": mask, "beam": q.size(0) // k.size(0)}
+            self.set_incremental_state(incremental_state, "kv", cache)
+        return q, k, v, mask
 
     def _append(self, k: Tensor, v: Tensor, incremental_state: dict) -> tuple[Tensor, Tensor]:
+        """Write the last position's keys and values behind the others, in place where there is room."""
         cache = self.cache(incremental_state)
-        if cache is not None:
-            k, v = torch.cat([cache["k"], k], dim=2), torch.cat([cache["v"], v], dim=2)
-        self.set_incremental_state(incremental_state, "kv", {"k": k, "v": v})
-        return k, v
+        length = 0 if cache is None else cache["length"]
+        buffer = None if cache is None else cache["kv"]
+        if buffer is None or length + k.size(2) > buffer.size(3):
+            batch, heads, steps, width = k.shape
+            roomy = k.new_empty(2, batch, heads, length + steps + _ROOM, width)
+            if buffer is not None:
+                roomy[:, :, :, :length] = buffer[:, :, :, :length]
+            buffer = roomy
+        end = length + k.size(2)
+        buffer[0, :, :, length:end], buffer[1, :, :, length:end] = k, v
+        self.set_incremental_state(incremental_state, "kv", {"kv": buffer, "length": end})
+        return buffer[0, :, :, :end], buffer[1, :, :, :end]
 
     def _explicit_attention(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout: float
@@ -106,8 +130,12 @@ class MultiheadAttention(nn.Module):
         weights = torch.softmax(scores.float(), dim=-1).to(scores.dtype)
         return F.dropout(weights, dropout, training=dropout > 0) @ v, weights
 
-    def cache(self, incremental_state: dict | None) -> dict[str, Tensor] | None:
-        """Cached keys and values, None before the first step."""
+    def cache(self, incremental_state: dict | None) -> dict | None:
+        """What is kept of earlier positions, None before the first step.
+
+        Self-attention: ``kv`` [2, B, h, room, q/h] and the ``length`` in use. Cross-attention: ``k`` and ``v``
+        [B / beam, h, S, q/h], ``mask``, and ``beam``, how many consecutive rows of the batch share a sentence.
+        """
         return None if incremental_state is None else self.get_incremental_state(incremental_state, "kv")
 
     @torch.no_grad()
@@ -118,8 +146,35 @@ class MultiheadAttention(nn.Module):
         all beams of a sentence read the same encoder output.
         """
         cache = self.cache(incremental_state)
-        if cache is not None:
-            if not (self.is_cross_attention and cache["k"].size(0) == new_order.size(0)):
-                cache = {name: tensor.index_select(0, new_order) for name, tensor in cache.items()}
-                self.set_incremental_state(incremental_state, "kv", cache)
+        if cache is None:
+            return incremental_state
+        if not self.is_cross_attention:
+            cache = {"kv": cache["kv"].index_select(1, new_order), "length": cache["length"]}
+        elif cache["k"].size(0) * cache["beam"] != new_order.size(0):
+            cache = _reordered_memory(cache, new_order)
+        self.set_incremental_state(incremental_state, "kv", cache)
         return incremental_state
+
+
+def _reordered_memory(cache: dict, new_order: Tensor) -> dict:
+    """The cache of cross-attention for other sentences, still one copy a sentence if they keep their beams together."""
+    beam = cache["beam"]
+    sentences = new_order // beam
+    if new_order.size(0) % beam == 0 and torch.equal(sentences, sentences[::beam].repeat_interleave(beam)):
+        sentences = sentences[::beam]
+    else:
+        beam = 1
+    kept = {n: None if cache[n] is None else cache[n].index_select(0, sentences) for n in ("k", "v", "mask")}
+    return kept | {"beam": beam}
+
+
+def _one_query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of one query each: q [B, h, 1, w], k and v [B, h, S, w] -> [B, h, 1, w].
+
+    For many of them, two batched products are much faster on a CPU than torch's fused kernel, which cuts work along
+    the queries.
+    """
+    batch = q.shape[:2]
+    q, k, v = (y.flatten(0, 1) for y in (q * q.size(-1) ** -0.5, k, v))
+    weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)).float(), dim=-1)
+    return torch.bmm(weights.to(v.dtype), v).unflatten(0, batch)
