@@ -17,9 +17,12 @@ class _MixExperts(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, probs: Tensor, out_size: int, in_size: int) -> Tensor:
         active = weight[:, :, :out_size, :in_size]
-        merged = active[0] * probs[0]
-        for expert, prob in zip(active[1:], probs[1:], strict=True):
-            merged.addcmul_(expert, prob)
+        if len(active) == 2:  # in one pass over memory, which is what mixing costs
+            merged = torch.lerp(active[0], active[1], probs[1])
+        else:
+            merged = active[0] * probs[0]
+            for expert, prob in zip(active[1:], probs[1:], strict=True):
+                merged.addcmul_(expert, prob)
         ctx.save_for_backward(weight, probs)
         ctx.sizes = (out_size, in_size)
         return merged
