@@ -17,6 +17,7 @@ ALLOWED = {
     "models": {"errors", "modules", "search_space"},
     "criterions": {"errors", "modules", "models"},
     "tasks": {"errors", "modules", "models", "search_space", "criterions"},
+    "optim": {"errors"},
     "files": {"errors"},
     "jsonl": {"errors"},
     "benchmark": {"errors", "jsonl", "models", "search_space"},
