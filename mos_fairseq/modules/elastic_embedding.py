@@ -39,8 +39,7 @@ class ElasticEmbedding(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Logits: x [..., d] -> [..., V] with the first d columns of the table."""
-        width = x.size(-1)
-        return self._packed.linear(x, self.weight if width == self.embedding_dim else self.weight[:, :width])
+        return self._packed.linear(x, self.weight)
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}"

@@ -31,7 +31,7 @@ def _has_onednn() -> bool:
 
 
 def _pack(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _TYPICAL_ROWS)
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _TYPICAL_ROWS)
 
 
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
@@ -49,33 +49,41 @@ class PackedWeight:
 
     def clear(self) -> None:
         """Forget the packed weights."""
-        self._stamp: tuple | None = None
+        self._weight: Tensor | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._packed: Tensor | None = None
 
     def __reduce__(self):
         return PackedWeight, ()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [..., i], weight [o, i], bias [o] -> [..., o], as :func:`torch.nn.functional.linear`."""
-        rows = x.numel() // x.size(-1) if x.numel() else 0
-        if (
-            torch.is_grad_enabled()
-            or rows < 2 and (not rows or weight.numel() < _SMALL)
-            or not (x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu")
-            or torch.is_autocast_enabled("cpu")
-            or torch.jit.is_tracing()
-            or torch.compiler.is_compiling()
-            or not _has_onednn()
-        ):
-            return F.linear(x, weight, bias)
+        """x [..., i], weight [o, i' >= i] of which the first i columns count, bias [o] -> [..., o]."""
+        width = x.size(-1)
+        if torch.is_grad_enabled() or not _suits(x, weight):
+            return F.linear(x, weight if width == weight.size(1) else weight[:, :width], bias)
         # tensors made in inference mode count no versions, nor are they written to here
-        stamp = (weight.data_ptr(), weight.shape, weight.stride(), 0 if weight.is_inference() else weight._version)
-        if stamp != self._stamp:  # seen for the first time: it may be the last
-            self._stamp, self._packed = stamp, None
-            return F.linear(x, weight, bias)
+        stamp = (width, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        if weight is not self._weight or stamp != self._stamp:  # seen for the first time: it may be the last
+            self._weight, self._stamp, self._packed = weight, stamp, None
+            return F.linear(x, weight[:, :width], bias)
         if self._packed is None:
-            self._packed = _pack(weight.detach())
+            self._packed = _pack(weight[:, :width])
         return _multiply(x, self._packed, bias)
+
+
+def _suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN can multiply these, and is the faster one."""
+    rows = x.numel() // max(1, x.size(-1))
+    return (
+        (rows > 1 or rows == 1 and weight.numel() >= _SMALL)
+        and x.dtype is torch.float32 is weight.dtype
+        and x.is_cpu
+        and weight.is_cpu
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+        and _has_onednn()
+    )
 
 
 class Linear(nn.Linear):

@@ -141,3 +141,53 @@ def test_reorder_encoder_out_keeps_what_belongs_together():
         for old, new in zip(before[name], after[name], strict=True):
             torch.testing.assert_close(new, old[:, order])
     torch.testing.assert_close(after["encoder_padding_mask"][0], src.eq(1)[order])
+
+
+ORDERS = {
+    "within sentences": ([1, 0, 3, 3, 4, 5], 2),
+    "a sentence leaves": ([1, 0, 5, 5], 2),
+    "beams change sentence": ([0, 2, 3, 5, 4], 1),
+    "beams leave": ([0, 2, 4], 1),
+    "one row": ([3], 1),
+}
+
+
+@pytest.mark.parametrize("many_rows", [1, 10**6], ids=["products", "fused kernel"])
+@pytest.mark.parametrize("name", ORDERS)
+@torch.no_grad()
+def test_beams_share_their_sentence(name, many_rows, monkeypatch):
+    """Beam search's rows: the memory is projected once a sentence, also after the batch has shrunk."""
+    monkeypatch.setattr("mos_fairseq.modules.multihead_attention._MANY_ROWS", many_rows)
+    order, beam = ORDERS[name]
+    model = supernet(mos_routing="neuron").eval()
+    model.set_active_subnet(with_span(1, 3))
+    src, prev, _ = batch(((6, 6), (4, 6), (7, 6)))
+    rows, new_order, state = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor(order), {}
+    prev = prev[rows] + torch.tensor([0, 1, 0, 2, 0, 3])[:, None] * (prev[rows] > 3) % 20  # beams differ
+    full = logits(model, src[rows], prev)
+    encoder_out = model.encoder.reorder_encoder_out(model.encoder(src), rows)
+    for t in range(3):
+        step = model.decoder(prev[:, : t + 1], encoder_out, state)[0]
+        torch.testing.assert_close(step[:, 0], full[:, t], **TOLERANCE)
+    cache = model.decoder.layers[0].encoder_attn.cache(state)
+    assert cache["k"].size(0) == 3 and cache["beam"] == 2
+    if name == "within sentences":
+        assert model.encoder.reorder_encoder_out(encoder_out, new_order) is encoder_out
+    model.decoder.reorder_incremental_state_scripting(state, new_order)
+    encoder_out = model.encoder.reorder_encoder_out(encoder_out, new_order)
+    torch.testing.assert_close(encoder_out["encoder_out"][0], model.encoder(src)["encoder_out"][0][:, rows[new_order]])
+    cache = model.decoder.layers[0].encoder_attn.cache(state)
+    assert cache["beam"] == beam and cache["k"].size(0) * beam == len(order)
+    for t in range(3, 6):
+        step = model.decoder(prev[new_order, : t + 1], encoder_out, state)[0]
+        torch.testing.assert_close(step[:, 0], full[new_order, t], **TOLERANCE)
+    attention = model.decoder(prev[new_order], encoder_out, state, alignment_layer=1)[1]["attn"][0]
+    assert attention.shape == (len(order), 1, src.size(1))
+
+
+@torch.no_grad()
+def test_caches_grow_past_their_room(monkeypatch):
+    monkeypatch.setattr("mos_fairseq.modules.multihead_attention._ROOM", 2)
+    model = supernet(mos_routing="none").eval()
+    src, prev, _ = batch(((6, 9), (4, 9)))
+    torch.testing.assert_close(decode_stepwise(model, model.encoder(src), prev), logits(model, src, prev), **TOLERANCE)
