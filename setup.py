@@ -61,6 +61,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "mos-benchmark = mos_fairseq.cli.benchmark:main",
             "mos-cost = mos_fairseq.cli.cost:main",
             "mos-export = mos_fairseq.cli.export:main",
             "mos-latency = mos_fairseq.cli.latency:main",

@@ -20,7 +20,7 @@ ALLOWED = {
     "optim": {"errors"},
     "files": {"errors"},
     "jsonl": {"errors"},
-    "benchmark": {"errors", "jsonl", "models", "search_space"},
+    "benchmark": {"errors", "files", "jsonl", "search_space", "models", "criterions", "export"},
     "nas": {"errors", "files", "jsonl", "models", "search_space"},
     "export": {"errors", "files", "modules", "models", "search_space"},
     "cli": {"errors", "files", "jsonl", "search_space", "benchmark", "export", "nas"},

@@ -1,7 +1,7 @@
 """What a subnet costs: parameters, FLOPs, latency."""
 
 from mos_fairseq.benchmark.cost import Cost, CostOptions, subnet_cost
-from mos_fairseq.benchmark.latency import LatencyOptions, SubnetTimer, time_in_turn
+from mos_fairseq.benchmark.latency import LatencyOptions, SubnetTimer, machine, time_in_turn
 from mos_fairseq.benchmark.latency_file import measure_to_file, read_hat_csv, read_latencies
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "CostOptions",
     "LatencyOptions",
     "SubnetTimer",
+    "machine",
     "measure_to_file",
     "read_hat_csv",
     "read_latencies",

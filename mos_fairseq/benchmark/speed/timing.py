@@ -1,0 +1,90 @@
+"""Variants timed in turn, so that a machine's drift meets all of them alike, and what is said of the times."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Section:
+    """Variants that were compared in one interleaved run.
+
+    Args:
+        title: what they all did.
+        seconds: of each variant, one value a round.
+        base: the variant that the others are divided by.
+        tokens: target tokens that one run handles, for tokens per second; None where that says nothing.
+        targets: largest ratio to the base that is aimed at, by variant.
+        skipped: why a variant is missing, by variant.
+    """
+
+    title: str
+    seconds: dict[str, list[float]]
+    base: str
+    tokens: int | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a variant: median and quartiles in ms, and the paired ratio to the base with a 95 % interval."""
+        return [self._row(name) for name in self.seconds]
+
+    def _row(self, name: str) -> dict[str, Any]:
+        times = 1000 * np.array(self.seconds[name])
+        quartiles = np.quantile(times, [0.25, 0.5, 0.75])
+        row = {"variant": name, "median_ms": quartiles[1], "quartiles_ms": [quartiles[0], quartiles[2]]}
+        if self.tokens is not None:
+            row["tokens_per_second"] = 1000 * self.tokens / quartiles[1]
+        if name != self.base:
+            row |= ratio(self.seconds[name], self.seconds[self.base])
+        if name in self.targets:
+            row["target"] = self.targets[name]
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section with its single times, as plain values."""
+        seconds = {name: [round(value, 6) for value in values] for name, values in self.seconds.items()}
+        rows = [row | {"quartiles_ms": [round(v, 4) for v in row["quartiles_ms"]]} for row in self.rows()]
+        return {
+            "title": self.title,
+            "base": self.base,
+            "rows": rows,
+            "seconds": seconds,
+            "skipped": dict(self.skipped),
+        }
+
+
+def ratio(times: list[float], base: list[float]) -> dict[str, Any]:
+    """Median over rounds of a variant's time by the base's in the same round, and its bootstrapped 95 % interval."""
+    ratios = np.array(times) / np.array(base)
+    draws = np.random.default_rng(1).choice(ratios, (1000, len(ratios)))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return {"ratio": float(np.median(ratios)), "interval": [round(float(low), 4), round(float(high), 4)]}
+
+
+def in_turn(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 1,
+    on_round: Callable[[], object] = lambda: None,
+) -> dict[str, list[float]]:
+    """Wall-clock seconds of each variant, ``rounds`` times in turn, another one first in each round; the ``warmup``
+    rounds before do not count."""
+    names = list(variants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(warmup + rounds):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            begin = time.perf_counter()
+            variants[name]()
+            if index >= warmup:
+                seconds[name].append(time.perf_counter() - begin)
+        on_round()
+    assert all(statistics.fmean(values) > 0 for values in seconds.values())
+    return seconds

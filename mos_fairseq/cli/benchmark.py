@@ -1,0 +1,115 @@
+"""``mos-benchmark``: time and memory of supernets against plain weight sharing and stock fairseq."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mos_fairseq.benchmark import LatencyOptions, machine
+from mos_fairseq.benchmark.speed import SUITES, Section, SpeedOptions, Variants, plot_suite, run_suite
+from mos_fairseq.cli import quiet
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
+from mos_fairseq.search_space import SearchSpace, split_specs
+
+_HELP = {
+    "vocab_size": "size of the dictionary",
+    "tokens": "target tokens of a training batch, about",
+    "length": "tokens of a sentence",
+    "threads": "threads of torch (default: torch's own choice)",
+    "repeats": "rounds that count",
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-benchmark``."""
+    parser = argparse.ArgumentParser(
+        prog="mos-benchmark",
+        description="Time and memory of supernets, compared in turn in one process with plain weight sharing and "
+        "stock fairseq's transformer. Ratios can be trusted on a busy machine, milliseconds cannot.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file")
+    parser.add_argument(
+        "--suite", default="all", metavar="S", help=f"{', '.join(SUITES)}, several with commas, or all (the default)"
+    )
+    for option in fields(SpeedOptions):
+        known = "" if option.default is None else f" (default: {option.default})"
+        name = f"--{option.name.replace('_', '-')}"
+        parser.add_argument(name, type=int, default=option.default, metavar="N", help=_HELP[option.name] + known)
+    parser.add_argument("--output", metavar="DIR", help="folder for benchmark.json and a plot of each suite")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    args = get_parser().parse_args(argv)
+    quiet()
+    options = SpeedOptions(**{option.name: getattr(args, option.name) for option in fields(SpeedOptions)})
+    names = list(SUITES) if args.suite == "all" else split_specs(args.suite)
+    for name in names:
+        if name not in SUITES:
+            raise InputError(f"suite is {name}: allowed are {', '.join(SUITES)} and all")
+    variants = Variants(SearchSpace.from_spec(args.search_space), options)
+    _ = variants.stock_space  # what cannot be compared is told now
+    if args.output is not None:
+        _make_folder(args.output)
+    report: dict[str, Any] = {
+        "search_space": variants.space.to_dict(),
+        "options": asdict(options),
+        "suites": {},
+    }
+    for name in names:
+        sections = _run(name, variants, quiet_table=args.json)
+        report["suites"][name] = [section.to_dict() for section in sections]
+        report["machine"] = machine(LatencyOptions(vocab_size=options.vocab_size, threads=options.threads))
+        if args.output is not None:
+            write_atomically(Path(args.output) / "benchmark.json", json.dumps(report, indent=1) + "\n")
+            plot_suite(name, sections, Path(args.output) / f"{name}.png")
+    if args.json:
+        print(json.dumps(report))
+
+
+def _make_folder(path: str) -> None:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror})") from None
+
+
+def _run(name: str, variants: Variants, quiet_table: bool) -> list[Section]:
+    sections = []
+    with tqdm(unit="round", desc=name, leave=False, disable=None) as bar:
+        for section in run_suite(name, variants, bar.update):
+            sections.append(section)
+            if not quiet_table:
+                bar.clear()
+                print(_table(section), flush=True)
+    return sections
+
+
+def _table(section: Section) -> str:
+    lines = [section.title]
+    for row in section.rows():
+        cells = [f"  {row['variant']:24s}"]
+        cells.append(f"{row['peak_mib']:10.1f} MiB" if "peak_mib" in row else f"{row['median_ms']:10.2f} ms")
+        if "tokens_per_second" in row:
+            cells.append(f"{row['tokens_per_second']:9.0f} tokens/s")
+        if "ratio" in row:
+            cells.append(f"x {row['ratio']:.3f}" + _interval(row.get("interval")))
+        if "target" in row:
+            cells.append(f"(target {row['target']:.2f})")
+        lines.append("  ".join(cells))
+    lines += [f"  {name}: skipped, {reason}" for name, reason in section.skipped.items()]
+    return "\n".join(lines)
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -1,0 +1,128 @@
+"""What mos-benchmark compares is comparable, and its figures are what they are called."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mos_fairseq.benchmark import CostOptions, subnet_cost
+from mos_fairseq.benchmark.speed import SUITES, Section, SpeedOptions, Variants, memory, plot_suite, run_suite, timing
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space import SearchSpace
+
+SPACE = {
+    "encoder_embed_dim": [24, 12],
+    "decoder_embed_dim": [24, 12],
+    "encoder_layers": [2],
+    "decoder_layers": [2, 1],
+    "encoder_ffn_embed_dim": [33, 17],
+    "encoder_attention_heads": [4, 2],
+    "decoder_ffn_embed_dim": [37, 19],
+    "decoder_attention_heads": [2],
+    "decoder_ende_attention_heads": [2, 1],
+    "decoder_arbitrary_ende_attn": [-1, 2],
+    "qkv_dim": 36,
+}
+
+
+@pytest.fixture
+def variants() -> Variants:
+    options = SpeedOptions(vocab_size=40, tokens=40, length=8, threads=1, repeats=2)
+    return Variants(SearchSpace.from_dict(SPACE), options)
+
+
+def size(model) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_stock_fairseq_has_the_same_sizes(variants):
+    stock, ours = variants.stock(), variants.supernet("none", space=variants.stock_space)
+    largest = variants.stock_space.largest()
+    assert size(stock) == size(ours) == subnet_cost(largest, CostOptions(vocab_size=40, share_all_embeddings=True)).params
+    assert len(stock.encoder.layers) == 2 and stock.decoder.layers[1].fc1.out_features == 37
+    assert stock.encoder.layers[0].self_attn.num_heads == 4 and stock.decoder.layers[0].encoder_attn.num_heads == 2
+
+
+def test_sides_that_stock_fairseq_cannot_express_are_refused():
+    space = SearchSpace.from_dict(SPACE | {"decoder_embed_dim": [28]})
+    with pytest.raises(InputError, match="decoder_embed_dim is 28 at most"):
+        _ = Variants(space, SpeedOptions()).stock_space
+    heads = SearchSpace.from_dict(SPACE | {"decoder_ende_attention_heads": [4]})
+    with pytest.raises(InputError, match="decoder_ende_attention_heads is 4"):
+        _ = Variants(heads, SpeedOptions()).stock_space
+
+
+def test_batches_are_padded_as_fairseq_does(variants):
+    sample = variants.batch()
+    source, target = sample["net_input"]["src_tokens"], sample["target"]
+    assert source.shape == target.shape == (6, 8) == sample["net_input"]["prev_output_tokens"].shape
+    assert sample["ntokens"] == int(target.ne(1).sum()) and sample["nsentences"] == 6
+    for row, length in zip(source, sample["net_input"]["src_lengths"], strict=True):
+        assert 6 <= length <= 8 and row[-length:].ne(1).all() and row[:-length].eq(1).all()
+    assert target.eq(2).sum() == 6 and torch.equal(sample["net_input"]["prev_output_tokens"][:, 1:], target[:, :-1])
+    assert len(variants.batch(400)["target"]) == 57
+
+
+@pytest.mark.parametrize("optimizer", [None, "adam", "adam_fused"])
+def test_a_training_step_trains(variants, optimizer):
+    model = variants.supernet("neuron")
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    variants.training_step(model, optimizer)()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    assert bool(moved) == (optimizer is not None)
+
+
+def test_a_translation_has_the_length_asked_for(variants):
+    for model in (variants.stock(), variants.supernet("none")):
+        found = variants.translation(model, 2, 3)()
+        assert [len(sentence[0]["tokens"]) for sentence in found] == [8, 8, 8]
+
+
+def test_variants_run_in_turn_and_the_first_rounds_do_not_count(monkeypatch):
+    clock, order = iter(range(1000)), []
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = timing.in_turn(calls, rounds=3, warmup=2)
+    assert "".join(order) == "abcbcacababcbca"
+    assert all(len(values) == 3 for values in seconds.values())
+
+
+def test_ratios_are_paired():
+    seconds = {"base": [1.0, 10.0, 2.0], "other": [2.0, 20.0, 6.0]}
+    base, other = Section("title", seconds, "base", tokens=100, targets={"other": 1.5}).rows()
+    assert base == {"variant": "base", "median_ms": 2000.0, "quartiles_ms": [1500.0, 6000.0], "tokens_per_second": 50.0}
+    assert other["ratio"] == 2.0 and other["interval"] == [2.0, 3.0] and other["target"] == 1.5
+
+
+def test_memory_of_a_process_of_its_own(variants, monkeypatch):
+    assert 2**20 < memory._measure(variants, "layer") < 2**30
+    found = {"stock": 8, "none as stock": 4, "none": 100, "layer": 110, "neuron": 130}
+    monkeypatch.setattr(memory, "_measure", lambda _, name: found[name] * 2**20)
+    first, second = (section.rows() for section in run_suite("memory", variants))
+    assert first[1] == {"variant": "none as stock", "peak_mib": 4.0, "ratio": 0.5}
+    assert second[2] == {"variant": "neuron", "peak_mib": 130.0, "ratio": 1.3, "target": 1.4}
+
+
+@pytest.mark.parametrize("name", ["mixture", "search"])
+def test_suites_run_and_are_drawn(variants, name, tmp_path):
+    rounds: list[int] = []
+    sections = list(run_suite(name, variants, lambda: rounds.append(1)))
+    assert sections and rounds
+    for section in sections:
+        text = json.dumps(section.to_dict())
+        assert section.base in text and np.isfinite([row["median_ms"] for row in section.rows()]).all()
+    plot_suite(name, sections, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_suite_has_a_name():
+    assert list(SUITES) == ["train", "decode", "memory", "mixture", "search"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("tokens", 0), ("repeats", 1), ("threads", 0), ("vocab_size", 5)])
+def test_bad_options(name, value):
+    with pytest.raises(InputError, match=f"{name} is {value}: allowed are whole numbers from"):
+        SpeedOptions(**{name: value})
