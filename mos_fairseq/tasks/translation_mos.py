@@ -233,6 +233,9 @@ class TranslationMosTask(TranslationTask):
         2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
+        if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
+            assert subnets[0][1] == self.search_space.largest()
+            criterion.teach(len(subnets) - 1)
         logs, total_loss, total_size = [], 0.0, 0
         for index, (name, subnet) in enumerate(subnets):
             model.set_active_subnet(subnet)
