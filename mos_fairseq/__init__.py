@@ -1,14 +1,14 @@
 """Mixture-of-Supernets for machine translation, a plugin for fairseq: ``--user-dir mos_fairseq``.
 
 Importing it repairs what fairseq needs on today's torch and Python (:mod:`mos_fairseq.compat`), then registers tasks,
-models and criterions.
+models, criterions and learning-rate schedulers.
 """
 
 from . import compat  # relative: works, or fails with one clear line, under any folder name
 
 compat.apply()
 
-from . import criterions, models, tasks  # noqa: E402
+from . import criterions, models, optim, tasks  # noqa: E402
 
-__all__ = ["criterions", "models", "tasks"]
+__all__ = ["criterions", "models", "optim", "tasks"]
 __version__ = "0.1.0"
