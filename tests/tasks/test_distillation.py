@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from fairseq.logging import metrics
 
 from mos_fairseq.criterions import DistillationMosCriterion
 from mos_fairseq.errors import InputError
@@ -142,6 +144,22 @@ def test_students_do_not_change_their_teacher(make_task, make_model, make_criter
     assert table[:, :14].any(0).all() and not table[:, 14:].any()
 
 
+def test_logged_losses_are_means(make_task, make_model):
+    """Of all mini-batches of an update: divergences in bits a token as the other losses, distances as they are."""
+    task = make_task()
+    model, criterion = make_model(task), make(task, hidden_weight=0.5, distillation_weight=0.0)
+    logs = [task.train_step(sample, model, criterion, OPTIMIZER, 0)[2] for sample in SAMPLES]
+    with metrics.aggregate(new_root=True) as whole:
+        task.reduce_metrics(logs, criterion)
+        found = whole.get_smoothed_values()
+    tokens = sum(sample["ntokens"] for sample in SAMPLES)
+    for name in ("random", "smallest"):
+        for kind, unit in (("distillation_loss", math.log(2)), ("hidden_loss", 1.0)):
+            expected = sum(float(log[f"{kind}@{name}"]) for log in logs) / tokens / unit
+            assert found[f"{kind}_{name}"] == pytest.approx(expected, abs=1e-3) and expected > 0.01
+    assert "distillation_loss_largest" not in found
+
+
 def test_one_forward_of_each_subnet(make_task, make_model):
     task = make_task(num_random_subnets=2)
     model, criterion, seen = make_model(task), make(task, distillation="alpha", hidden_weight=1.0), []
@@ -156,13 +174,17 @@ def test_validation_and_interrupted_updates(make_task, make_model, make_criterio
     """Outside of an update it is label-smoothed cross entropy, also after an update that failed half-way."""
     task, sample = make_task(), SAMPLES[0]
     model, criterion, plain = make_model(task), make(task, hidden_weight=1.0), make_criterion(task)
+
+    def validation(criterion) -> dict[str, float]:
+        return {key: float(value) for key, value in task.valid_step(sample, model, criterion)[2].items()}
+
     once = task.train_step(sample, model, criterion, OPTIMIZER, 0)[2]
     gradients(model)
+    assert validation(criterion) == validation(plain)
     model.set_active_subnet(SPACE.largest())
     criterion.teach(2)
-    criterion(model, sample)  # and no student follows
-    mine, theirs = ({k: float(v) for k, v in task.valid_step(sample, model, c)[2].items()} for c in (criterion, plain))
-    assert mine == theirs
+    criterion(model.train(), sample)  # and no student follows
+    assert validation(criterion) == validation(plain)
     again = task.train_step(sample, model, criterion, OPTIMIZER, 0)[2]
     assert {k: float(v) for k, v in again.items()} == {k: float(v) for k, v in once.items()}
 
