@@ -31,6 +31,9 @@ class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
     distillation_weight: float = field(
         default=1.0, metadata={"help": "weight w of the divergence in a student's loss; the labels' is 1 - w"}
     )
+    distillation_from: int = field(
+        default=0, metadata={"help": "updates after which distillation begins; until then all learn from the labels"}
+    )
     alpha_minus: float = field(default=-1.0, metadata={"help": "smaller alpha of --distillation alpha"})
     alpha_plus: float = field(default=1.0, metadata={"help": "larger alpha of --distillation alpha"})
     alpha_clip: float = field(
@@ -88,6 +91,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         distillation: str = "kl",
         distillation_temperature: float = 1.0,
         distillation_weight: float = 1.0,
+        distillation_from: int = 0,
         alpha_minus: float = -1.0,
         alpha_plus: float = 1.0,
         alpha_clip: float = 5.0,
@@ -105,11 +109,15 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
             label_smoothing=label_smoothing,
         )
         self.hidden_weight, self.hidden_layers = hidden_weight, str(hidden_layers)
-        self.teach(0)
+        if distillation_from < 0:
+            raise InputError(f"distillation_from is {distillation_from}: allowed are whole numbers from 0 up")
+        self.distillation_from = distillation_from
+        self.teach(0, 0)
 
-    def teach(self, num_students: int) -> None:
-        """The next forward in training is the teacher's, and ``num_students`` students' follow on the same batch."""
-        self._students_left = num_students
+    def teach(self, num_students: int, update_num: int) -> None:
+        """The next forward in training is the teacher's, and ``num_students`` students' follow on the same batch.
+        After fewer than ``distillation_from`` updates this announces nothing: all of them learn from the labels."""
+        self._students_left = num_students if update_num >= self.distillation_from else 0
         self._teacher: tuple[Tensor, list[list[Tensor]]] | None = None
         self._student_log: dict[str, Tensor] = {}
 

@@ -259,7 +259,7 @@ class TranslationMosTask(TranslationTask):
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
             assert subnets[0][1] == self.search_space.largest()
-            criterion.teach(len(subnets) - 1)
+            criterion.teach(len(subnets) - 1, update_num)
         logs, total_loss, total_size = [], 0.0, 0
         for index, (name, subnet) in enumerate(subnets):
             model.set_active_subnet(subnet)

@@ -132,11 +132,11 @@ def test_distillation(build):
     built = build("search_space=tiny", "distillation=kl", "criterion.distillation_temperature=2")
     assert built.criterion.options == DistillationOptions(temperature=2.0, label_smoothing=0.1)
     overrides = ["alpha_minus=-0.5", "alpha_plus=2", "alpha_clip=inf", "distillation_weight=0.7"]
-    hidden = ["hidden_weight=0.25", "hidden_layers=last"]
+    hidden = ["hidden_weight=0.25", "hidden_layers=last", "distillation_from=9"]
     options = [f"criterion.{override}" for override in overrides + hidden]
     criterion = build("search_space=tiny", "distillation=alpha", *options).criterion
     assert criterion.options == DistillationOptions((-0.5, 2.0), math.inf, 1.0, 0.7, 0.1)
-    assert (criterion.hidden_weight, criterion.hidden_layers) == (0.25, "last")
+    assert (criterion.hidden_weight, criterion.hidden_layers, criterion.distillation_from) == (0.25, "last", 9)
     assert type(build("search_space=tiny").criterion) is LabelSmoothedCrossEntropyMosCriterion
 
 

@@ -130,7 +130,7 @@ def test_students_do_not_change_their_teacher(make_task, make_model, make_criter
     model, criterion = make_model(task, mos_routing="none"), make(task, **options)
     teaching = []
     for teacher in (make_criterion(task), criterion):
-        criterion.teach(1)
+        criterion.teach(1, 0)
         model.set_active_subnet(SPACE.largest())
         teacher(model, sample)[0].backward()
         teaching.append(gradients(model))
@@ -182,11 +182,25 @@ def test_validation_and_interrupted_updates(make_task, make_model, make_criterio
     gradients(model)
     assert validation(criterion) == validation(plain)
     model.set_active_subnet(SPACE.largest())
-    criterion.teach(2)
+    criterion.teach(2, 0)
     criterion(model.train(), sample)  # and no student follows
     assert validation(criterion) == validation(plain)
     again = task.train_step(sample, model, criterion, OPTIMIZER, 0)[2]
     assert {k: float(v) for k, v in again.items()} == {k: float(v) for k, v in once.items()}
+
+
+def test_distillation_may_begin_later(make_task, make_model, make_criterion):
+    """Until then an update is that of the label-smoothed cross entropy."""
+    task, sample = make_task(), SAMPLES[0]
+    model, criteria = make_model(task), [make_criterion(task), make(task, distillation_from=5), make(task)]
+    for update, same in ((4, 0), (5, 2)):
+        results = []
+        for criterion in criteria:
+            log = task.train_step(sample, model, criterion, OPTIMIZER, update)[2]
+            results.append(({key: float(value) for key, value in log.items()}, gradients(model)))
+        (expected, grads), (log, later) = results[same], results[1]
+        assert log == expected and ("distillation_loss@smallest" in log) == (update == 5)
+        assert all(torch.equal(grads[name], later[name]) for name in grads)
 
 
 def test_dropout_of_the_teacher_is_that_of_its_own_training(make_task, make_model):
@@ -219,6 +233,7 @@ def test_prefixes_are_ignored(make_task, make_model):
         ({"alpha_plus": float("nan")}, "alpha_plus nan"),
         ({"alpha_clip": 0.5}, "alpha_clip is 0.5.*from 1 up"),
         ({"hidden_weight": -1.0}, "hidden_weight is -1.0"),
+        ({"distillation_from": -1}, "distillation_from is -1"),
     ],
 )
 def test_bad_options(make_task, options, message):
