@@ -1,7 +1,7 @@
 """Mixture-of-Supernets for machine translation, a plugin for fairseq: ``--user-dir mos_fairseq``.
 
 Importing it repairs what fairseq needs on today's torch and Python (:mod:`mos_fairseq.compat`), then registers tasks,
-models, criterions and optimizers.
+models, criterions, optimizers and learning-rate schedulers.
 """
 
 from . import compat  # relative: works, or fails with one clear line, under any folder name

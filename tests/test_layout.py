@@ -66,10 +66,18 @@ def test_search_space_knows_neither_torch_nor_fairseq():
 def test_every_registered_component_has_a_file_of_its_name():
     from fairseq.criterions import CRITERION_REGISTRY
     from fairseq.models import MODEL_REGISTRY
+    from fairseq.optim import OPTIMIZER_REGISTRY
+    from fairseq.optim.lr_scheduler import LR_SCHEDULER_REGISTRY
     from fairseq.tasks import TASK_REGISTRY
 
     import mos_fairseq  # noqa: F401
 
-    for registry, folder in ((MODEL_REGISTRY, "models"), (TASK_REGISTRY, "tasks"), (CRITERION_REGISTRY, "criterions")):
+    for registry, folder in (
+        (MODEL_REGISTRY, "models"),
+        (TASK_REGISTRY, "tasks"),
+        (CRITERION_REGISTRY, "criterions"),
+        (OPTIMIZER_REGISTRY, "optim"),
+        (LR_SCHEDULER_REGISTRY, "optim/lr_scheduler"),
+    ):
         ours = {n for n, c in registry.items() if c.__module__.startswith("mos_fairseq.")}
         assert ours and all((PACKAGE / folder / f"{name}.py").is_file() for name in ours)

@@ -108,7 +108,7 @@ def model_checkpoint(state: dict[str, Any], model_cfg: Any, weights: dict[str, t
     cfg["model"] = model_cfg
     cfg["task"] = _stock_section(cfg["task"], TranslationConfig, "translation")
     criterion = cfg.get("criterion") or {}
-    if criterion.get("_name") == "label_smoothed_cross_entropy_mos":
+    if criterion.get("_name") in ("label_smoothed_cross_entropy_mos", "distillation_mos"):
         name = "label_smoothed_cross_entropy"
         cfg["criterion"] = _stock_section(criterion, LabelSmoothedCrossEntropyCriterionConfig, name)
     updates = (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)

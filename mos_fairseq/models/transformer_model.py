@@ -25,15 +25,19 @@ class TransformerModel(FairseqEncoderDecoderModel):
         alignment_layer: int | None = None,
         alignment_heads: int | None = None,
     ) -> tuple[Tensor, dict]:
-        """src_tokens [B, S], prev_output_tokens [B, T] -> logits [B, T, V] and extras (see the decoder)."""
+        """src_tokens [B, S], prev_output_tokens [B, T] -> logits [B, T, V] and extras (see the decoder); with
+        ``return_all_hiddens`` these have ``encoder_states`` too, each encoder layer's output [S, B, d]."""
         encoder_out = self.encoder(src_tokens, src_lengths=src_lengths, return_all_hiddens=return_all_hiddens)
-        return self.decoder(
+        x, extra = self.decoder(
             prev_output_tokens,
             encoder_out=encoder_out,
             features_only=features_only,
             alignment_layer=alignment_layer,
             alignment_heads=alignment_heads,
         )
+        if return_all_hiddens:
+            extra["encoder_states"] = encoder_out["encoder_states"]
+        return x, extra
 
 
 def placeholder_dictionary(size: int) -> Dictionary:

@@ -11,6 +11,7 @@ from fairseq.models import register_model
 from torch import Tensor, nn
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS, dropout_scales
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
     build_embeddings,
@@ -58,6 +59,13 @@ class TransformerMosConfig(TransformerBaseConfig):
     router_hidden_dim: int = field(default=128, metadata={"help": "hidden size of the routers"})
     router_layers: int = field(default=2, metadata={"help": "linear layers of a router; 1 is a linear router"})
     router_dropout: float = field(default=0.1, metadata={"help": "dropout within the routers"})
+    dropout_scaling: ChoiceEnum(list(DROPOUT_SCALINGS)) = field(
+        default="width",
+        metadata={
+            "help": "a subnet's dropout: scaled by its embedding width over the largest (width), activation dropout by "
+            "each layer's FFN width (layer), of the largest subnet only (largest), or all the same (none)"
+        },
+    )
 
 
 def _mixture_options(cfg: TransformerMosConfig, space: SearchSpace) -> MixtureOptions:
@@ -172,9 +180,14 @@ class TransformerMosModel(TransformerModel):
         self._set_encoder(subnet, encoding)
         self._set_decoder(subnet, encoding)
 
-    def _set_side(self, stack: nn.Module, width: int, max_width: int, num_layers: int) -> float:
-        """Set what both sides have; returns the factor on dropout rates, d/d_max (HAT)."""
-        scale = width / max_width
+    def _set_side(self, side: str, subnet: Subnet, encoding: Tensor) -> None:
+        """Set what both sides have, once the layers have their sizes: widths, depth, dropout, the routers' input."""
+        stack, width = getattr(self, side), getattr(subnet, f"{side}_embed_dim")
+        num_layers = getattr(subnet, f"{side}_layers")
+        scale, activation_scales = dropout_scales(str(self.cfg.dropout_scaling), subnet, self.search_space, side)
+        for layer, activation_scale in zip(stack.layers, activation_scales, strict=False):
+            layer.set_arch(encoding, scale)
+            layer.activation_dropout_module.p = self.cfg.activation_dropout * activation_scale
         for layer in stack.layers[num_layers:]:
             layer.release()
         stack.embed_dim, stack.num_active_layers = width, num_layers
@@ -182,24 +195,17 @@ class TransformerMosModel(TransformerModel):
         for norm in (stack.layernorm_embedding, stack.layer_norm):
             if norm is not None:
                 norm.set_active_size(width)
-        return scale
 
     def _set_encoder(self, subnet: Subnet, encoding: Tensor) -> None:
         width = subnet.encoder_embed_dim
-        scale = self._set_side(
-            self.encoder, width, self.search_space.max("encoder_embed_dim"), subnet.encoder_layers
-        )
         self.encoder.num_outputs = max(subnet.cross_spans)
         for i, layer in enumerate(self.encoder.layers[: subnet.encoder_layers]):
             heads = subnet.encoder_attention_heads[i]
             layer.set_active_sizes(width, subnet.encoder_ffn_embed_dim[i], attention_size(subnet, heads), heads)
-            layer.set_arch(encoding, scale)
+        self._set_side("encoder", subnet, encoding)
 
     def _set_decoder(self, subnet: Subnet, encoding: Tensor) -> None:
         width = subnet.decoder_embed_dim
-        scale = self._set_side(
-            self.decoder, width, self.search_space.max("decoder_embed_dim"), subnet.decoder_layers
-        )
         self.decoder.cross_spans = subnet.cross_spans
         for i, layer in enumerate(self.decoder.layers[: subnet.decoder_layers]):
             self_heads, cross_heads = subnet.decoder_attention_heads[i], subnet.decoder_ende_attention_heads[i]
@@ -210,7 +216,7 @@ class TransformerMosModel(TransformerModel):
                 (attention_size(subnet, self_heads), self_heads),
                 (attention_size(subnet, cross_heads), cross_heads),
             )
-            layer.set_arch(encoding, scale)
+        self._set_side("decoder", subnet, encoding)
 
     def sample_subnet(self, *seed_parts: object) -> Subnet:
         """Draw a subnet from a seed (as ``SearchSpace.sample_subnet``), make it active and return it."""

@@ -1,5 +1,6 @@
-"""Optimizers registered with fairseq."""
+"""What is registered with fairseq of its ``optim``: optimizers and learning-rate schedulers."""
 
+from mos_fairseq.optim import lr_scheduler
 from mos_fairseq.optim.adam_fused import AdamFused, AdamFusedConfig
 
-__all__ = ["AdamFused", "AdamFusedConfig"]
+__all__ = ["AdamFused", "AdamFusedConfig", "lr_scheduler"]

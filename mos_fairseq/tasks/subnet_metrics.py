@@ -13,7 +13,13 @@ from sacrebleu.metrics import BLEU
 
 # equal for all subnets of a mini-batch: counted once
 _COUNTS = ("ntokens", "nsentences", "sample_size")
-_LOSSES = ("loss", "nll_loss")
+# kept for each subnet: name -> (what it is divided by, what turns it into the unit of the log: bits, as fairseq's)
+_LOSSES = {
+    "loss": ("sample_size", math.log(2)),
+    "nll_loss": ("ntokens", math.log(2)),
+    "distillation_loss": ("sample_size", math.log(2)),
+    "hidden_loss": ("sample_size", 1.0),
+}
 _BLEU = "_bleu_"
 # `name@subnet` cannot clash with a criterion's own key
 _SEPARATOR = "@"
@@ -48,11 +54,11 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
 
     keys = dict.fromkeys(key for log in logging_outputs for key in log if _SEPARATOR in key)
     names = dict.fromkeys(key.split(_SEPARATOR)[1] for key in keys)
-    ntokens, sample_size = total("ntokens"), total("sample_size")
     for name in names:
-        for key, weight in (("loss", sample_size), ("nll_loss", ntokens)):
+        for key, (count, unit) in _LOSSES.items():
             if f"{key}{_SEPARATOR}{name}" in keys:
-                value = total(f"{key}{_SEPARATOR}{name}") / weight / math.log(2)
+                weight = total(count)
+                value = total(f"{key}{_SEPARATOR}{name}") / weight / unit
                 metrics.log_scalar(f"{key}_{name}", value, weight, round=3)
         # fairseq's cross_entropy is its own nll
         nll = "nll_loss" if f"nll_loss{_SEPARATOR}{name}" in keys else "loss"

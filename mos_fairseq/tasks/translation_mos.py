@@ -18,7 +18,7 @@ from omegaconf import II
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.transformer_config import record_in_config
-from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
+from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
 from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,13 @@ class TranslationMosConfig(TranslationConfig):
     )
     num_random_subnets: int = field(
         default=1, metadata={"help": "random subnets in each update of sandwich and random sampling"}
+    )
+    elastic_from: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "progressive shrinking: KEY:UPDATES,... keeps a dimension at its largest for that "
+            "many updates; KEY:UPDATES:UPDATES... adds one choice at a time (default: all elastic from the start)"
+        },
     )
     subnet: Optional[str] = field(
         default=None,
@@ -119,7 +126,7 @@ class TranslationMosTask(TranslationTask):
         _check_data(cfg)
         task = super().setup_task(cfg, **kwargs)
         if task.search_space is not None and not kwargs.get("from_checkpoint"):
-            _ = task.valid_subnets, task.subnet  # bad ones are told now
+            _ = task.valid_subnets, task.subnet, task.elastic_schedule  # bad ones are told now
         return task
 
     def load_dataset(self, split, *args, **kwargs) -> None:
@@ -140,6 +147,15 @@ class TranslationMosTask(TranslationTask):
     def subnet(self) -> Subnet:
         """The subnet of ``--subnet`` (default: the largest). Raises InputError for a bad spec."""
         return resolve_subnet(self.cfg.subnet or "largest", self.search_space)
+
+    @cached_property
+    def elastic_schedule(self) -> ElasticSchedule | None:
+        """That of ``--elastic-from``. Raises InputError where it is bad, or where no subnet is drawn."""
+        if not self.cfg.elastic_from:
+            return None
+        if (sampling := str(self.cfg.subnet_sampling)) in ("largest", "fixed"):
+            raise InputError(f"elastic_from is given, but with subnet_sampling {sampling} nothing is ever elastic")
+        return ElasticSchedule.from_spec(self.cfg.elastic_from, self.search_space)
 
     # --- models and generators -------------------------------------------------------------------------------------
 
@@ -212,8 +228,16 @@ class TranslationMosTask(TranslationTask):
     # --- training --------------------------------------------------------------------------------------------------
 
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
-        """(name, subnet) of those that train in this update; a function of seed and update number."""
+        """(name, subnet) of those that train in this update; a function of seed and update number.
+
+        With --elastic-from they are of the space as far as it is elastic by then; while nothing is, sandwich and random
+        sampling train the largest subnet alone.
+        """
         space, sampling = self.search_space, str(self.cfg.subnet_sampling)
+        if self.elastic_schedule is not None:
+            space = self.elastic_schedule.space_at(update_num)
+            if space.size == 1:
+                return [("largest", space.largest())]
 
         def random_ones() -> list[tuple[str, Subnet]]:
             return [
@@ -233,6 +257,9 @@ class TranslationMosTask(TranslationTask):
         2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
+        if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
+            assert subnets[0][1] == self.search_space.largest()
+            criterion.teach(len(subnets) - 1, update_num)
         logs, total_loss, total_size = [], 0.0, 0
         for index, (name, subnet) in enumerate(subnets):
             model.set_active_subnet(subnet)

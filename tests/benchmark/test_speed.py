@@ -39,8 +39,8 @@ def size(model) -> int:
 
 def test_stock_fairseq_has_the_same_sizes(variants):
     stock, ours = variants.stock(), variants.supernet("none", space=variants.stock_space)
-    largest = variants.stock_space.largest()
-    assert size(stock) == size(ours) == subnet_cost(largest, CostOptions(vocab_size=40, share_all_embeddings=True)).params
+    cost = subnet_cost(variants.stock_space.largest(), CostOptions(vocab_size=40, share_all_embeddings=True))
+    assert size(stock) == size(ours) == cost.params
     assert len(stock.encoder.layers) == 2 and stock.decoder.layers[1].fc1.out_features == 37
     assert stock.encoder.layers[0].self_attn.num_heads == 4 and stock.decoder.layers[0].encoder_attn.num_heads == 2
 

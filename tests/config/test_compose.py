@@ -1,5 +1,6 @@
 """The configuration files, composed and converted by fairseq: recipes arrive, every option can be overridden."""
 
+import math
 import shutil
 from dataclasses import fields
 
@@ -9,6 +10,8 @@ from fairseq.tasks.translation import TranslationConfig
 from fairseq_cli import hydra_train
 from omegaconf import DictConfig
 
+from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
+from mos_fairseq.criterions.divergence import DistillationOptions
 from mos_fairseq.models import TransformerMosConfig
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.tasks import TranslationMosConfig
@@ -94,6 +97,12 @@ def encoder_layer(built) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in built.model.encoder.layers[0].named_parameters()}
 
 
+def decoder_depths(built, updates: int) -> list[int]:
+    """Depths that train in the first updates."""
+    subnets = [subnet for update in range(updates) for _, subnet in built.task.training_subnets(update)]
+    return sorted({subnet.decoder_layers for subnet in subnets})
+
+
 OVERRIDES = {
     "model.mos_routing=layer": (lambda b: "router.head.weight" in encoder_layer(b), True),
     "model.num_experts=3": (lambda b: encoder_layer(b)["fc1.weight"][0], 3),
@@ -101,6 +110,8 @@ OVERRIDES = {
     "model.dropout=0.25": (lambda b: b.model.decoder.layers[1].dropout_module.p, 0.25),
     "model.encoder_normalize_before=true": (lambda b: b.model.encoder.layer_norm is not None, True),
     "task.subnet_sampling=random": (lambda b: [name for name, _ in b.task.training_subnets(0)], ["random"]),
+    "task.elastic_from='decoder_layers:7,encoder_embed_dim:8'": (lambda b: decoder_depths(b, 7), [2]),
+    "model.dropout_scaling=none": (lambda b: str(b.model.cfg.dropout_scaling), "none"),
     "task.valid_subnets=smallest": (lambda b: len(b.task.valid_subnets), 1),
     "criterion.label_smoothing=0.3": (lambda b: b.criterion.eps, 0.3),
     "optimizer.weight_decay=0.5": (lambda b: b.optimizer.optimizer_config["weight_decay"], 0.5),
@@ -115,6 +126,25 @@ def test_overrides_change_what_is_built(build):
     for override, (seen, value) in OVERRIDES.items():
         assert seen(before) != value, override
         assert seen(after) == pytest.approx(value), override
+
+
+def test_distillation(build):
+    built = build("search_space=tiny", "distillation=kl", "criterion.distillation_temperature=2")
+    assert built.criterion.options == DistillationOptions(temperature=2.0, label_smoothing=0.1)
+    overrides = ["alpha_minus=-0.5", "alpha_plus=2", "alpha_clip=inf", "distillation_weight=0.7"]
+    hidden = ["hidden_weight=0.25", "hidden_layers=last", "distillation_from=9"]
+    options = [f"criterion.{override}" for override in overrides + hidden]
+    criterion = build("search_space=tiny", "distillation=alpha", *options).criterion
+    assert criterion.options == DistillationOptions((-0.5, 2.0), math.inf, 1.0, 0.7, 0.1)
+    assert (criterion.hidden_weight, criterion.hidden_layers, criterion.distillation_from) == (0.25, "last", 9)
+    assert type(build("search_space=tiny").criterion) is LabelSmoothedCrossEntropyMosCriterion
+
+
+def test_constant_ending(build):
+    overrides = ["_name=exponential_constant", "warmup_updates=10", "warmup_init_lr=0"]
+    plus = ["+lr_scheduler.decay_updates=100", "+lr_scheduler.end_lr_ratio=0.25"]
+    built = build("search_space=tiny", *(f"lr_scheduler.{o}" for o in overrides), *plus)
+    assert [built.lr_of(t) for t in (0, 5, 10, 60, 110, 500)] == pytest.approx([0, 1e-3, 2e-3, 1e-3, 5e-4, 5e-4])
 
 
 def test_plain_supernet_of_an_own_space(build, tmp_path):

@@ -92,8 +92,10 @@ def test_same_logits(subnet, options):
     torch.testing.assert_close(stepwise[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
-def test_configuration_is_stock_fairseqs():
-    checkpoint = stock_checkpoint(STATE, twin_of(EQUAL))
+@pytest.mark.parametrize("criterion", [{}, {"_name": "distillation_mos", "distillation": "alpha", "alpha_clip": 5.0}])
+def test_configuration_is_stock_fairseqs(criterion):
+    cfg = STATE["cfg"] | {"criterion": STATE["cfg"]["criterion"] | criterion}
+    checkpoint = stock_checkpoint(STATE | {"cfg": cfg}, twin_of(EQUAL))
     assert checkpoint["cfg"]["model"]["arch"] == "transformer"
     assert checkpoint["cfg"]["task"] == {"_name": "translation", "data": "somewhere"}
     assert checkpoint["cfg"]["criterion"] == {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.1}

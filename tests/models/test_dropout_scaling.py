@@ -56,3 +56,33 @@ def test_rates_do_not_drift_over_many_switches():
     model.set_active_subnet(model.search_space.largest())
     for side in ("encoder", "decoder"):
         assert all(p == configured(name) for name, p in rates(model, side).items())
+
+
+# --- other scalings ---
+
+
+def test_activation_dropout_by_the_width_of_its_own_layer():
+    model = supernet(mos_routing="none", dropout_scaling="layer", **RATES)
+    for seed in range(12):
+        subnet = model.sample_subnet("dropout", seed)
+        for side, max_width, max_ffn in (("encoder", 20, 33), ("decoder", 28, 37)):
+            scale = getattr(subnet, f"{side}_embed_dim") / max_width
+            for name, p in rates(model, side).items():
+                if "activation" in name:
+                    layer = int(name.split(".")[1])
+                    expected = RATES["activation_dropout"] * getattr(subnet, f"{side}_ffn_embed_dim")[layer] / max_ffn
+                else:
+                    expected = configured(name) * scale
+                assert p == pytest.approx(expected), (side, name)
+
+
+@pytest.mark.parametrize(("scaling", "others"), [("largest", 0.0), ("none", 1.0)])
+def test_dropout_of_the_largest_only_or_of_all_alike(scaling, others):
+    model = supernet(mos_routing="none", dropout_scaling=scaling, **RATES)
+    space = model.search_space
+    narrower_ffn = dict.fromkeys(["encoder_ffn_embed_dim"], (33, 33, 17))
+    nearly = type(space.largest()).from_dict(space.largest().to_dict() | narrower_ffn)
+    for subnet, scale in ((nearly, others), (space.largest(), 1.0), (space.smallest(), others)):
+        model.set_active_subnet(subnet)
+        for side in ("encoder", "decoder"):
+            assert all(p == configured(name) * scale for name, p in rates(model, side).items())

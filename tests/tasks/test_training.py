@@ -69,6 +69,34 @@ def test_other_ways_of_sampling(make_task, tmp_path):
     assert task.training_subnets(0) == [("fixed", resolve_subnet("random:7", SPACE))]
 
 
+def test_sandwich_of_a_space_that_becomes_elastic(make_task):
+    """--elastic-from: the smallest is that of the space by then; while nothing is elastic, the largest trains alone."""
+    keys = [key for key, choices in SPACE.to_dict().items() if key != "qkv_dim" and len(choices) > 1]
+    schedule = ",".join(f"{key}:{9 if key == 'decoder_layers' else 4}" for key in keys)
+    task, resumed = make_task(elastic_from=schedule), make_task(elastic_from=schedule)
+    for update in (*range(4), 3):
+        assert task.training_subnets(update) == [("largest", SPACE.largest())]
+    for update in range(4, 9):
+        subnets = dict(task.training_subnets(update))
+        assert subnets["smallest"] == small_space(decoder_layers=[3]).smallest()
+        assert subnets["random"].decoder_layers == 3 and subnets["largest"] == SPACE.largest()
+    assert draws(task, range(9, 20)) == draws(make_task(), range(9, 20)) == draws(resumed, range(9, 20))
+
+
+def test_other_sampling_of_a_space_that_becomes_elastic(make_task):
+    schedule = {"elastic_from": "encoder_embed_dim:3,decoder_layers:3:6"}
+    task = make_task(subnet_sampling="random", num_random_subnets=6, **schedule)
+    depths = [{subnet.decoder_layers for _, subnet in task.training_subnets(update)} for update in range(9)]
+    assert set().union(*depths[:3]) == {3} and set().union(*depths[3:6]) == {3, 2} and set().union(*depths) == {3, 2, 1}
+    smallest = make_task(subnet_sampling="smallest", **schedule)
+    narrower = small_space(encoder_embed_dim=[20], decoder_layers=[3])
+    assert smallest.training_subnets(2) == [("smallest", narrower.smallest())]
+    for sampling in ("largest", "fixed"):
+        task = make_task(subnet_sampling=sampling, subnet="largest", **schedule)
+        with pytest.raises(InputError, match=f"elastic_from is given, but with subnet_sampling {sampling}"):
+            task.training_subnets(0)
+
+
 def test_ends_are_the_largest_and_the_smallest(make_task):
     subnets = dict(make_task().training_subnets(0))
     for key in ("encoder_embed_dim", "decoder_embed_dim", "encoder_layers", "decoder_layers"):

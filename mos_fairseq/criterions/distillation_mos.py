@@ -1,0 +1,176 @@
+"""``distillation_mos``: in-place distillation. The largest subnet of an update learns from the labels, and the others
+from what it said (BigNAS, arXiv 2003.11142; AlphaNet, arXiv 2102.07954)."""
+
+import math
+from dataclasses import dataclass, field
+
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
+from torch import Tensor
+
+from mos_fairseq.criterions.divergence import DistillationLoss, DistillationOptions
+from mos_fairseq.criterions.hidden_states import LAYER_PAIRINGS, hidden_distance
+from mos_fairseq.criterions.label_smoothed_cross_entropy_mos import (
+    LabelSmoothedCrossEntropyMosConfig,
+    LabelSmoothedCrossEntropyMosCriterion,
+)
+from mos_fairseq.errors import InputError
+
+
+@dataclass
+class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
+    """Options of label-smoothed cross entropy, and how the largest subnet teaches the others."""
+
+    distillation: ChoiceEnum(["kl", "alpha"]) = field(
+        default="kl",
+        metadata={"help": "divergence from the largest subnet: Kullback-Leibler (BigNAS) or adaptive alpha (AlphaNet)"},
+    )
+    distillation_temperature: float = field(
+        default=1.0, metadata={"help": "divides the logits of teacher and student; the divergence counts its square"}
+    )
+    distillation_weight: float = field(
+        default=1.0, metadata={"help": "weight w of the divergence in a student's loss; the labels' is 1 - w"}
+    )
+    distillation_from: int = field(
+        default=0, metadata={"help": "updates after which distillation begins; until then all learn from the labels"}
+    )
+    alpha_minus: float = field(default=-1.0, metadata={"help": "smaller alpha of --distillation alpha"})
+    alpha_plus: float = field(default=1.0, metadata={"help": "larger alpha of --distillation alpha"})
+    alpha_clip: float = field(
+        default=5.0,
+        metadata={"help": "largest importance weight (p/q)^alpha of --distillation alpha, outside of alpha 0 to 1"},
+    )
+    hidden_weight: float = field(
+        default=0.0, metadata={"help": "weight of the distance between the layer outputs of student and teacher"}
+    )
+    hidden_layers: ChoiceEnum(list(LAYER_PAIRINGS)) = field(
+        default="uniform", metadata={"help": "a student's layers meet those of the teacher evenly, or its last ones"}
+    )
+
+
+def _check(task, temperature: float, weight: float, alphas: tuple[float, float], clip: float, hidden: float) -> None:
+    sampling = getattr(getattr(task, "cfg", None), "subnet_sampling", None)
+    if str(sampling) != "sandwich":
+        raise InputError(
+            f"criterion distillation_mos with subnet_sampling {sampling}: it needs --task translation_mos with "
+            "--subnet-sampling sandwich, whose largest subnet teaches the others"
+        )
+    if not 0 < temperature < math.inf:
+        raise InputError(f"distillation_temperature is {temperature}: allowed are numbers above 0")
+    if not 0 <= weight <= 1:
+        raise InputError(f"distillation_weight is {weight}: allowed are numbers from 0 to 1")
+    if not -math.inf < alphas[0] <= alphas[1] < math.inf:
+        raise InputError(
+            f"alpha_minus is {alphas[0]} and alpha_plus {alphas[1]}: allowed are numbers, the first not above the other"
+        )
+    if not clip >= 1:
+        raise InputError(f"alpha_clip is {clip}: allowed are numbers from 1 up (inf: no clipping)")
+    if not 0 <= hidden < math.inf:
+        raise InputError(f"hidden_weight is {hidden}: allowed are numbers from 0 up")
+
+
+@register_criterion("distillation_mos", dataclass=DistillationMosConfig)
+class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
+    """In-place distillation.
+
+    The task announces the subnets of a mini-batch by :meth:`teach`. The first forward after that is the teacher's: its
+    loss is the plain one of the labels, and its logits (and layer outputs) are kept, detached, until the last of the
+    students has learnt from them. Otherwise, as in validation, the criterion is label-smoothed cross entropy.
+
+    A student's loss: w T^2 D(teacher||student) + (1 - w) label-smoothed cross entropy, summed over the tokens that are
+    not padding, + ``hidden_weight`` x sample size x the mean distance of the layers of encoder and decoder.
+    """
+
+    def __init__(
+        self,
+        task,
+        sentence_avg: bool,
+        label_smoothing: float,
+        ignore_prefix_size: int = 0,
+        report_accuracy: bool = False,
+        distillation: str = "kl",
+        distillation_temperature: float = 1.0,
+        distillation_weight: float = 1.0,
+        distillation_from: int = 0,
+        alpha_minus: float = -1.0,
+        alpha_plus: float = 1.0,
+        alpha_clip: float = 5.0,
+        hidden_weight: float = 0.0,
+        hidden_layers: str = "uniform",
+    ) -> None:
+        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
+        alphas = (alpha_minus, alpha_plus)
+        _check(task, distillation_temperature, distillation_weight, alphas, alpha_clip, hidden_weight)
+        self.options = DistillationOptions(
+            alphas=(1.0,) if str(distillation) == "kl" else tuple(dict.fromkeys(alphas)),
+            clip=alpha_clip,
+            temperature=distillation_temperature,
+            weight=distillation_weight,
+            label_smoothing=label_smoothing,
+        )
+        self.hidden_weight, self.hidden_layers = hidden_weight, str(hidden_layers)
+        if distillation_from < 0:
+            raise InputError(f"distillation_from is {distillation_from}: allowed are whole numbers from 0 up")
+        self.distillation_from = distillation_from
+        self.teach(0, 0)
+
+    def teach(self, num_students: int, update_num: int) -> None:
+        """The next forward in training is the teacher's, and ``num_students`` students' follow on the same batch.
+        After fewer than ``distillation_from`` updates this announces nothing: all of them learn from the labels."""
+        self._students_left = num_students if update_num >= self.distillation_from else 0
+        self._teacher: tuple[Tensor, list[list[Tensor]]] | None = None
+        self._student_log: dict[str, Tensor] = {}
+
+    def forward(self, model, sample, reduce=True):
+        """As label-smoothed cross entropy. A student's logging output also has ``distillation_loss``, the divergence
+        summed over tokens, and with ``hidden_weight`` the ``hidden_loss``, the mean distance x sample size."""
+        if model.training and self._students_left and self.hidden_weight:
+            sample = sample | {"net_input": sample["net_input"] | {"return_all_hiddens": True}}
+        self._student_log = {}
+        loss, sample_size, log = super().forward(model, sample, reduce)
+        return loss, sample_size, log | self._student_log
+
+    def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
+        """Loss and nll of the teacher, of a student, or of a subnet outside of :meth:`teach`."""
+        if not (model.training and self._students_left):
+            return super().compute_loss(model, net_output, sample, reduce)
+        assert reduce
+        states = self._states(net_output) if self.hidden_weight else []
+        if self._teacher is None:
+            self._teacher = net_output[0].detach(), [[x.detach() for x in side] for side in states]
+            return super().compute_loss(model, net_output, sample)
+        teacher_logits, teacher_states = self._teacher
+        self._students_left -= 1
+        if not self._students_left:
+            self._teacher = None
+        loss, nll_loss = self._distill(net_output[0], teacher_logits, model.get_targets(sample, net_output))
+        if self.hidden_weight:
+            hidden_loss = self._hidden_loss(states, teacher_states, sample)
+            loss = loss + self.hidden_weight * hidden_loss
+            self._student_log["hidden_loss"] = hidden_loss.detach()
+        return loss, nll_loss
+
+    def _distill(self, logits: Tensor, teacher: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        skip = self.ignore_prefix_size
+        loss, nll_loss, divergence = DistillationLoss.apply(
+            logits[:, skip:].flatten(0, 1),
+            teacher[:, skip:].flatten(0, 1),
+            target[:, skip:].flatten(),
+            self.padding_idx,
+            self.options,
+        )
+        self._student_log["distillation_loss"] = divergence
+        return loss, nll_loss
+
+    @staticmethod
+    def _states(net_output) -> list[list[Tensor]]:
+        """Layer outputs of encoder and decoder, without the embeddings'."""
+        return [net_output[1][key][1:] for key in ("encoder_states", "inner_states")]
+
+    def _hidden_loss(self, students: list[list[Tensor]], teachers: list[list[Tensor]], sample) -> Tensor:
+        distances = []
+        tokens = (sample["net_input"]["src_tokens"], sample["target"])
+        for student, teacher, words in zip(students, teachers, tokens, strict=True):
+            distances += hidden_distance(student, teacher, words.eq(self.padding_idx), self.hidden_layers)
+        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        return sum(distances) / len(distances) * sample_size

@@ -1,0 +1,38 @@
+"""How far a student's layer outputs are from a teacher's (as FlowNAS aligns features, and MoS-BERT hidden states)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+LAYER_PAIRINGS = ("uniform", "last")
+
+
+def pair_layers(num_students: int, num_teachers: int, pairing: str) -> list[tuple[int, int]]:
+    """(student layer, teacher layer) for every layer of a student that has at most the teacher's depth.
+
+    Counted from 0; the last layers always meet. ``uniform``: layer j of n (counted from 1) meets layer ceil(j N / n)
+    of N. ``last``: it meets layer j + N - n, so the last n layers of the teacher are in use.
+    """
+    assert 0 < num_students <= num_teachers and pairing in LAYER_PAIRINGS
+    if pairing == "last":
+        return [(i, i + num_teachers - num_students) for i in range(num_students)]
+    return [(i, -(-(i + 1) * num_teachers // num_students) - 1) for i in range(num_students)]
+
+
+def hidden_distance(students: list[Tensor], teachers: list[Tensor], padding: Tensor, pairing: str) -> list[Tensor]:
+    """Mean squared difference of each pair of layers, over real tokens and the channels that both have.
+
+    A subnet's channels are the first ones of the largest's, so a narrower student is compared with the first channels
+    of its teacher; nothing is learnt for it.
+
+    Args:
+        students, teachers: layer outputs [T, B, d], d of a teacher at least that of its student.
+        padding: [B, T], True where there is no token.
+    """
+    real = (~padding).t().float()
+    distances = []
+    for i, j in pair_layers(len(students), len(teachers), pairing):
+        student = students[i].float()
+        square = (student - teachers[j][..., : student.size(-1)].float()).square().mean(-1)
+        distances.append((square * real).sum() / real.sum())
+    return distances

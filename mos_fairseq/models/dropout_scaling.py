@@ -1,0 +1,30 @@
+"""How dropout depends on the active subnet: smaller ones need less of it."""
+
+from __future__ import annotations
+
+from mos_fairseq.search_space import SearchSpace, Subnet
+
+DROPOUT_SCALINGS = ("width", "layer", "largest", "none")
+
+
+def dropout_scales(scaling: str, subnet: Subnet, space: SearchSpace, side: str) -> tuple[float, list[float]]:
+    """Factors on the dropout rates of one ``side``, "encoder" or "decoder", of a supernet with ``subnet`` active.
+
+    - ``width``: d / d_max of the side's embedding width on all rates (HAT, arXiv 2005.14187).
+    - ``layer``: every dropout by the width of what it drops (after TODM's adaptive dropout, arXiv 2309.01947, which
+      scales that of each feed-forward layer by its sampled over its largest number of channels): activation dropout by
+      f / f_max of its own layer's FFN, the rest by d / d_max.
+    - ``largest``: 1 for the space's largest subnet and 0 for all others (BigNAS, arXiv 2003.11142: only the biggest,
+      which learns from the labels, is regularised. Its other half, weight decay, needs no option: the optimizer applies
+      it once an update, to parameters that are all the largest's).
+    - ``none``: 1.
+
+    Returns:
+        the factor on all rates but activation dropout's, and those on activation dropout, layer by layer.
+    """
+    width = getattr(subnet, f"{side}_embed_dim") / space.max(f"{side}_embed_dim")
+    ffn = getattr(subnet, f"{side}_ffn_embed_dim")
+    if scaling == "layer":
+        return width, [size / space.max(f"{side}_ffn_embed_dim") for size in ffn]
+    scale = {"width": width, "largest": float(subnet == space.largest()), "none": 1.0}[scaling]
+    return scale, [scale] * len(ffn)

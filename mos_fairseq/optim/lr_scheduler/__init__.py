@@ -1,0 +1,8 @@
+"""Learning-rate schedulers registered with fairseq."""
+
+from mos_fairseq.optim.lr_scheduler.exponential_constant import (
+    ExponentialConstantSchedule,
+    ExponentialConstantScheduleConfig,
+)
+
+__all__ = ["ExponentialConstantSchedule", "ExponentialConstantScheduleConfig"]

@@ -1,0 +1,64 @@
+"""Progressive shrinking (once-for-all, arXiv 1908.09791): a search space that grows in the course of the training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space._checks import show
+from mos_fairseq.search_space._keys import CHOICE_KEYS
+from mos_fairseq.search_space.space import SearchSpace
+
+_FORM = "allowed is KEY:UPDATES, or KEY:UPDATES:UPDATES... for one choice more at a time, separated by commas"
+
+
+@dataclass(frozen=True)
+class ElasticSchedule:
+    """From which update on each dimension of a search space is elastic; until then it stays at its largest.
+
+    ``updates`` holds, for some keys, numbers of updates in ascending order: after the first, that dimension has its two
+    largest choices, after the second its three largest, ..., and after the last one all of them. The other dimensions
+    are elastic from the start.
+    """
+
+    space: SearchSpace
+    updates: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def from_spec(cls, spec: str, space: SearchSpace) -> ElasticSchedule:
+        """A schedule from text such as ``decoder_ffn_embed_dim:2000,decoder_layers:4000:5000``.
+
+        Raises:
+            InputError: another form, an unknown or a repeated key, numbers that do not ascend or are more than the
+                choices that can be added.
+        """
+        updates: dict[str, tuple[int, ...]] = {}
+        for entry in spec.split(","):
+            key, *numbers = (part.strip() for part in entry.split(":"))
+            what = f"elastic_from {show(entry.strip())}"
+            if not numbers or not all(re.fullmatch(r"[0-9]{1,18}", number) for number in numbers):
+                raise InputError(f"{what}: {_FORM}")
+            if key not in CHOICE_KEYS:
+                raise InputError(f"{what}: {show(key)} is no elastic dimension; allowed are {', '.join(CHOICE_KEYS)}")
+            if key in updates:
+                raise InputError(f"{what}: {key} is given twice")
+            updates[key] = tuple(map(int, numbers))
+            if list(updates[key]) != sorted(set(updates[key])):
+                raise InputError(f"{what}: the numbers of updates must ascend")
+            if len(numbers) >= len(getattr(space, key)):
+                raise InputError(
+                    f"{what}: {len(numbers)} numbers of updates, but the search space has "
+                    f"{len(getattr(space, key))} choices of {key}, which allow {len(getattr(space, key)) - 1}"
+                )
+        return cls(space, updates)
+
+    def space_at(self, update_num: int) -> SearchSpace:
+        """The space that an update draws from, after ``update_num`` updates; its largest subnet is always the same."""
+        narrower = {}
+        for key, updates in self.updates.items():
+            passed = sum(number <= update_num for number in updates)
+            if passed < len(updates):
+                narrower[key] = getattr(self.space, key)[: passed + 1]
+        return replace(self.space, **narrower)
