@@ -63,6 +63,7 @@ setup(
         "console_scripts": [
             "mos-cost = mos_fairseq.cli.cost:main",
             "mos-export = mos_fairseq.cli.export:main",
+            "mos-gap = mos_fairseq.cli.gap:main",
             "mos-latency = mos_fairseq.cli.latency:main",
             "mos-search = mos_fairseq.cli.search:main",
         ]

@@ -22,7 +22,8 @@ ALLOWED = {
     "benchmark": {"errors", "jsonl", "models", "search_space"},
     "nas": {"errors", "files", "jsonl", "models", "search_space"},
     "export": {"errors", "files", "modules", "models", "search_space"},
-    "cli": {"errors", "files", "jsonl", "search_space", "benchmark", "export", "nas"},
+    "gap": {"errors", "files", "jsonl", "models", "search_space", "nas", "export"},
+    "cli": {"errors", "files", "jsonl", "search_space", "benchmark", "export", "nas", "gap"},
 }
 
 
