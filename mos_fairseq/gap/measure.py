@@ -226,7 +226,7 @@ class Experiment:
 
     def rows(self) -> Iterator[Row]:
         """All scores: one row for each metric, supernet and architecture."""
-        _ = self.arguments, self.budget, self.subnets  # mistakes in them are told before any work
+        _ = self.subnets, self.arguments, self.budget  # mistakes in them are told before any work
         inherited = {name: self.inherited(name) for name in self.supernets}
         standalone = self.standalone_scores()
         for name in self.supernets:

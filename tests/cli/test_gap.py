@@ -163,7 +163,6 @@ def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_pa
         "smooth": "supernets a and b were trained with --label-smoothing 0.1 and --label-smoothing 0.3",
     }
 
-
     def run(name: str, *options: object) -> None:
         paths = [f"a={supernet[0]}/checkpoint_last.pt", f"b={tmp_path / name}/checkpoint_last.pt"]
         chosen = ["--path", paths[0], "--path", paths[1], "--subnet", "largest", *options]
@@ -178,5 +177,7 @@ def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_pa
 
 def test_failures_are_told_in_one_line(commands, joined, supernet, tmp_path):
     options = ["--subnet", "smallest", "--max-update", 3, "--", "--lr-scheduler", "cosinus"]
-    error = commands.fork("mos-gap", *arguments(joined, supernet, tmp_path, *options), check=False).error()
-    assert error.startswith("training failed (status 2): ") and "cosinus" in error and "train.log" in error
+    done = commands.fork("mos-gap", *arguments(joined, supernet, tmp_path, *options), check=False)
+    *progress, error = done.err.splitlines()
+    assert done.status == 1 and len(progress) == 2  # the inherited score, and what is to be trained
+    assert error.startswith("error: training failed (status 2): ") and "cosinus" in error and "train.log" in error
