@@ -66,6 +66,7 @@ setup(
             "mos-gap = mos_fairseq.cli.gap:main",
             "mos-latency = mos_fairseq.cli.latency:main",
             "mos-search = mos_fairseq.cli.search:main",
+            "mos-warm-start = mos_fairseq.cli.warm_start:main",
         ]
     },
     zip_safe=False,

@@ -23,7 +23,8 @@ ALLOWED = {
     "nas": {"errors", "files", "jsonl", "models", "search_space"},
     "export": {"errors", "files", "modules", "models", "search_space"},
     "gap": {"errors", "files", "jsonl", "models", "search_space", "nas", "export"},
-    "cli": {"errors", "files", "jsonl", "search_space", "benchmark", "export", "nas", "gap"},
+    "warm_start": {"errors", "modules", "models", "search_space", "export"},
+    "cli": {"errors", "files", "jsonl", "models", "search_space", "benchmark", "export", "nas", "gap", "warm_start"},
 }
 
 

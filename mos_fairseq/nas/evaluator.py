@@ -71,6 +71,8 @@ class ModelEvaluator:
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
         self.path, self.data, self.options = path, data, options
+        if not os.path.isdir(folder := next(iter(utils.split_paths(data)), "")):
+            raise InputError(f"data is {folder}: no such folder (fairseq-preprocess makes them)")
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
         try:
             self.device = torch.device(device)
