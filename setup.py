@@ -62,6 +62,7 @@ setup(
     entry_points={
         "console_scripts": [
             "mos-cost = mos_fairseq.cli.cost:main",
+            "mos-diagnose = mos_fairseq.cli.diagnose:main",
             "mos-export = mos_fairseq.cli.export:main",
             "mos-gap = mos_fairseq.cli.gap:main",
             "mos-latency = mos_fairseq.cli.latency:main",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mos_fairseq.cli import aligned, quiet
+from mos_fairseq.cli import aligned, make_folder, named_paths, quiet
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.gap import Row, read_table, write_table
@@ -123,18 +123,11 @@ def main(argv: list[str] | None = None) -> None:
         rows, more = _read_tables(args.table), {"tables": args.table}
     else:
         experiment = _experiment(args, words[cut + 1 :])
-        _make_folder(args.output)
+        make_folder(args.output)
         rows = list(experiment.rows())
         more = _record(args, experiment)
-    _make_folder(args.output)
+    make_folder(args.output)
     _report(args, rows, {"command": shlex.join(["mos-gap", *words]), "versions": versions()} | more)
-
-
-def _make_folder(path: str) -> None:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output {path}: cannot be made ({error.strerror or error})") from None
 
 
 def _read_tables(paths: Sequence[str]) -> list[Row]:
@@ -164,7 +157,7 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     reference = Path(args.reference) if args.reference else None
     return Experiment(
-        supernets=_supernets(args.path),
+        supernets=named_paths(args.path),
         specs=specs,
         judge=Judge(args.data, evaluation, device, reference),
         output=Path(args.output),
@@ -177,20 +170,6 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
         threads=max(1, torch.get_num_threads() // args.workers),
         tell=lambda text: print(text, file=sys.stderr, flush=True),
     )
-
-
-def _supernets(texts: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, path = text.partition("=")
-        if not equals:
-            name, path = "supernet", text
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"path {text}: the name may hold letters, digits, - and _")
-        if name in found:
-            raise InputError(f"path {text}: give each supernet a name of its own, as in none=CKPT")
-        found[name] = path
-    return found
 
 
 def _growing(text: str) -> list[int]:
