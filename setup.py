@@ -63,9 +63,12 @@ setup(
         "console_scripts": [
             "mos-benchmark = mos_fairseq.cli.benchmark:main",
             "mos-cost = mos_fairseq.cli.cost:main",
+            "mos-diagnose = mos_fairseq.cli.diagnose:main",
             "mos-export = mos_fairseq.cli.export:main",
+            "mos-gap = mos_fairseq.cli.gap:main",
             "mos-latency = mos_fairseq.cli.latency:main",
             "mos-search = mos_fairseq.cli.search:main",
+            "mos-warm-start = mos_fairseq.cli.warm_start:main",
         ]
     },
     zip_safe=False,

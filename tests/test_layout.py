@@ -23,7 +23,9 @@ ALLOWED = {
     "benchmark": {"errors", "files", "jsonl", "search_space", "models", "criterions", "export"},
     "nas": {"errors", "files", "jsonl", "models", "search_space"},
     "export": {"errors", "files", "modules", "models", "search_space"},
-    "cli": {"errors", "files", "jsonl", "search_space", "benchmark", "export", "nas"},
+    "gap": {"errors", "files", "jsonl", "modules", "models", "search_space", "nas", "export"},
+    "warm_start": {"errors", "modules", "models", "search_space", "export"},
+    "cli": {"errors", "files", "jsonl", "models", "search_space", "benchmark", "export", "nas", "gap", "warm_start"},
 }
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import fields
 
 from mos_fairseq.benchmark import Cost, CostOptions, subnet_cost
-from mos_fairseq.cli import quiet
+from mos_fairseq.cli import aligned, quiet
 from mos_fairseq.search_space import SearchSpace, resolve_subnet, split_specs
 
 _HELP = {
@@ -71,9 +71,6 @@ def main(argv: list[str] | None = None) -> None:
 def _print_table(costs: dict[str, Cost], options: CostOptions) -> None:
     header = ("subnet", *(field.name for field in fields(Cost)))
     rows = [(spec, *("-" if v is None else f"{v:,}" for v in cost.to_dict().values())) for spec, cost in costs.items()]
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        print("  ".join(cells).rstrip())
+    print(aligned([header, *rows]))
     if options.vocab_size is None:
         print("(-: depends on the dictionary, give --vocab-size)")

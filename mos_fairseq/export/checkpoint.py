@@ -22,11 +22,11 @@ from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, Transf
 ARCH = "transformer_mos"
 
 
-def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a supernet's checkpoint, on the CPU; ``cfg`` as plain containers.
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a fairseq checkpoint, on the CPU; ``cfg`` as plain containers.
 
     Raises:
-        InputError: the file cannot be read, or holds no ``transformer_mos`` supernet.
+        InputError: the file cannot be read, or holds no model with its configuration.
     """
     if not os.path.isfile(path):
         raise InputError(f"checkpoint {path}: no such file")
@@ -41,6 +41,17 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
     if cfg is None or not isinstance(weights, dict):
         raise unknown
     state["cfg"] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
+    return state
+
+
+def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a supernet's checkpoint, as :func:`read_checkpoint`.
+
+    Raises:
+        InputError: the file cannot be read, or holds no ``transformer_mos`` supernet.
+    """
+    state = read_checkpoint(path)
+    weights = state["model"]
     model = state["cfg"].get("model")
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "_name", None)
     if name != ARCH:

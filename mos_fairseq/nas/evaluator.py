@@ -1,4 +1,4 @@
-"""How good subnets are with the weights they inherit from a supernet, on a fixed part of a validation set."""
+"""How good models are on a fixed part of a set: subnets with the weights they inherit, and models of their own."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class EvaluationOptions:
                 raise InputError(f"{name} is {value}: allowed are whole numbers from 1")
 
 
-class SubnetEvaluator:
-    """Evaluates subnets of one checkpoint on one set; the mixture of experts is merged once per subnet.
+class ModelEvaluator:
+    """Evaluates the model of one checkpoint on one set.
 
     Args:
-        path: the checkpoint of a supernet.
+        path: the checkpoint of a translation model.
         data: the folder that fairseq-preprocess made.
         device: torch's name of the device to evaluate on.
 
@@ -71,19 +71,19 @@ class SubnetEvaluator:
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
         self.path, self.data, self.options = path, data, options
+        if not os.path.isdir(folder := next(iter(utils.split_paths(data)), "")):
+            raise InputError(f"data is {folder}: no such folder (fairseq-preprocess makes them)")
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
         try:
             self.device = torch.device(device)
             self.model, self.task = models[0].eval().to(self.device), task
         except (RuntimeError, AssertionError):
             raise InputError(f"device is {device}: torch has no such device here") from None
-        self.task.load_dataset(options.valid_subset)
+        try:
+            self.task.load_dataset(options.valid_subset)
+        except FileNotFoundError as error:
+            raise InputError(f"{error}: {data} holds no {options.valid_subset} pairs of these languages") from None
         self.batches = self._batches()
-
-    @property
-    def space(self):
-        """The supernet's search space."""
-        return self.model.search_space
 
     def _batches(self) -> list[dict[str, Any]]:
         """Mini-batches of the chosen sentence pairs."""
@@ -103,29 +103,28 @@ class SubnetEvaluator:
 
     def fingerprint(self) -> str:
         """Tells evaluations of one checkpoint, set and choice of options from all others."""
-        digest = hashlib.sha256(json.dumps(asdict(self.options), sort_keys=True).encode())
+        return self._digest([self.path, *self._set_files()])
+
+    def set_fingerprint(self) -> str:
+        """The same, of whatever checkpoint."""
+        return self._digest(self._set_files())
+
+    def _set_files(self) -> list[str]:
         folder = utils.split_paths(self.data)[0]
         pair = f"{self.options.valid_subset}.{self.task.cfg.source_lang}-{self.task.cfg.target_lang}."
         names = sorted(name for name in os.listdir(folder) if name.startswith((pair, "dict.")))
-        for path in (self.path, *(os.path.join(folder, name) for name in names)):
+        return [os.path.join(folder, name) for name in names]
+
+    def _digest(self, paths: list[str]) -> str:
+        digest = hashlib.sha256(json.dumps(asdict(self.options), sort_keys=True).encode())
+        for path in paths:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
-    def evaluate(self, subnet: Subnet) -> float:
-        """Loss in bits per token, or BLEU.
-
-        Raises:
-            InputError: the value is not finite.
-        """
-        self.model.set_active_subnet(subnet)
-        value = self._loss() if self.options.objective == "loss" else self._bleu()
-        if not math.isfinite(value):
-            raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
-        return value
-
-    def _loss(self) -> float:
+    def loss(self) -> float:
+        """Bits per target token, without label smoothing: fairseq's ``nll_loss``."""
         total, tokens = 0.0, 0
         for batch in self.batches:
             logits = self.model(**batch["net_input"])[0]
@@ -139,12 +138,20 @@ class SubnetEvaluator:
             total, tokens = total + losses.item(), tokens + batch["ntokens"]
         return total / tokens / math.log(2)
 
-    def _bleu(self) -> float:
-        hypotheses, references = [], []
+    @torch.inference_mode()
+    def translate(self) -> tuple[list[str], list[str]]:
+        """(hypotheses, references), both in the order of the set."""
+        found: dict[int, tuple[str, str]] = {}
         for batch in self.batches:
-            found = self._generator.generate([self.model], batch)
-            hypotheses += [self._text(sentence[0]["tokens"]) for sentence in found]
-            references += [self._text(target) for target in batch["target"]]
+            hypotheses = self._generator.generate([self.model], batch)
+            for index, sentence, target in zip(batch["id"].tolist(), hypotheses, batch["target"], strict=True):
+                found[index] = (self._text(sentence[0]["tokens"]), self._text(target))
+        pairs = [found[index] for index in sorted(found)]
+        return [hypothesis for hypothesis, _ in pairs], [reference for _, reference in pairs]
+
+    def bleu(self) -> float:
+        """sacreBLEU of the translations."""
+        hypotheses, references = self.translate()
         return sacrebleu.corpus_bleu(hypotheses, [references]).score
 
     @cached_property
@@ -162,3 +169,23 @@ class SubnetEvaluator:
         words = self.task.target_dictionary
         return words.string(utils.strip_pad(tokens.int().cpu(), words.pad()), self.options.remove_bpe)
 
+
+class SubnetEvaluator(ModelEvaluator):
+    """Evaluates subnets of one supernet's checkpoint; the mixture of experts is merged once per subnet."""
+
+    @property
+    def space(self):
+        """The supernet's search space."""
+        return self.model.search_space
+
+    def evaluate(self, subnet: Subnet) -> float:
+        """Loss in bits per token, or BLEU.
+
+        Raises:
+            InputError: the value is not finite.
+        """
+        self.model.set_active_subnet(subnet)
+        value = self.loss() if self.options.objective == "loss" else self.bleu()
+        if not math.isfinite(value):
+            raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
+        return value

@@ -28,7 +28,8 @@ def run_command(request: dict) -> None:
     command = request["command"]
     if command.startswith("mos-"):
         sys.argv = [command, *request["args"]]
-        importlib.import_module(f"mos_fairseq.cli.{command.removeprefix('mos-')}").main()
+        module = command.removeprefix("mos-").replace("-", "_")
+        importlib.import_module(f"mos_fairseq.cli.{module}").main()
     else:
         sys.argv = [f"fairseq-{command}", *request["args"]]
         importlib.import_module(f"fairseq_cli.{command}").cli_main()

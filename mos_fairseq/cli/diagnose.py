@@ -1,0 +1,104 @@
+"""``mos-diagnose``: how supernets mix their experts for different subnets, and whether these pull in one direction."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from mos_fairseq.cli import aligned, make_folder, named_paths, quiet
+from mos_fairseq.errors import InputError
+from mos_fairseq.export import read_supernet
+from mos_fairseq.files import write_atomically
+from mos_fairseq.gap.diagnose import Diagnosis, diagnose, plot_diagnoses
+from mos_fairseq.gap.report import versions
+from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
+from mos_fairseq.search_space import resolve_subnet
+
+_COLUMNS = {
+    "mixing_distance": "mixing",
+    "expert_distance": "experts",
+    "cosine": "cosine",
+    "lowest_cosine": "lowest",
+    "conflicts": "conflicts",
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-diagnose``."""
+    parser = argparse.ArgumentParser(
+        prog="mos-diagnose",
+        description="For each layer of trained supernets: how differently routers mix experts for different subnets "
+        "(mixing: total-variation distance), how far experts have parted (experts: norm of the difference over the "
+        "norm), and how the gradients agree that different subnets send to the weights they share (cosine: mean over "
+        "pairs of subnets; lowest; conflicts: share of pairs below 0).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("data", help="folder that fairseq-preprocess made")
+    parser.add_argument(
+        "--path", required=True, action="append", metavar="[NAME=]CKPT", help="a supernet's checkpoint; or several"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of diagnosis.json and diagnosis.png")
+    parser.add_argument(
+        "--num-subnets", type=int, default=6, metavar="N", help="random ones besides largest and smallest (default: 6)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the first of them, and of the sentences")
+    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set of the sentences (default: valid)")
+    parser.add_argument(
+        "--valid-samples", type=int, default=128, metavar="N", help="sentence pairs of it (default: %(default)s)"
+    )
+    parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
+    parser.add_argument("--device", help="as in cuda:0 (default: the GPU, or else the CPU)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    words = sys.argv[1:] if argv is None else argv
+    args = get_parser().parse_args(words)
+    quiet()
+    if args.num_subnets < 0 or args.seed < 0:
+        raise InputError(f"num_subnets is {args.num_subnets}, seed is {args.seed}: allowed are whole numbers from 0")
+    paths = named_paths(args.path)
+    specs = ["largest", "smallest", *(f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets))]
+    options = EvaluationOptions(
+        valid_subset=args.valid_subset, valid_samples=args.valid_samples, max_tokens=args.max_tokens, seed=args.seed
+    )
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    for path in paths.values():
+        read_supernet(path)  # tells what it is instead, if it is none
+    found = {}
+    for name, path in paths.items():
+        evaluator = SubnetEvaluator(path, args.data, options, device)
+        found[name] = diagnose(evaluator, [resolve_subnet(spec, evaluator.space) for spec in specs])
+    make_folder(args.output)
+    content = {
+        "command": shlex.join(["mos-diagnose", *words]),
+        "versions": versions(),
+        "supernets": paths,
+        "subnets": specs,
+        "sentences": asdict(options),
+        "layers": {name: [asdict(row) for row in rows] for name, rows in found.items()},
+    }
+    output = Path(args.output)
+    write_atomically(output / "diagnosis.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    plot_diagnoses(found, output / "diagnosis.png")
+    print(json.dumps(content["layers"]) if args.json else _text(found, output))
+
+
+def _text(found: Mapping[str, Sequence[Diagnosis]], output: Path) -> str:
+    tables = []
+    for name, rows in found.items():
+        cells = [[name, *_COLUMNS.values()]]
+        for row in rows:
+            values = [getattr(row, field) for field in _COLUMNS]
+            cells.append([row.name, *("-" if value is None else f"{value:.3f}" for value in values)])
+        tables.append(aligned(cells))
+    return "\n\n".join([*tables, f"report: {output / 'diagnosis.json'}, diagnosis.png"])

@@ -1,0 +1,218 @@
+"""``mos-gap``: what subnets score with inherited weights, against the same architectures trained alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mos_fairseq.cli import aligned, make_folder, named_paths, quiet
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
+from mos_fairseq.gap import Row, read_table, write_table
+from mos_fairseq.gap.judge import Judge
+from mos_fairseq.gap.measure import Experiment
+from mos_fairseq.gap.report import gap_table, plot_gap, score_table, summarise, versions
+from mos_fairseq.nas.evaluator import EvaluationOptions
+from mos_fairseq.search_space import split_specs
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-gap``."""
+    parser = argparse.ArgumentParser(
+        prog="mos-gap",
+        description="Compare what subnets score with the weights they inherit from a supernet with what the same "
+        "architectures reach when they are trained alone.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="action", required=True)
+    _add_measure(commands)
+    text = "the same report of scores that are there already"
+    report = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
+    report.add_argument(
+        "table",
+        nargs="+",
+        help="CSV (with a header line) or JSON lines: columns subnet, inherited, standalone, and maybe supernet, "
+        "metric, extra_updates",
+    )
+    _add_output(report)
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the report")
+    parser.add_argument("--json", action="store_true", help="print the gaps as JSON")
+
+
+def _add_measure(commands: Any) -> None:
+    measure = commands.add_parser(
+        "measure",
+        help="score subnets, train them alone, compare",
+        description="Score subnets of one or more supernets, train each architecture alone with fairseq-train, and "
+        "compare. Started again, it goes on where it was. Options after -- go to fairseq-train and win over those that "
+        "the supernet's checkpoint records; its dropout is used unscaled, though the supernet scales it by a subnet's "
+        "width.",
+        allow_abbrev=False,
+    )
+    measure.add_argument("data", help="folder that fairseq-preprocess made")
+    measure.add_argument(
+        "--path",
+        required=True,
+        action="append",
+        metavar="[NAME=]CKPT",
+        help="a supernet's checkpoint; given several times, supernets of one search space are compared, and share the "
+        "standalone models",
+    )
+    _add_output(measure)
+    measure.add_argument(
+        "--standalone",
+        metavar="DIR",
+        help="folder of the standalone models, shared by all runs of the same data and training (default: standalone "
+        "in the output folder)",
+    )
+    measure.add_argument("--subnet", default="", metavar="S", help="subnets, separated by commas, as for mos-cost")
+    measure.add_argument("--num-subnets", type=int, default=0, metavar="N", help="more subnets, random:SEED and on")
+    measure.add_argument("--seed", type=int, default=1, metavar="SEED", help="of the first of them (default: 1)")
+    measure.add_argument(
+        "--max-update", type=int, metavar="N", help="updates of standalone training (default: the supernet's)"
+    )
+    measure.add_argument(
+        "--finetune-updates",
+        default="",
+        metavar="N,N,…",
+        help="also fine-tune the inherited weights for growing numbers of updates, up to the standalone BLEU",
+    )
+    measure.add_argument(
+        "--finetune-options",
+        default="",
+        metavar="TEXT",
+        help="options of fairseq-train for that, as in '--lr 2e-4 --warmup-updates 50'; they win over all others",
+    )
+    measure.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
+    measure.add_argument("--device", help="to score on, as in cuda:0 (default: the GPU, or else the CPU)")
+    _add_evaluation_options(measure)
+
+
+def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+    defaults = EvaluationOptions()
+    parser.add_argument("--gen-subset", default="test", metavar="NAME", help="set to score on (default: test)")
+    parser.add_argument("--reference", metavar="FILE", help="its raw target text (default: the binarised one, joined)")
+    parser.add_argument("--valid-samples", type=int, metavar="N", help="score on N sentence pairs of it (default: all)")
+    for name, kind in (("max_tokens", int), ("beam", int), ("max_len_a", float), ("max_len_b", int)):
+        option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
+        parser.add_argument(option, type=kind, default=default, metavar="N", help="default: %(default)s")
+    parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="as fairseq's option")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    words = sys.argv[1:] if argv is None else argv
+    cut = words.index("--") if "--" in words else len(words)
+    args = get_parser().parse_args(words[:cut])
+    quiet()
+    if args.action == "report":
+        if words[cut:]:
+            raise InputError(f"{shlex.join(words[cut:])} is given with mos-gap report, which trains nothing")
+        rows, more = _read_tables(args.table), {"tables": args.table}
+    else:
+        experiment = _experiment(args, words[cut + 1 :])
+        make_folder(args.output)
+        rows = list(experiment.rows())
+        more = _record(args, experiment)
+    make_folder(args.output)
+    _report(args, rows, {"command": shlex.join(["mos-gap", *words]), "versions": versions()} | more)
+
+
+def _read_tables(paths: Sequence[str]) -> list[Row]:
+    rows: dict[tuple[str, str, str], Row] = {}
+    for path in paths:
+        for row in read_table(path):
+            name = (row.metric, row.supernet, row.subnet)
+            if name in rows:
+                raise InputError(f"{path}: subnet {row.subnet} of {row.supernet} stands in another table too")
+            rows[name] = row
+    return list(rows.values())
+
+
+def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
+    for name in ("workers", "max_update"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise InputError(f"{name} is {value}: allowed are whole numbers from 1")
+    if args.num_subnets < 0 or args.seed < 0:
+        raise InputError(f"num_subnets is {args.num_subnets}, seed is {args.seed}: allowed are whole numbers from 0")
+    specs = split_specs(args.subnet) if args.subnet else []
+    specs += [f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets)]
+    if not specs:
+        raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
+    split_specs(",".join(specs))  # tells whether two have one name
+    names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples")
+    evaluation = EvaluationOptions("bleu", args.gen_subset, **{name: getattr(args, name) for name in names})
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    reference = Path(args.reference) if args.reference else None
+    return Experiment(
+        supernets=named_paths(args.path),
+        specs=specs,
+        judge=Judge(args.data, evaluation, device, reference),
+        output=Path(args.output),
+        standalone=Path(args.standalone or Path(args.output) / "standalone"),
+        updates=args.max_update,
+        more=more,
+        finetune_updates=_growing(args.finetune_updates),
+        finetune_more=shlex.split(args.finetune_options),
+        workers=args.workers,
+        threads=max(1, torch.get_num_threads() // args.workers),
+        tell=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+
+
+def _growing(text: str) -> list[int]:
+    numbers = text.split(",") if text else []
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise InputError(f"finetune_updates is {text}: allowed are whole numbers with commas between them")
+    updates = [int(number) for number in numbers]
+    if updates != sorted(set(updates)) or 0 in updates:
+        raise InputError(f"finetune_updates is {text}: allowed are growing numbers from 1")
+    return updates
+
+
+def _record(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
+    """What was done, for whoever wants to do it again."""
+    trainings = {label: experiment.training(subnet) for label, subnet in experiment.subnets.items()}
+    return {
+        "data": args.data,
+        "supernets": dict(experiment.supernets),
+        "architectures": {label: subnet.to_dict() for label, subnet in experiment.subnets.items()},
+        "seed": args.seed,
+        "evaluation": asdict(experiment.judge.options) | {"reference": args.reference},
+        "signature": experiment.signature,
+        "standalone": {
+            "updates": experiment.budget,
+            "runs": {
+                label: {"folder": str(training.folder), "command": shlex.join(training.command)}
+                for label, training in trainings.items()
+            },
+        },
+        "finetuning": {"updates": list(experiment.finetune_updates), "options": args.finetune_options},
+    }
+
+
+def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -> None:
+    output, summaries = Path(args.output), summarise(rows)
+    content = record | {"gaps": summaries, "scores": [row.to_dict() for row in rows]}
+    write_atomically(output / "gap.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_table(rows, output / "gap.jsonl")
+    plot_gap(rows, output / "gap.png")
+    if args.json:
+        print(json.dumps(summaries, allow_nan=False))
+        return
+    for metric in dict.fromkeys(row.metric for row in rows):
+        print(aligned(score_table(rows, metric)) + "\n")
+        print(aligned(gap_table(summaries, metric)) + "\n")
+    print(f"report: {output / 'gap.json'}, gap.jsonl, gap.png")

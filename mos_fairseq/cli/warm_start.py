@@ -1,0 +1,134 @@
+"""``mos-warm-start``: a supernet out of a trained model of fairseq's own.
+
+Not ``mos-import``, though it is the way back of ``mos-export``: ``import`` is a word of Python, and no module's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from mos_fairseq.cli import quiet
+from mos_fairseq.errors import InputError
+from mos_fairseq.export import save_checkpoint
+from mos_fairseq.models import TransformerMosConfig
+from mos_fairseq.nas.evaluator import EvaluationOptions, ModelEvaluator
+from mos_fairseq.search_space import SearchSpace
+from mos_fairseq.warm_start import (
+    Orders,
+    StockModel,
+    check_space,
+    importance_orders,
+    read_transformer,
+    supernet_checkpoint,
+    supernet_from,
+)
+
+_ROUTING = ("mos_routing", "num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
+# of fairseq's options, those without which training would build another model
+_FLAGS = (
+    "encoder_learned_pos",
+    "decoder_learned_pos",
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "share_all_embeddings",
+    "share_decoder_input_output_embed",
+    "no_token_positional_embeddings",
+    "layernorm_embedding",
+    "no_scale_embedding",
+)
+_CHOICES = {
+    "mos_routing": ("neuron", "layer", "none"),
+    "mos_linears": ("ffn", "attention", "all"),
+    "arch_encoding": ("aggregate", "per_layer"),
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-warm-start``."""
+    parser = argparse.ArgumentParser(
+        prog="mos-warm-start",
+        description="Make a supernet out of a trained fairseq transformer, which becomes its largest subnet: the same "
+        "translations before any training. Neurons and heads (and channels, with learned positions) are put in the "
+        "order of their importance, since a subnet uses the first of them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint of fairseq's own transformer")
+    parser.add_argument(
+        "--search-space",
+        required=True,
+        metavar="X",
+        help="preset or YAML file; its largest choices are the checkpoint's sizes, its only cross-attention span is -1",
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the supernet's checkpoint")
+    parser.add_argument(
+        "--data", metavar="DIR", help="judge importance by gradients on sentences of this folder, not by weights' sizes"
+    )
+    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in it (default: valid)")
+    parser.add_argument(
+        "--valid-samples", type=int, default=500, metavar="N", help="sentence pairs of it (default: %(default)s)"
+    )
+    parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
+    parser.add_argument("--no-reorder", action="store_true", help="leave everything in its place")
+    parser.add_argument(
+        "--learn-positions",
+        action="store_true",
+        help="turn sinusoidal positions into learned ones that start as these: sinusoids are fixed to their channels, "
+        "so that channels are reordered only without them",
+    )
+    parser.add_argument(
+        "--expert-noise",
+        type=float,
+        default=0.01,
+        metavar="S",
+        help="spread of the differences between experts, over that of their weights; it cancels in the largest subnet "
+        "(default: %(default)s)",
+    )
+    _add_routing(parser)
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of routers, noise and sentences (default: 1)")
+    return parser
+
+
+def _add_routing(parser: argparse.ArgumentParser) -> None:
+    defaults = TransformerMosConfig()
+    for name in _ROUTING:
+        option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
+        choices = {"choices": _CHOICES[name]} if name in _CHOICES else {"metavar": "N"}
+        kind = str if name in _CHOICES else int
+        parser.add_argument(option, type=kind, default=kind(default), help="as of fairseq-train", **choices)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    args = get_parser().parse_args(argv)
+    quiet()
+    if args.no_reorder and args.data:
+        raise InputError("data is given with --no-reorder, which needs no importance")
+    space = SearchSpace.from_spec(args.search_space)
+    stock = read_transformer(args.path)
+    check_space(stock.args, space)
+    learned = {f"{side}_learned_pos": args.learn_positions for side in ("encoder", "decoder")}
+    routing = {name: getattr(args, name) for name in _ROUTING}
+    cfg = TransformerMosConfig(search_space=space.dumps(), **routing, **learned)
+    model = supernet_from(stock, cfg, _orders(args, stock, space), args.expert_noise, args.seed)
+    save_checkpoint(supernet_checkpoint(stock, model), args.output)
+    print(f"{args.output}: a supernet of {space.size:,} subnets; the largest is {args.path}")
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in routing.items()]
+    options += [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(cfg, name)]
+    supernet = f"--task translation_mos --search-space {args.search_space} --arch transformer_mos {' '.join(options)}"
+    print(f"to train it: fairseq-train … {supernet} --finetune-from-model {args.output}")
+
+
+def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
+    """Heads are put in order only where fewer of them use fewer rows (``head_dim``): with ``qkv_dim``, all are used."""
+    if args.no_reorder:
+        return Orders()
+    learned = stock.args.encoder_learned_pos and stock.args.decoder_learned_pos
+    channels = bool(args.learn_positions or learned or stock.args.no_token_positional_embeddings)
+    kinds = {"heads": space.head_dim is not None, "channels": channels}
+    if args.data is None:
+        return importance_orders(stock.model, **kinds)
+    options = EvaluationOptions(
+        valid_subset=args.valid_subset, valid_samples=args.valid_samples, max_tokens=args.max_tokens, seed=args.seed
+    )
+    evaluator = ModelEvaluator(args.path, args.data, options)
+    return importance_orders(evaluator.model, evaluator.batches, **kinds)

@@ -1,0 +1,90 @@
+"""Scores of models, each kept in a file of its own, so that none is found twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sacrebleu.metrics import BLEU
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
+from mos_fairseq.nas.evaluator import EvaluationOptions, ModelEvaluator
+
+METRICS = ("bleu", "loss")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How models are scored.
+
+    Args:
+        data: the folder that fairseq-preprocess made.
+        options: which part of it, and how it is translated.
+        device: torch's name of the device.
+        reference: raw target text of the set, one line a sentence; None for the binarised one, put together again.
+
+    Raises:
+        InputError: there is no such reference, or it goes with a part of the set.
+    """
+
+    data: str
+    options: EvaluationOptions
+    device: str = "cpu"
+    reference: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference is not None and self.options.valid_samples is not None:
+            raise InputError("reference is of the whole set: it does not go with valid_samples")
+        self.reference_lines()
+
+    def reference_lines(self) -> list[str] | None:
+        """The raw reference, if there is one."""
+        if self.reference is None:
+            return None
+        try:
+            return self.reference.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"reference {self.reference}: cannot be read ({reason})") from None
+
+    def digest(self, *parts: str) -> str:
+        """A name for scores that depend on the reference and ``parts`` (fingerprints, keys)."""
+        text = json.dumps([*parts, self.reference_lines()])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def scores(self, path: Path, prepare: Callable[[], ModelEvaluator]) -> dict[str, Any]:
+        """``bleu``, ``loss`` (bits per token), sacreBLEU's ``signature`` and ``params`` of a model.
+
+        Args:
+            path: file that keeps them, read if it is there; translations go beside it, with the ending ``.txt``.
+            prepare: makes the model ready.
+
+        Raises:
+            InputError: a score is not finite, or the reference is of another length.
+        """
+        if path.exists():
+            try:
+                scores = json.loads(path.read_text(encoding="utf-8"))
+                return scores | {name: float(scores[name]) for name in METRICS}
+            except (OSError, ValueError, KeyError, TypeError):
+                raise InputError(f"{path}: cannot be read; remove it to judge anew") from None
+        evaluator = prepare()
+        hypotheses, references = evaluator.translate()
+        references = self.reference_lines() or references
+        if len(hypotheses) != len(references):
+            raise InputError(f"reference {self.reference}: {len(references)} lines for {len(hypotheses)} sentences")
+        metric = BLEU()
+        bleu = metric.corpus_score(hypotheses, [references]).score
+        scores = {"bleu": bleu, "loss": evaluator.loss(), "signature": str(metric.get_signature())}
+        if not all(math.isfinite(scores[name]) for name in METRICS):
+            raise InputError(f"{evaluator.path}: its loss is {scores['loss']}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path.with_suffix(".txt"), "".join(text + "\n" for text in hypotheses))
+        write_atomically(path, json.dumps(scores, indent=1))
+        return scores

@@ -1,0 +1,277 @@
+"""The experiment: inherited scores of several supernets, and standalone trainings that they share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from fairseq import utils
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.export import build_supernet, read_supernet, save_checkpoint, twin_checkpoint
+from mos_fairseq.gap.judge import METRICS, Judge
+from mos_fairseq.gap.options import Options, effective, overridden, training_options
+from mos_fairseq.gap.table import Row
+from mos_fairseq.gap.training import Training, train_all
+from mos_fairseq.nas.evaluator import ModelEvaluator, SubnetEvaluator
+from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, subnet_name
+
+# options of fairseq-train that are not the user's
+RESERVED = (
+    "--task",
+    "--arch",
+    "--subnet",
+    "--max-update",
+    "--save-dir",
+    "--no-save",
+    "--no-last-checkpoints",
+    "--checkpoint-suffix",
+    "--finetune-from-model",
+    "--restore-file",
+)
+
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared, and how.
+
+    Args:
+        supernets: checkpoints by name; all of one search space.
+        specs: subnets, as users name them.
+        judge: how models are scored.
+        output: folder of inherited scores and fine-tuned models.
+        standalone: folder of standalone models, which other experiments may share.
+        updates: of standalone training; None for as many as the supernets had.
+        more: arguments of ``fairseq-train`` that win over those recorded in the supernets.
+        finetune_updates: numbers of updates after which fine-tuned subnets are judged; empty for no fine-tuning.
+        finetune_more: arguments that win in fine-tuning.
+        workers, threads: processes that train at a time, and the threads of each.
+
+    Raises:
+        InputError: a checkpoint is no supernet; they differ in search space or in how they were trained; a subnet is
+            not in the space.
+    """
+
+    supernets: Mapping[str, str]
+    specs: Sequence[str]
+    judge: Judge
+    output: Path
+    standalone: Path
+    updates: int | None = None
+    more: Sequence[str] = ()
+    finetune_updates: Sequence[int] = ()
+    finetune_more: Sequence[str] = ()
+    workers: int = 1
+    threads: int = 1
+    tell: Tell = field(default=lambda text: None)
+
+    def __post_init__(self) -> None:
+        for text in (*self.more, *self.finetune_more):
+            if (option := text.partition("=")[0]) in RESERVED:
+                raise InputError(f"{option} cannot be given after --: mos-gap sets it ({', '.join(RESERVED)})")
+
+    @cached_property
+    def subnets(self) -> dict[str, Subnet]:
+        """Subnets by name, an architecture that comes twice only once."""
+        recorded = self._recorded.items()
+        spaces = {name: SearchSpace.from_spec(cfg["model"]["search_space"]) for name, (cfg, _) in recorded}
+        first, space = next(iter(spaces.items()))
+        for name, other in spaces.items():
+            if difference := space.difference(other):
+                raise InputError(f"supernets {first} and {name} are of different search spaces: {difference}")
+        found: dict[str, Subnet] = {}
+        for spec in self.specs:
+            subnet = resolve_subnet(spec, space)
+            if subnet not in found.values():
+                found[subnet_name(spec)] = subnet
+        return found
+
+    @cached_property
+    def _recorded(self) -> dict[str, tuple[dict[str, Any], int]]:
+        """Configuration and number of updates of each supernet."""
+        states = {name: read_supernet(path) for name, path in self.supernets.items()}
+        return {name: (state["cfg"], _updates_of(state)) for name, state in states.items()}
+
+    @cached_property
+    def budget(self) -> int:
+        """Updates of standalone training."""
+        if self.updates is not None:
+            return self.updates
+        recorded = {updates for _, updates in self._recorded.values()}
+        if len(recorded) > 1 or 0 in recorded:
+            counts = ", ".join(f"{name} {updates}" for name, (_, updates) in self._recorded.items())
+            raise InputError(f"the supernets differ in their numbers of updates ({counts}): give --max-update")
+        return recorded.pop()
+
+    @cached_property
+    def arguments(self) -> list[str]:
+        """Of ``fairseq-train``, the same for all architectures: the supernets' own, and ``more``."""
+        given = {text.partition("=")[0] for text in self.more}
+        options = {
+            name: {option: value for option, value in training_options(cfg).items() if option not in given}
+            for name, (cfg, _) in self._recorded.items()
+        }
+        first, mine = next(iter(options.items()))
+        for name, other in options.items():
+            for option in sorted(mine.keys() | other.keys()):
+                if (option in mine, mine.get(option)) != (option in other, other.get(option)):
+                    values = [_show(found, option) for found in (mine, other)]
+                    raise InputError(
+                        f"supernets {first} and {name} were trained with {values[0]} and {values[1]}: give {option} "
+                        "after --, for the standalone models that they share"
+                    )
+        return overridden(mine, self.more)
+
+    def training(self, subnet: Subnet) -> Training:
+        """The standalone training of one architecture."""
+        identity = self._identity(subnet, self.arguments) | {"updates": self.budget}
+        return Training(self.standalone, identity, self._command(subnet, self.arguments), self.budget)
+
+    def _identity(self, subnet: Subnet, arguments: Sequence[str]) -> dict[str, Any]:
+        return {"subnet": subnet.to_dict(), "options": effective(arguments), "data": self._data_digest}
+
+    def _command(self, subnet: Subnet, arguments: Sequence[str]) -> tuple[str, ...]:
+        model = ("--task", "translation", "--arch", "transformer_subnet", "--subnet", subnet.key)
+        return (self.judge.data, *model, *arguments)
+
+    @cached_property
+    def _data_digest(self) -> str:
+        """Of the dictionaries and of the training set's index and size: its content may be too large to read."""
+        folder, digest = utils.split_paths(self.judge.data)[0], hashlib.sha256()
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if name.startswith(("dict.", "train.")):
+                digest.update(f"{name} {os.path.getsize(path)} ".encode())
+            if name.startswith("dict.") or (name.startswith("train.") and name.endswith(".idx")):
+                digest.update(Path(path).read_bytes())
+        return digest.hexdigest()[:16]
+
+    # --- scores ----------------------------------------------------------------------------------------------------
+
+    def inherited(self, name: str) -> dict[str, dict[str, Any]]:
+        """Scores of all subnets with the weights of the supernet ``name``."""
+        judge, scores = self.judge, {}
+        evaluator = SubnetEvaluator(self.supernets[name], judge.data, judge.options, judge.device)
+        fingerprint = evaluator.fingerprint()
+        for label, subnet in self.subnets.items():
+            path = self.output / "inherited" / f"{name}-{label}-{judge.digest(fingerprint, subnet.key)}.json"
+            scores[label] = judge.scores(path, partial(_activated, evaluator, subnet))
+            self.tell(f"{name}: {label} inherits {_text(scores[label])}")
+        return scores
+
+    @property
+    def signature(self) -> str:
+        """sacreBLEU's, of all scores."""
+        training = self.training(next(iter(self.subnets.values())))
+        return self._trained_scores(training)["signature"]
+
+    @cached_property
+    def _set_digest(self) -> str:
+        path = next(iter(self.supernets.values()))
+        evaluator = SubnetEvaluator(path, self.judge.data, self.judge.options, self.judge.device)
+        return self.judge.digest(evaluator.set_fingerprint())
+
+    def _trained_scores(self, training: Training) -> dict[str, Any]:
+        """Scores of a run that is done."""
+        judge, path = self.judge, str(training.result)
+        prepare = partial(ModelEvaluator, path, judge.data, judge.options, judge.device)
+        return judge.scores(training.folder / f"scores-{training.updates}-{self._set_digest}.json", prepare)
+
+    def standalone_scores(self) -> dict[str, dict[str, Any]]:
+        """Scores of all architectures, trained alone."""
+        labels, scores = list(self.subnets), {}
+        trainings = [self.training(subnet) for subnet in self.subnets.values()]
+        self.tell(f"standalone: {len(labels)} architectures, {self.budget} updates each")
+        for position in train_all(trainings, self.workers, self.threads):
+            label = labels[position]
+            scores[label] = self._trained_scores(trainings[position])
+            self.tell(f"standalone: {label} reaches {_text(scores[label])} ({len(scores)} of {len(labels)})")
+        return {label: scores[label] for label in labels}
+
+    def finetuned_scores(
+        self, name: str, inherited: Mapping[str, Any], standalone: Mapping[str, Any]
+    ) -> dict[str, dict[int, dict[str, Any]]]:
+        """Scores of the subnets of the supernet ``name`` by number of updates of fine-tuning, up to the first that
+        reaches the standalone BLEU."""
+        found: dict[str, dict[int, dict[str, Any]]] = {label: {} for label in self.subnets}
+        pending = [label for label in found if inherited[label]["bleu"] < standalone[label]["bleu"]]
+        for updates in self.finetune_updates if pending else ():
+            trainings = [self._finetuning(name, self.subnets[label], updates) for label in pending]
+            for position in train_all(trainings, self.workers, self.threads):
+                label = pending[position]
+                found[label][updates] = self._trained_scores(trainings[position])
+                self.tell(f"{name}: {label} reaches {_text(found[label][updates])} after {updates} updates more")
+            pending = [label for label in pending if found[label][updates]["bleu"] < standalone[label]["bleu"]]
+        return found
+
+    def _finetuning(self, name: str, subnet: Subnet, updates: int) -> Training:
+        arguments = [*self.arguments, *self.finetune_more]
+        identity = self._identity(subnet, arguments) | {"start": _file_digest(self.supernets[name])}
+        training = Training(self.output / "finetuned", identity, self._command(subnet, arguments), updates)
+        twin = training.folder / "twin.pt"
+        if not twin.exists():
+            state = read_supernet(self.supernets[name])
+            model = build_supernet(state)
+            model.set_active_subnet(subnet)
+            training.folder.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(twin_checkpoint(state, model.get_active_subnet()), twin)
+        return Training(training.root, training.identity, training.arguments, updates, twin)
+
+    def rows(self) -> Iterator[Row]:
+        """All scores: one row for each metric, supernet and architecture."""
+        _ = self.subnets, self.arguments, self.budget  # mistakes in them are told before any work
+        inherited = {name: self.inherited(name) for name in self.supernets}
+        standalone = self.standalone_scores()
+        for name in self.supernets:
+            finetuned = self.finetuned_scores(name, inherited[name], standalone)
+            for metric in METRICS:
+                for label, subnet in self.subnets.items():
+                    mine, alone = inherited[name][label], standalone[label]
+                    tuned = {updates: scores[metric] for updates, scores in finetuned[label].items()}
+                    yield Row(
+                        label,
+                        mine[metric],
+                        alone[metric],
+                        name,
+                        metric,
+                        tuned,
+                        self._extra_updates(mine, alone, finetuned[label]) if metric == "bleu" else None,
+                        {"architecture": subnet.to_dict()},
+                    )
+
+    def _extra_updates(self, inherited: Any, standalone: Any, finetuned: Mapping[int, Any]) -> int | None:
+        if not self.finetune_updates:
+            return None
+        scores = {0: inherited} | dict(finetuned)
+        return next((updates for updates, found in scores.items() if found["bleu"] >= standalone["bleu"]), None)
+
+
+def _updates_of(state: Mapping[str, Any]) -> int:
+    return (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
+
+
+def _activated(evaluator: SubnetEvaluator, subnet: Subnet) -> SubnetEvaluator:
+    evaluator.model.set_active_subnet(subnet)
+    return evaluator
+
+
+def _show(options: Options, option: str) -> str:
+    if option not in options:
+        return f"no {option}"
+    return option if options[option] is None else f"{option} {options[option]}"
+
+
+def _text(scores: Mapping[str, Any]) -> str:
+    return f"BLEU {scores['bleu']:.2f}, loss {scores['loss']:.4f}"
+
+
+def _file_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""What ``mos-gap`` leaves behind: tables, one JSON file with everything, and a plot."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mos_fairseq.files import write_atomically
+from mos_fairseq.gap.statistics import gap_of
+from mos_fairseq.gap.table import Row
+
+_PACKAGES = ("mos-fairseq", "ve-fairseq", "fairseq-fixed", "torch", "numpy", "scipy", "sacrebleu")
+_UNITS = {"bleu": "BLEU", "loss": "loss [bits per token]"}
+
+
+def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The gap of each metric and supernet (see :class:`~mos_fairseq.gap.statistics.Gap`); where fine-tuning was tried,
+    also how many architectures reached the standalone score, and after how many updates on average and at most."""
+    found = []
+    for metric, supernet in dict.fromkeys((row.metric, row.supernet) for row in rows):
+        group = [row for row in rows if (row.metric, row.supernet) == (metric, supernet)]
+        gap = gap_of([row.inherited for row in group], [row.standalone for row in group])
+        summary = {"metric": metric, "supernet": supernet} | asdict(gap)
+        reached = [row.extra_updates for row in group if row.extra_updates is not None]
+        if reached or any(row.finetuned for row in group):
+            summary["reached_by_finetuning"] = len(reached)
+            summary["mean_extra_updates"] = sum(reached) / len(reached) if reached else None
+            summary["max_extra_updates"] = max(reached) if reached else None
+        found.append(summary)
+    return found
+
+
+def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
+    """Scores of one metric as cells: a line for each architecture, a column for each supernet."""
+    group = [row for row in rows if row.metric == metric]
+    supernets = list(dict.fromkeys(row.supernet for row in group))
+    digits = 2 if metric == "bleu" else 4
+    header = [metric, *(name for supernet in supernets for name in (supernet, "alone"))]
+    alone_is_shared = all(
+        len({row.standalone for row in group if row.subnet == subnet}) == 1 for subnet in {row.subnet for row in group}
+    )
+    if alone_is_shared:
+        header = [metric, "alone", *supernets]
+    table = [header]
+    for subnet in dict.fromkeys(row.subnet for row in group):
+        found = {row.supernet: row for row in group if row.subnet == subnet}
+        cells = [subnet]
+        if alone_is_shared:
+            cells.append(f"{next(iter(found.values())).standalone:.{digits}f}")
+        for supernet in supernets:
+            row = found.get(supernet)
+            pair = ["-", "-"] if row is None else [f"{row.inherited:.{digits}f}", f"{row.standalone:.{digits}f}"]
+            cells += pair[:1] if alone_is_shared else pair
+        table.append(cells)
+    return table
+
+
+def gap_table(summaries: Sequence[dict[str, Any]], metric: str) -> list[list[str]]:
+    """The gap of one metric as cells: a line for each supernet."""
+    group = [summary for summary in summaries if summary["metric"] == metric]
+    table = [["gap", "subnets", "MAE", "bias", "std", "Kendall tau", "Spearman"]]
+    tuned = any("reached_by_finetuning" in summary for summary in group)
+    if tuned:
+        table[0] += ["reached", "extra updates"]
+    for summary in group:
+        cells = [summary["supernet"], str(summary["subnets"]), _number(summary["mae"]), _number(summary["bias"], "+")]
+        cells += [_number(summary[name]) for name in ("std", "kendall_tau", "spearman")]
+        if tuned:
+            mean = summary.get("mean_extra_updates")
+            cells += [str(summary.get("reached_by_finetuning", "-")), "-" if mean is None else f"{mean:.0f}"]
+        table.append(cells)
+    return table
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.3f}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python, the machine, and the packages that scores depend on."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # one of the two fairseqs; or this package, used by its path
+            continue
+    return found
+
+
+def plot_gap(rows: Sequence[Row], path: Path) -> None:
+    """Inherited against standalone scores as a PNG, one panel a metric; on the line both are equal.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    figure = Figure(figsize=(5 * len(metrics), 5), layout="constrained")
+    for number, metric in enumerate(metrics, start=1):
+        axes = figure.add_subplot(1, len(metrics), number)
+        group = [row for row in rows if row.metric == metric]
+        scores = [score for row in group for score in (row.inherited, row.standalone)]
+        margin = 0.05 * (max(scores) - min(scores)) or 0.5
+        ends = [min(scores) - margin, max(scores) + margin]
+        axes.plot(ends, ends, color="0.6", linewidth=1)
+        summaries = {summary["supernet"]: summary for summary in summarise(group)}
+        for marker, (supernet, summary) in zip("osD^v<>P*X" * len(summaries), summaries.items(), strict=False):
+            points = [row for row in group if row.supernet == supernet]
+            label = f"{supernet}: MAE {summary['mae']:.2f}, tau {_number(summary['kendall_tau'])}"
+            alone, mine = [row.standalone for row in points], [row.inherited for row in points]
+            axes.scatter(alone, mine, marker=marker, s=24, label=label)
+        unit = _UNITS.get(metric, metric)
+        axes.set(xlabel=f"standalone {unit}", ylabel=f"inherited {unit}", xlim=ends, ylim=ends)
+        axes.legend(fontsize="small")
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))

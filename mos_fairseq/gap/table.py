@@ -1,0 +1,121 @@
+"""Tables of scores, one row an architecture: what ``mos-gap`` writes, and what it reads from elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
+from mos_fairseq.jsonl import read_jsonl
+
+COLUMNS = ("subnet", "inherited", "standalone")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one architecture in one supernet.
+
+    Args:
+        subnet: its name.
+        inherited, standalone: with the supernet's weights, and trained alone.
+        supernet: name of the supernet.
+        metric: what the scores are; ``loss`` is better when lower, everything else when higher.
+        finetuned: scores of the inherited weights after so many updates of fine-tuning.
+        extra_updates: the fewest of them that reach the standalone score; None where none does, or none is known.
+        details: whatever else the row holds.
+    """
+
+    subnet: str
+    inherited: float
+    standalone: float
+    supernet: str = "supernet"
+    metric: str = "bleu"
+    finetuned: dict[int, float] = field(default_factory=dict)
+    extra_updates: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; :func:`read_table` reads them back."""
+        names = ("supernet", "subnet", "metric", "inherited", "standalone", "extra_updates")
+        finetuned = {"finetuned": {str(updates): score for updates, score in self.finetuned.items()}}
+        return {name: getattr(self, name) for name in names} | (finetuned if self.finetuned else {}) | self.details
+
+
+def write_table(rows: Iterable[Row], path: str | os.PathLike[str]) -> None:
+    """Write rows as JSON lines, atomically. Raises InputError if the file cannot be written."""
+    write_atomically(path, "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in rows))
+
+
+def read_table(path: str | os.PathLike[str]) -> list[Row]:
+    """Read rows from JSON lines, or from CSV with a header line (a file whose name ends in ``.csv``).
+
+    Columns ``subnet``, ``inherited`` and ``standalone`` are needed; ``supernet``, ``metric`` and ``extra_updates`` are
+    used where they are there, others are kept as details.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or a row lacks a column or holds no number in it; two rows are
+            of the same subnet, supernet and metric.
+    """
+    plain = _read_csv(path) if os.fspath(path).endswith(".csv") else read_jsonl(path)
+    if not plain:
+        raise InputError(f"{path}: it holds no rows")
+    rows = [_row(values, f"{path}: row {number}") for number, values in enumerate(plain, start=1)]
+    seen: set[tuple[str, str, str]] = set()
+    for row in rows:
+        name = (row.supernet, row.subnet, row.metric)
+        if name in seen:
+            raise InputError(f"{path}: subnet {row.subnet} of {row.supernet} has two rows of {row.metric}")
+        seen.add(name)
+    return rows
+
+
+def _read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return [{key: value for key, value in row.items() if key and value not in (None, "")} for row in rows]
+
+
+def _row(values: dict[str, Any], where: str) -> Row:
+    missing = [name for name in COLUMNS if values.get(name) is None]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}; needed are {', '.join(COLUMNS)}")
+    extra, finetuned = values.get("extra_updates"), values.get("finetuned") or {}
+    known = {*COLUMNS, "supernet", "metric", "extra_updates", "finetuned"}
+    if not isinstance(finetuned, dict):
+        raise InputError(f"{where}: finetuned is {finetuned}: allowed is an object of updates and scores")
+    return Row(
+        subnet=str(values["subnet"]),
+        inherited=_number(values["inherited"], f"{where}: inherited"),
+        standalone=_number(values["standalone"], f"{where}: standalone"),
+        supernet=str(values.get("supernet", "supernet")),
+        metric=str(values.get("metric", "bleu")),
+        finetuned={_whole(k, where): _number(v, f"{where}: finetuned {k}") for k, v in finetuned.items()},
+        extra_updates=None if extra is None else _whole(extra, where),
+        details={key: value for key, value in values.items() if key not in known},
+    )
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise InputError(f"{where} is {value}: allowed are numbers")
+    return number
+
+
+def _whole(value: Any, where: str) -> int:
+    number = _number(value, f"{where}: number of updates")
+    if number < 0 or number != int(number):
+        raise InputError(f"{where}: number of updates is {value}: allowed are whole numbers from 0")
+    return int(number)

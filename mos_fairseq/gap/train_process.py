@@ -1,0 +1,26 @@
+"""``fairseq-train`` as a process that ends when the program that started it does (on Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def main() -> None:
+    """Entry point: the arguments are those of ``fairseq-train``."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before it could tell
+            return
+    from fairseq_cli.train import cli_main
+
+    cli_main()
+
+
+if __name__ == "__main__":
+    main()

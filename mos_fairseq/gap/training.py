@@ -1,0 +1,184 @@
+"""Runs of ``fairseq-train``, each in a folder of its own: they can be killed and go on, and programs can share them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from fairseq import checkpoint_utils
+
+import mos_fairseq
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # Windows: two programs in one folder are not noticed there
+    fcntl = None
+
+_POLL = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run, up to a number of updates; run again with a larger number, it goes on.
+
+    Args:
+        root: folder of all runs; this one's folder in it is named by a hash of ``identity``.
+        identity: all that the outcome depends on, as plain values; kept in ``run.json``.
+        arguments: of ``fairseq-train``, but for the number of updates and the places of files.
+        updates: after which it ends.
+        start: checkpoint whose weights it starts from; None for fresh ones.
+    """
+
+    root: Path
+    identity: dict[str, Any]
+    arguments: tuple[str, ...]
+    updates: int
+    start: Path | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where this run keeps its files."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return self.root / digest[:16]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        return self.folder / "checkpoints" / "checkpoint_last.pt"
+
+    @property
+    def command(self) -> list[str]:
+        """What a user would type, as words."""
+        begin = [] if self.start is None else ["--finetune-from-model", str(self.start)]
+        # without a best checkpoint, of which fairseq would make the last one as a copy that a kill can cut off
+        places = ["--save-dir", str(self.checkpoint.parent), "--no-epoch-checkpoints", "--disable-validation"]
+        log = ["--log-format", "simple", "--log-interval", "50"]
+        plugin = ["--user-dir", str(Path(mos_fairseq.__file__).parent)]
+        more = [*begin, *places, *log, "--max-update", str(self.updates)]
+        data, *rest = self.arguments
+        return ["fairseq-train", data, *plugin, *more, *rest]
+
+    @property
+    def result(self) -> Path:
+        """The checkpoint after ``updates``; it is there when the run is done, and stays when one goes on from it."""
+        return self.folder / f"checkpoint_{self.updates}.pt"
+
+    def keep_result(self) -> None:
+        """Keep the last checkpoint as the result. Raises InputError if there is none, or it is of more updates."""
+        if not self.checkpoint.exists():
+            raise InputError(f"{self.folder}: fairseq-train has ended without a checkpoint (log: train.log there)")
+        state = checkpoint_utils.load_checkpoint_to_cpu(str(self.checkpoint))
+        updates = state["optimizer_history"][-1]["num_updates"]
+        if updates > self.updates:
+            raise InputError(f"{self.folder}: it has trained for {updates} updates, {self.updates} are past: remove it")
+        with open(self.checkpoint, "rb") as content:
+            write_atomically(self.result, lambda file: shutil.copyfileobj(content, file))
+
+
+class _Running:
+    """A process that trains, and the lock on its folder, which the process holds too, should this program die."""
+
+    def __init__(self, training: Training, threads: int) -> None:
+        self.training, self.process = training, None
+        folder = training.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lock: IO[str] = open(folder / "lock", "a")
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror or error})") from None
+        if fcntl is not None:
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.lock.close()
+                raise
+        if not training.result.exists():
+            self.process = self._start(threads)
+
+    def _start(self, threads: int) -> subprocess.Popen:
+        training = self.training
+        command = shlex.join(training.command)
+        write_atomically(training.folder / "run.json", json.dumps({"command": command} | training.identity, indent=1))
+        with open(training.folder / "train.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "mos_fairseq.gap.train_process", *training.command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self.lock.fileno()] if fcntl is not None else [],
+                env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _import_path()},
+            )
+
+    def ended(self) -> bool:
+        """Whether the run is over. Raises InputError if it failed."""
+        status = 0 if self.process is None else self.process.poll()
+        if status is None:
+            return False
+        if status:
+            raise InputError(f"training failed (status {status}): {self._last_line()}")
+        if self.process is not None:
+            self.training.keep_result()
+        self.lock.close()
+        return True
+
+    def _last_line(self) -> str:
+        path = self.training.folder / "train.log"
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
+        return f"{last.removeprefix('error: ')} (log: {path})"
+
+    def stop(self) -> None:
+        """End the process, if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+        self.lock.close()
+
+
+def _import_path() -> str:
+    """For a process that shall find this very package."""
+    parts = [str(Path(mos_fairseq.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(part for part in parts if part)
+
+
+def train_all(trainings: Sequence[Training], workers: int, threads: int) -> Iterator[int]:
+    """Run what is not done yet, ``workers`` at a time; yields each one's position as it ends.
+
+    A folder in which another program trains is waited for.
+
+    Args:
+        threads: of each process.
+
+    Raises:
+        InputError: a run failed, which also ends the others; or a folder cannot be made.
+    """
+    waiting, running = list(range(len(trainings))), {}
+    try:
+        while waiting or running:
+            for position in list(waiting):
+                if len(running) < workers:
+                    with suppress(BlockingIOError):
+                        running[position] = _Running(trainings[position], threads)
+                        waiting.remove(position)
+            for position, run in list(running.items()):
+                if run.ended():
+                    del running[position]
+                    yield position
+            time.sleep(_POLL)
+    finally:
+        for run in running.values():
+            run.stop()

@@ -1,0 +1,143 @@
+"""Which feed-forward neurons, heads and embedding channels matter most, so that prefix slices keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fairseq.models.transformer import TransformerModel
+from torch import Tensor, nn
+
+SIDES = ("encoder", "decoder")
+ATTENTIONS = ("self_attn", "encoder_attn")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Permutations, most important first: old index at each new place. What is not in them stays in place.
+
+    ``ffn``: by (side, layer); ``heads``: by (side, layer, "self_attn" or "encoder_attn"); ``channels``: by side.
+    """
+
+    ffn: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
+    heads: Mapping[tuple[str, int, str], Tensor] = field(default_factory=dict)
+    channels: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def importance_orders(
+    model: TransformerModel,
+    batches: Sequence[dict[str, Any]] | None = None,
+    *,
+    heads: bool = True,
+    channels: bool = True,
+) -> Orders:
+    """Order a stock model's neurons, heads and channels by importance.
+
+    With ``batches`` (fairseq's mini-batches), importance is the first-order estimate of how much the loss changes when
+    a unit is taken away, summed over batches: |sum of w * dL/dw| over the weights that carry its output (Molchanov et
+    al., arXiv 1906.10771; for heads Michel et al., arXiv 1905.10650): a neuron's column of fc2, a head's columns of
+    the output projection, a channel's scale and shift in every layer norm and its column of the embeddings. Without,
+    it is the size of weights: the product of the norms of a neuron's (a head's) incoming and outgoing weights, and
+    for a channel the sum of the norms of the columns that read it.
+
+    Args:
+        heads, channels: whether to order them too.
+    """
+    found: dict[Any, Tensor] = {}
+    if batches is None:
+        _add(found, _units(model, _by_size))
+        channel_scores = {side: _channel_sizes(model, side) for side in SIDES}
+    else:
+        channel_scores = {side: torch.zeros(getattr(model, side).embed_tokens.embedding_dim) for side in SIDES}
+        for batch in batches:
+            _backward(model, batch)
+            _add(found, _units(model, _by_gradient))
+            for side in SIDES:
+                channel_scores[side] += _channel_gradients(model, side)
+        model.zero_grad(set_to_none=True)
+    order = {key: torch.argsort(score, descending=True, stable=True) for key, score in found.items()}
+    return Orders(
+        ffn={key: value for key, value in order.items() if len(key) == 2},
+        heads={key: value for key, value in order.items() if len(key) == 3} if heads else {},
+        channels=_channel_orders(model, channel_scores) if channels else {},
+    )
+
+
+def _add(found: dict[Any, Tensor], scores: Mapping[Any, Tensor]) -> None:
+    for key, score in scores.items():
+        found[key] = found.get(key, 0) + score
+
+
+def _units(model: TransformerModel, score) -> dict[Any, Tensor]:
+    """Scores of all neurons and heads: ``score(incoming [units, …], outgoing weight, how to split its columns)``."""
+    found: dict[Any, Tensor] = {}
+    for side in SIDES:
+        for index, layer in enumerate(getattr(model, side).layers):
+            found[side, index] = score(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
+            for name in ATTENTIONS:
+                if (attention := getattr(layer, name, None)) is not None:
+                    incoming, outgoing = attention.v_proj.weight, attention.out_proj.weight
+                    found[side, index, name] = score(incoming, outgoing, attention.num_heads)
+    return found
+
+
+@torch.no_grad()
+def _by_size(incoming: Tensor, outgoing: Tensor, units: int) -> Tensor:
+    return incoming.unflatten(0, (units, -1)).flatten(1).norm(dim=1) * _columns(outgoing, units).norm(dim=1)
+
+
+@torch.no_grad()
+def _by_gradient(incoming: Tensor, outgoing: Tensor, units: int) -> Tensor:
+    assert outgoing.grad is not None
+    return _columns(outgoing * outgoing.grad, units).sum(1).abs()
+
+
+def _columns(weight: Tensor, units: int) -> Tensor:
+    """[d, units * width] -> [units, width * d]."""
+    return weight.T.unflatten(0, (units, -1)).flatten(1)
+
+
+def _backward(model: TransformerModel, batch: dict[str, Any]) -> None:
+    """Gradients of the mean cross-entropy per token, fresh."""
+    model.zero_grad(set_to_none=True)
+    logits, target = model(**batch["net_input"])[0], batch["target"]
+    padding = model.decoder.padding_idx
+    F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), ignore_index=padding).backward()
+
+
+@torch.no_grad()
+def _channel_sizes(model: TransformerModel, side: str) -> Tensor:
+    """Norms of the columns that read each of the side's channels."""
+    readers: list[Tensor] = []
+    for name in SIDES:
+        for layer in getattr(model, name).layers:
+            if name == side:
+                readers += [layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight, layer.self_attn.v_proj.weight]
+                readers.append(layer.fc1.weight)
+            if name == "decoder":
+                cross = layer.encoder_attn
+                own = [cross.q_proj.weight] if side == "decoder" else [cross.k_proj.weight, cross.v_proj.weight]
+                readers += own
+    if side == "decoder":
+        readers.append(model.decoder.output_projection.weight)
+    return torch.stack([weight.norm(dim=0) for weight in readers]).sum(0)
+
+
+@torch.no_grad()
+def _channel_gradients(model: TransformerModel, side: str) -> Tensor:
+    stack = getattr(model, side)
+    terms = []
+    for module in stack.modules():
+        if isinstance(module, nn.LayerNorm):
+            terms.append(module.weight * module.weight.grad + module.bias * module.bias.grad)
+    terms.append((stack.embed_tokens.weight * stack.embed_tokens.weight.grad).sum(0))
+    return torch.stack(terms).abs().sum(0)
+
+
+def _channel_orders(model: TransformerModel, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if model.encoder.embed_tokens is model.decoder.embed_tokens:  # one table, one order
+        scores = dict.fromkeys(SIDES, scores["encoder"] + scores["decoder"])
+    return {side: torch.argsort(score, descending=True, stable=True) for side, score in scores.items()}

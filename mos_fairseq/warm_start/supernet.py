@@ -1,0 +1,174 @@
+"""The supernet that is made of a stock model: its weights in the order of importance, in every expert."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import fields
+from typing import Any
+
+import torch
+from fairseq.models.transformer import TransformerModel
+from fairseq.modules import SinusoidalPositionalEmbedding
+from torch import Tensor, nn
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.export.checkpoint import model_checkpoint
+from mos_fairseq.models import TransformerMosConfig, TransformerMosModel
+from mos_fairseq.models.transformer_config import TransformerBaseConfig
+from mos_fairseq.modules import ElasticLinear
+from mos_fairseq.search_space import SearchSpace
+from mos_fairseq.warm_start.importance import SIDES, Orders
+from mos_fairseq.warm_start.stock import StockModel, check_space
+
+_NORMS = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm")
+
+
+def supernet_from(
+    stock: StockModel, cfg: TransformerMosConfig, orders: Orders, expert_noise: float = 0.0, seed: int = 1
+) -> TransformerMosModel:
+    """A supernet, in eval mode, whose largest subnet computes what the stock model does.
+
+    Every expert starts as the stock model's matrix, plus noise that cancels in the largest subnet: of draws n_e with
+    ``expert_noise`` times the standard deviation of the matrix, expert e gets n_e - sum_k p_k n_k, where p are the
+    mixing weights that the fresh router gives to the largest subnet. So sum_e p_e W_e is the stock model's matrix,
+    while experts (and what other subnets mix of them) differ from the start.
+
+    Args:
+        cfg: options of the supernet: ``search_space`` and those of its routing; the rest is taken from the stock
+            model, but for learned positions, which ``cfg`` may have where the stock model has sinusoids: they start
+            as these.
+        orders: of its neurons, heads and channels (``Orders()`` leaves everything in place).
+        seed: of routers and noise.
+
+    Raises:
+        InputError: the search space does not fit, or channels are ordered while positions are sinusoids.
+    """
+    space = SearchSpace.from_spec(cfg.search_space or "")
+    check_space(stock.args, space)
+    if expert_noise < 0:
+        raise InputError(f"expert_noise is {expert_noise}: allowed are numbers from 0")
+    _take_options(cfg, stock.args)
+    if orders.channels and not (cfg.no_token_positional_embeddings or _learns_positions(cfg)):
+        raise InputError("channels cannot be reordered under sinusoidal positions, which are fixed: learn positions")
+    dictionaries = stock.model.encoder.dictionary, stock.model.decoder.dictionary
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TransformerMosModel.from_search_space(cfg, space, *dictionaries).eval()
+    with torch.no_grad():
+        _copy_stacks(stock.model, model, orders)
+        _part_experts(model, expert_noise, torch.Generator().manual_seed(seed))
+    _check_equal(stock.model, model)
+    return model
+
+
+def _learns_positions(cfg: TransformerMosConfig) -> bool:
+    return cfg.encoder_learned_pos and cfg.decoder_learned_pos
+
+
+def _take_options(cfg: TransformerMosConfig, args: Namespace) -> None:
+    """What a stock model and a supernet have in common, from the stock model's ``args`` into ``cfg``."""
+    learned = {f"{side}_learned_pos": getattr(cfg, f"{side}_learned_pos") for side in SIDES}
+    for option in fields(TransformerBaseConfig):
+        if not option.name.startswith("_") and hasattr(args, option.name):
+            setattr(cfg, option.name, getattr(args, option.name))
+    for name, wanted in learned.items():
+        setattr(cfg, name, bool(wanted or getattr(args, name)))
+    for name in ("max_source_positions", "max_target_positions"):
+        setattr(cfg, name, int(getattr(args, name, None) or 1024))
+
+
+def _copy_stacks(stock: TransformerModel, model: TransformerMosModel, orders: Orders) -> None:
+    widths = {side: getattr(model, side).embed_dim for side in SIDES}
+    channels = {side: orders.channels.get(side, torch.arange(width)) for side, width in widths.items()}
+    for side in SIDES:
+        theirs, mine = getattr(stock, side), getattr(model, side)
+        mine.embed_tokens.weight.copy_(theirs.embed_tokens.weight[:, channels[side]])
+        if mine.embed_positions is not None and mine.embed_positions.weight is not None:
+            table = _positions(theirs.embed_positions, mine.embed_positions.num_rows)
+            mine.embed_positions.weight.copy_(table[:, channels[side]])
+        for name in ("layernorm_embedding", "layer_norm"):
+            _copy_norm(getattr(theirs, name, None), getattr(mine, name), channels[side])
+        for index, (source, target) in enumerate(zip(theirs.layers, mine.layers, strict=True)):
+            _copy_layer(source, target, (side, index), channels, orders)
+    output = stock.decoder.output_projection.weight
+    model.decoder.output_embedding.weight.copy_(output[:, channels["decoder"]])
+
+
+def _positions(positions: nn.Module, rows: int) -> Tensor:
+    """The stock table of positions [rows, d]."""
+    if isinstance(positions, SinusoidalPositionalEmbedding):
+        return SinusoidalPositionalEmbedding.get_embedding(rows, positions.embedding_dim, positions.padding_idx)
+    return positions.weight
+
+
+def _copy_norm(source: nn.Module | None, target: nn.Module | None, channels: Tensor) -> None:
+    if source is not None and target is not None:
+        target.weight.copy_(source.weight[channels])
+        target.bias.copy_(source.bias[channels])
+
+
+def _copy_layer(
+    source: nn.Module, target: nn.Module, place: tuple[str, int], channels: dict[str, Tensor], orders: Orders
+) -> None:
+    own = channels[place[0]]
+    for name in _NORMS:
+        _copy_norm(getattr(source, name, None), getattr(target, name, None), own)
+    neurons = orders.ffn.get(place, torch.arange(source.fc1.out_features))
+    _fill(target.fc1, [source.fc1], neurons, own)
+    _fill(target.fc2, [source.fc2], own, neurons)
+    for name, memory in (("self_attn", own), ("encoder_attn", channels["encoder"])):
+        attention = getattr(source, name, None)
+        if attention is None:
+            continue
+        heads = orders.heads.get((*place, name), torch.arange(attention.num_heads))
+        inner = torch.arange(attention.out_proj.in_features).view(attention.num_heads, -1)[heads].flatten()
+        mine = getattr(target, name)
+        if mine.is_cross_attention:
+            _fill(mine.q_proj, [attention.q_proj], inner, own)
+            _fill(mine.kv_proj, [attention.k_proj, attention.v_proj], inner, memory)
+        else:
+            _fill(mine.qkv_proj, [attention.q_proj, attention.k_proj, attention.v_proj], inner, own)
+        _fill(mine.out_proj, [attention.out_proj], own, inner)
+
+
+def _fill(target: ElasticLinear, sources: list[nn.Module], rows: Tensor, columns: Tensor) -> None:
+    """Every expert becomes the stacked ``sources``, in the order of ``rows`` and ``columns``."""
+    target.weight.copy_(torch.stack([source.weight[rows][:, columns] for source in sources]).expand_as(target.weight))
+    target.bias.copy_(torch.stack([source.bias[rows] for source in sources]).expand_as(target.bias))
+
+
+def _part_experts(model: TransformerMosModel, noise: float, generator: torch.Generator) -> None:
+    """Add the noise that cancels in the largest subnet, which is active (see :func:`supernet_from`)."""
+    for side in SIDES if noise else ():
+        for layer in getattr(model, side).layers:
+            for name, probs in layer.mixing_probs().items():
+                weight = layer.get_submodule(name).weight
+                draws = torch.randn(weight.shape, generator=generator) * (noise * weight[0].std())
+                shares = probs.view(-1, 1, 1, 1) if probs.dim() == 1 else probs.unsqueeze(-1)
+                weight.add_(draws - (shares * draws).sum(0))
+
+
+@torch.no_grad()
+def _check_equal(stock: TransformerModel, model: TransformerMosModel) -> None:
+    """Compare logits on random sentences in double precision, where the order of a sum hardly matters."""
+    generator = torch.Generator().manual_seed(1)
+    pad = stock.encoder.padding_idx
+    src = torch.randint(4, len(stock.encoder.dictionary), (3, 9), generator=generator)
+    src[1, :4] = pad
+    prev = torch.randint(4, len(stock.decoder.dictionary), (3, 7), generator=generator)
+    twin = model.get_active_subnet().double()
+    theirs = stock.double()(src, src.ne(pad).sum(1), prev)[0]
+    ours = twin(src, src.ne(pad).sum(1), prev)[0]
+    stock.float()
+    assert torch.allclose(ours, theirs, atol=1e-5, rtol=1e-5), (ours - theirs).abs().max()
+
+
+def supernet_checkpoint(stock: StockModel, model: TransformerMosModel) -> dict[str, Any]:
+    """A checkpoint of the supernet, as ``fairseq-train`` would have saved it, without optimizer state."""
+    options = {option.name: getattr(model.cfg, option.name) for option in fields(model.cfg)}
+    space = model.search_space.dumps()
+    options |= {"_name": "transformer_mos", "search_space": space}
+    checkpoint = model_checkpoint(stock.state, options, model.state_dict())
+    checkpoint["optimizer_history"][-1]["num_updates"] = 0  # of the supernet
+    checkpoint["cfg"]["task"] |= {"_name": "translation_mos", "search_space": space}
+    return checkpoint

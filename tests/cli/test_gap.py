@@ -1,0 +1,183 @@
+"""mos-gap end to end: scores as fairseq finds them, trainings that are shared, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import pytest
+import sacrebleu
+
+from mos_fairseq.cli.gap import main
+from mos_fairseq.errors import InputError
+
+from .conftest import generation, training
+
+SEARCH = ["--beam", 2, "--max-len-a", 0, "--max-len-b", 10]  # of conftest's `generation`
+BUDGET = ["--max-update", 40]
+MORE = ["--", "--lr", 0.02, "--dropout", 0.0]
+
+
+def arguments(joined, supernet, output, *options: object) -> list[object]:
+    path = [] if "--path" in options else ["--path", supernet[0] / "checkpoint_last.pt"]
+    return ["measure", joined, *path, *SEARCH, "--output", output, *options]
+
+
+def rows_of(output: Path) -> dict[tuple[str, str, str], dict]:
+    rows = map(json.loads, (output / "gap.jsonl").read_text().splitlines())
+    return {(row["supernet"], row["metric"], row["subnet"]): row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def measured(commands, joined, supernet, text, tmp_path_factory):
+    """(output folder, finished command) of two architectures, trained alone."""
+    output = tmp_path_factory.mktemp("gap")
+    chosen = ["--subnet", "smallest", "--num-subnets", 1, "--seed", 7, "--reference", text / "test.yy"]
+    return output, commands.fork("mos-gap", *arguments(joined, supernet, output, *chosen, *BUDGET, *MORE))
+
+
+def test_scores_are_those_of_fairseq_generate(commands, joined, supernet, text, measured):
+    output, rows = measured[0], rows_of(measured[0])
+    references = (text / "test.yy").read_text().splitlines()
+    content = json.loads((output / "gap.json").read_text())
+    alone = Path(content["standalone"]["runs"]["smallest"]["folder"]) / "checkpoint_40.pt"
+    whole = ["--required-batch-size-multiple", 1]
+    inherited = generation(joined, supernet[0] / "checkpoint_last.pt", "--subnet", "smallest")
+    standalone = generation(joined, alone, *whole, task="translation")
+    for kind, words in (("inherited", inherited), ("standalone", standalone)):
+        hypotheses = [text for _, text in sorted(commands.fork("generate", *words).hypotheses().items())]
+        assert rows["supernet", "bleu", "smallest"][kind] == sacrebleu.corpus_bleu(hypotheses, [references]).score
+        (kept,) = output.rglob("*-smallest-*.txt") if kind == "inherited" else alone.parent.glob("scores-40-*.txt")
+        assert kept.read_text().splitlines() == hypotheses
+    assert rows["supernet", "bleu", "smallest"]["inherited"] != rows["supernet", "bleu", "random7"]["inherited"]
+    assert "nrefs:1" in content["signature"] and content["versions"]["sacrebleu"] == sacrebleu.__version__
+
+
+def test_report(measured):
+    output, done = measured
+    content = json.loads((output / "gap.json").read_text())
+    bleu, loss = content["gaps"]
+    differences = [
+        row["inherited"] - row["standalone"] for (_, metric, _), row in rows_of(output).items() if metric == "loss"
+    ]
+    assert loss["bias"] == pytest.approx(sum(differences) / 2) and (bleu["metric"], bleu["subnets"]) == ("bleu", 2)
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["bleu", "alone", "supernet"] and [line.split()[0] for line in lines[1:3]] == [
+        "smallest", "random7"
+    ]
+    assert (output / "gap.png").read_bytes().startswith(b"\x89PNG")
+    command = content["standalone"]["runs"]["random7"]["command"]
+    assert "--label-smoothing 0.1" in command and "--share-all-embeddings" in command and "--max-update 40" in command
+    assert command.endswith("--lr 0.02 --dropout 0.0") and "--lr 0.01" not in command
+    assert "smallest reaches BLEU" in done.err
+
+
+def test_standalone_models_are_shared(commands, joined, supernet, text, measured, tmp_path):
+    """By two supernets and another run, which then trains nothing; a table of its scores gives the same report."""
+    output, _ = measured
+    logs = {path: path.stat().st_mtime_ns for path in output.rglob("train.log")}
+    paths = ["--path", f"a={supernet[0] / 'checkpoint_last.pt'}", "--path", f"b={supernet[0] / 'checkpoint_best.pt'}"]
+    chosen = ["--subnet", "smallest", "--reference", text / "test.yy", "--standalone", output / "standalone", "--json"]
+    more = ["--", "--dropout", 0.0, "--lr=0.02", "--num-workers", 0]
+    done = commands.fork("mos-gap", *arguments(joined, supernet, tmp_path / "two", *chosen, *paths, *BUDGET, *more))
+    assert len(logs) == 2 and {path: path.stat().st_mtime_ns for path in output.rglob("train.log")} == logs
+    old, new = rows_of(output), rows_of(tmp_path / "two")
+    assert new["a", "bleu", "smallest"] == old["supernet", "bleu", "smallest"] | {"supernet": "a"}
+    assert new["a", "loss", "smallest"]["standalone"] == new["b", "loss", "smallest"]["standalone"]
+    report = ["report", tmp_path / "two" / "gap.jsonl", "--output", tmp_path / "table", "--json"]
+    again = commands.fork("mos-gap", *report)
+    assert json.loads(again.out) == json.loads(done.out) and len(json.loads(done.out)) == 4
+    assert (tmp_path / "table" / "gap.png").exists()
+
+
+def test_a_killed_run_goes_on_and_fine_tunes(commands, joined, supernet, tmp_path):
+    """Fine-tuning against a model that has trained longer: one update is not enough, some dozens may be."""
+    tuning = ["--finetune-updates", "1,60", "--finetune-options", "--lr 0.01 --seed 3"]
+    words = arguments(joined, supernet, tmp_path, "--subnet", "largest", "--max-update", 90, *tuning, *MORE)
+    running, deadline, last = commands.start("mos-gap", *words), time.monotonic() + 300, None
+    while last is None and time.monotonic() < deadline:
+        last = next(tmp_path.rglob("checkpoint_last.pt"), None)
+        time.sleep(0.02)
+    assert running.kill().status == -9 and last is not None
+    folder = last.parents[1]
+    assert not list(folder.glob("checkpoint_*.pt"))
+    (judged,) = (tmp_path / "inherited").glob("*.json")
+    when = judged.stat().st_mtime_ns
+    done = commands.fork("mos-gap", *words)
+    log = (folder / "train.log").read_text()
+    assert log.count("Loaded checkpoint") == 1 and log.count("done training") == 1
+    assert judged.stat().st_mtime_ns == when
+    row, losses = (rows_of(tmp_path)["supernet", metric, "largest"] for metric in ("bleu", "loss"))
+    assert row["inherited"] < row["standalone"]
+    assert [*row["finetuned"]] == ["1", "60"] and row["extra_updates"] in (60, None)
+    assert (row["finetuned"]["60"] >= row["standalone"]) == (row["extra_updates"] == 60)
+    assert losses["finetuned"]["60"] < losses["finetuned"]["1"]
+    (log,) = (tmp_path / "finetuned").rglob("train.log")
+    assert log.read_text().count("loading pretrained model from") == 1 and "@ 1 updates" in log.read_text()
+    assert "after 60 updates more" in done.err and "extra updates" in done.out
+
+
+@pytest.fixture
+def log_level():
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no subnets are given"),
+        (["--subnet", "largest", "--max-update", 0], "max_update is 0"),
+        (["--subnet", "largest", "--workers", 0], "workers is 0"),
+        (["--num-subnets", -1], "num_subnets is -1"),
+        (["--num-subnets", 2, "--subnet", "random:2"], "'random:2' is given twice"),
+        (["--subnet", "huge"], "subnet 'huge': no such file"),
+        (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are growing"),
+        (["--subnet", "largest", "--finetune-updates", "20,x"], "finetune_updates is 20,x: allowed are whole"),
+        (["--subnet", "largest", "--gen-subset", "dev"], "dev"),
+        (["--subnet", "largest", "--reference", "no.txt"], "reference no.txt: cannot be read"),
+        (["--subnet", "largest", "--reference", "setup.py", "--valid-samples", 3], "it does not go with valid_samples"),
+        (["--subnet", "largest", "--path", "x y=a.pt"], "path x y=a.pt: the name may hold"),
+        (["--subnet", "largest", "--path", "no.pt"], "checkpoint no.pt: no such file"),
+        (["--subnet", "largest", "--path", "a.pt", "--path", "b.pt"], "give each supernet a name of its own"),
+        (["--subnet", "largest", "--", "--arch", "transformer"], "--arch cannot be given after --: mos-gap sets it"),
+    ],
+)
+def test_bad_input(joined, supernet, tmp_path, log_level, options, message):
+    with pytest.raises(InputError) as error:
+        main([str(word) for word in arguments(joined, supernet, tmp_path / "out", *options)])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_path, log_level):
+    """Another space, another way of training."""
+    for name, more in (("other", ["--max-update", 1]), ("smooth", ["--label-smoothing", 0.3, "--max-update", 1])):
+        space = files / ("space.yaml" if name == "smooth" else "other.yaml")
+        commands.fork("train", *training(joined, tmp_path / name, *more, "--validate-interval", 5, space=space))
+    messages = {
+        "other": "supernets a and b are of different search spaces: encoder_ffn_embed_dim",
+        "smooth": "supernets a and b were trained with --label-smoothing 0.1 and --label-smoothing 0.3",
+    }
+
+    def run(name: str, *options: object) -> None:
+        paths = [f"a={supernet[0]}/checkpoint_last.pt", f"b={tmp_path / name}/checkpoint_last.pt"]
+        chosen = ["--path", paths[0], "--path", paths[1], "--subnet", "largest", *options]
+        main([str(word) for word in arguments(joined, supernet, tmp_path / "out", *chosen)])
+
+    for name, message in messages.items():
+        with pytest.raises(InputError, match=message):
+            run(name, "--max-update", 3)
+    with pytest.raises(InputError, match=r"numbers of updates \(a 60, b 1\): give --max-update"):
+        run("smooth", "--", "--label-smoothing", 0)
+
+
+def test_failures_are_told_in_one_line(commands, joined, supernet, tmp_path):
+    options = ["--subnet", "smallest", "--max-update", 3, "--", "--lr-scheduler", "cosinus"]
+    done = commands.fork("mos-gap", *arguments(joined, supernet, tmp_path, *options), check=False)
+    *progress, error = done.err.splitlines()
+    assert done.status == 1 and len(progress) == 2  # the inherited score, and what is to be trained
+    assert error.startswith("error: training failed (status 2): ") and "cosinus" in error and "train.log" in error

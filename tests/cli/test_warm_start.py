@@ -1,0 +1,110 @@
+"""mos-warm-start end to end: the same translations as the source, better slices when reordered, and training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
+
+from .conftest import SPACE, generation, training
+
+WARM = {key: value for key, value in SPACE.items() if key != "qkv_dim"} | {
+    "encoder_ffn_embed_dim": [32, 8],
+    "decoder_ffn_embed_dim": [32, 8],
+    "decoder_layers": [2],
+    "encoder_embed_dim": [24],
+    "decoder_embed_dim": [24],
+    "decoder_arbitrary_ende_attn": [-1],
+    "head_dim": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def source(commands, joined, tmp_path_factory):
+    """(checkpoint of fairseq's transformer that has learnt a little, search space that holds it)."""
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "space.yaml").write_text(yaml.safe_dump(WARM))
+    sizes = [
+        word
+        for side in ("encoder", "decoder")
+        for name, size in (("embed-dim", 24), ("ffn-embed-dim", 32), ("layers", 2), ("attention-heads", 4))
+        for word in (f"--{side}-{name}", size)
+    ]
+    how = {"arch": "transformer", "task": "translation", "criterion": "label_smoothed_cross_entropy"}
+    more = ["--max-update", 150, "--disable-validation", "--no-epoch-checkpoints"]
+    commands.fork("train", *training(joined, folder, *sizes, *more, **how))
+    return folder / "checkpoint_last.pt", folder / "space.yaml"
+
+
+def warm_start(commands, source, output, *options: object, **kwargs):
+    words = ["--path", source[0], "--search-space", source[1], "--output", output, "--router-hidden-dim", 9, *options]
+    return commands.fork("mos-warm-start", *words, **kwargs)
+
+
+def test_translations_and_training(commands, joined, source, tmp_path):
+    output = tmp_path / "warm.pt"
+    done = warm_start(commands, source, output, "--data", joined, "--learn-positions", "--num-experts", 3)
+    stock = generation(joined, source[0], "--required-batch-size-multiple", 1, task="translation")
+    expected = commands.fork("generate", *stock)
+    found = commands.fork("generate", *generation(joined, output))
+    assert found.hypotheses() == expected.hypotheses() and len(expected.hypotheses()) == 12
+    scores = [{n: float(score) for n, (score, _) in run.found("H").items()} for run in (found, expected)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    # what it says of training is true, by either option
+    words = done.out.split("--arch transformer_mos ")[1].split(" --finetune-from-model")[0].split()
+    assert "--encoder-learned-pos" in words and "--share-all-embeddings" in words
+    reset = [f"--reset-{name}" for name in ("optimizer", "lr-scheduler", "meters", "dataloader")]
+    for start in (["--finetune-from-model", output], ["--restore-file", output, *reset]):
+        more = ["--max-update", 1, "--disable-validation", "--no-save", "--dropout", 0, "--router-dropout", 0]
+        how = {"space": source[1], "share": False}
+        run = commands.fork("train", *training(joined, tmp_path / "x", *words, *start, *more, **how))
+        row = run.rows("train_inner")[0]
+        assert int(row["num_updates"]) == 1 and float(row["nll_loss_largest"]) < 0.8 * float(row["nll_loss_smallest"])
+
+
+@pytest.mark.parametrize("by_gradient", [False, True])
+def test_reordering_helps_the_smallest(commands, joined, source, tmp_path, by_gradient):
+    data = ["--data", joined, "--valid-subset", "train", "--valid-samples", 60] if by_gradient else []
+    losses = []
+    for options in ([*data], ["--no-reorder"]):
+        warm_start(commands, source, tmp_path / "warm.pt", *options, "--mos-routing", "none")
+        evaluator = SubnetEvaluator(str(tmp_path / "warm.pt"), str(joined), EvaluationOptions())
+        ends = evaluator.space.largest(), evaluator.space.smallest()
+        losses.append([evaluator.evaluate(subnet) for subnet in ends])
+    (largest, reordered), (same, unordered) = losses
+    assert largest == pytest.approx(same, abs=1e-5)
+    assert largest < reordered < unordered - 0.1, losses
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--path", "no.pt"], "checkpoint no.pt: no such file"),
+        (["--path", "notes.pt"], "notes.pt: the file is truncated"),
+        (["--path", "SUPERNET"], "its arch is transformer_mos, but a warm start is from fairseq's transformer"),
+        (["--search-space", "tiny"], "encoder_embed_dim of the checkpoint is 24"),
+        (["--expert-noise", -1], "expert_noise is -1.0: allowed are numbers from 0"),
+        (["--num-experts", 0], "num_experts is 0"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "x", "--no-reorder"], "data is given with --no-reorder"),
+        (["--output", "no/folder.pt"], "no/folder.pt: cannot be written"),
+    ],
+)
+def test_bad_input(commands, source, supernet, tmp_path, options, message):
+    (tmp_path / "notes.pt").write_text("notes")
+    words = [supernet[0] / "checkpoint_last.pt" if word == "SUPERNET" else word for word in options]
+    done = warm_start(commands, source, tmp_path / "out.pt", *words, check=False, cwd=tmp_path)
+    assert message in done.error()
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_options_that_supernets_lack(commands, source, tmp_path):
+    import mos_fairseq  # noqa: F401
+
+    state = torch.load(source[0], weights_only=True)
+    state["cfg"]["model"].no_cross_attention = True
+    torch.save(state, tmp_path / "other.pt")
+    words = ["--path", tmp_path / "other.pt"]
+    assert "no_cross_attention is True" in warm_start(commands, source, tmp_path / "o.pt", *words, check=False).error()
