@@ -10,10 +10,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from mos_fairseq.benchmark import CostOptions, read_latencies, subnet_cost
+from mos_fairseq.benchmark import REPEATS, CostOptions, read_latencies, subnet_cost
+from mos_fairseq.cli.search import _latency_options
+from mos_fairseq.errors import InputError
 from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 
@@ -166,7 +170,9 @@ def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, tmp_
 def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     """With the predictor's options, and into the same file: what was measured before is not measured again."""
     latencies, predictor = tmp_path / "latency.jsonl", tmp_path / "predictor.json"
-    small = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+    words = len((joined / "dict.xx.txt").read_text().splitlines()) + 4
+    small = ["--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+    small += ["--vocab-size", words, "--share-all-embeddings"]
     space = ["--search-space", files / "space.yaml", "--num-subnets", 20]
     commands.fork("mos-latency", "measure", *space, *small, "--output", latencies)
     commands.fork("mos-latency", "fit", latencies, "--output", predictor, "--folds", 2, "--held-out", 0)
@@ -175,7 +181,7 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     results = json.loads((tmp_path / "out" / "search.json").read_text())
     lines = [json.loads(line) for line in latencies.read_text().splitlines()[1:]]
     counts = Counter(Subnet.from_dict(line["subnet"]).key for line in lines)
-    assert set(counts.values()) == {3}
+    assert set(counts.values()) == {REPEATS}
     read = read_latencies(latencies)
     times = {subnet.key: ms for subnet, ms in zip(read.subnets, read.latency_ms, strict=True)}
     for row in (results["best"], *results["front"]):
@@ -183,6 +189,35 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     assert f"measured_latency_ms {results['best']['measured_latency_ms']:.6g}" in done.out
     search(commands, joined, supernet, tmp_path / "again", *options)
     assert len(latencies.read_text().splitlines()) == len(lines) + 1
+    # what does not fit is told before the search
+    content = json.loads(predictor.read_text())
+    for part, key, value in [
+        ("options", "vocab_size", words + 1),
+        ("options", "share_all_embeddings", False),
+        ("options", "layernorm_embedding", True),
+        ("machine", "threads", 64),
+    ]:
+        measured = content["measured"] | {part: content["measured"][part] | {key: value}}
+        predictor.write_text(json.dumps(content | {"measured": measured}))
+        latencies.write_text(latencies.read_text().replace('"cores":', '"cores":9'))
+        error = search(commands, joined, supernet, tmp_path / "other", *options, check=False).error()
+        assert (f"measured with {key}={value}, the supernet has" if part == "options" else "machine cores=") in error
+        assert not (tmp_path / "other" / "search.json").exists()
+
+
+def test_the_front_is_measured_with_the_predictors_threads():
+    """Where measure was not told how many, torch chose: a search's workers have shared the cores out since."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 2)
+        options = {"vocab_size": 20, "threads": None, "device": "cpu"}
+        predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": before + 1}})
+        found = _latency_options(SimpleNamespace(predictor="p.json"), predictor)
+        assert found.threads is None and torch.get_num_threads() == before + 1
+        with pytest.raises(InputError, match="p.json: it does not say how"):
+            _latency_options(SimpleNamespace(predictor="p.json"), SimpleNamespace(measured={}))
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
