@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,8 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import Subnet
+
+logger = logging.getLogger(__name__)
 
 OBJECTIVES = ("loss", "bleu")
 
@@ -66,11 +68,13 @@ class SubnetEvaluator:
         device: torch's name of the device to evaluate on.
 
     Raises:
-        InputError: the data are missing or empty, or do not fit the checkpoint, or the device is not there.
+        InputError: the data are missing or empty, or do not fit the checkpoint, or that changed while it was read, or the
+            device is not there.
     """
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
         self.path, self.data, self.options = path, data, options
+        before = _hash_file(path)
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
         try:
             self.device = torch.device(device)
@@ -79,6 +83,10 @@ class SubnetEvaluator:
             raise InputError(f"device is {device}: torch has no such device here") from None
         self.task.load_dataset(options.valid_subset)
         self.batches = self._batches()
+        if _hash_file(path) != before:
+            raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
+        self._fingerprint = self._digest(before)
+        self._warn_of_pieces()
 
     @property
     def space(self):
@@ -103,13 +111,17 @@ class SubnetEvaluator:
 
     def fingerprint(self) -> str:
         """Tells evaluations of one checkpoint, set and choice of options from all others."""
+        return self._fingerprint
+
+    def _digest(self, checkpoint: bytes) -> str:
+        """Of the options, the checkpoint, the dictionaries and the chosen sentence pairs, wherever they were read."""
         digest = hashlib.sha256(json.dumps(asdict(self.options), sort_keys=True).encode())
-        folder = utils.split_paths(self.data)[0]
-        pair = f"{self.options.valid_subset}.{self.task.cfg.source_lang}-{self.task.cfg.target_lang}."
-        names = sorted(name for name in os.listdir(folder) if name.startswith((pair, "dict.")))
-        for path in (self.path, *(os.path.join(folder, name) for name in names)):
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(checkpoint)
+        for words in (self.task.source_dictionary, self.task.target_dictionary):
+            digest.update(json.dumps(words.symbols).encode())
+        for batch in self.batches:
+            for tokens in (batch["net_input"]["src_tokens"], batch["target"]):
+                digest.update(repr(tuple(tokens.shape)).encode() + tokens.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
@@ -144,7 +156,7 @@ class SubnetEvaluator:
         for batch in self.batches:
             found = self._generator.generate([self.model], batch)
             hypotheses += [self._text(sentence[0]["tokens"]) for sentence in found]
-            references += [self._text(target) for target in batch["target"]]
+            references += [self._text(target, escape_unk=True) for target in batch["target"]]
         return sacrebleu.corpus_bleu(hypotheses, [references]).score
 
     @cached_property
@@ -158,7 +170,21 @@ class SubnetEvaluator:
             max_len_b=options.max_len_b,
         )
 
-    def _text(self, tokens: torch.Tensor) -> str:
+    def _text(self, tokens: torch.Tensor, escape_unk: bool = False) -> str:
+        """As fairseq's own scoring: an unknown word of the reference is written differently, so that none matches it."""
         words = self.task.target_dictionary
-        return words.string(utils.strip_pad(tokens.int().cpu(), words.pad()), self.options.remove_bpe)
+        ids = utils.strip_pad(tokens.int().cpu(), words.pad())
+        return words.string(ids, self.options.remove_bpe, escape_unk=escape_unk)
 
+    def _warn_of_pieces(self) -> None:
+        if self.options.objective == "bleu" and self.options.remove_bpe is None:
+            if any(symbol.startswith("▁") for symbol in self.task.target_dictionary.symbols):
+                logger.warning("BLEU is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece")
+
+
+def _hash_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise InputError(f"path {path}: cannot be read ({error.strerror or error})") from None

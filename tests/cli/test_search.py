@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,43 @@ def test_losses_are_those_of_fairseq_validate(commands, joined, supernet):
     assert sum(len(batch["target"]) for batch in few.batches) == 5
     assert few.evaluate(few.space.largest()) != evaluator.evaluate(few.space.largest())
     assert few.fingerprint() != evaluator.fingerprint()
+
+
+def test_the_fingerprint_is_of_what_was_read(joined, supernet, tmp_path, monkeypatch, caplog):
+    """Sentences, dictionaries and checkpoint, not the names of files; and of the checkpoint as it was loaded."""
+    checkpoint = shutil.copy(supernet[0] / "checkpoint_last.pt", tmp_path / "model.pt")
+    shutil.copytree(joined, tmp_path / "data")
+
+    def load(**options) -> SubnetEvaluator:
+        return SubnetEvaluator(str(checkpoint), str(tmp_path / "data"), EvaluationOptions(valid_samples=6, **options))
+
+    first = load()
+    for ending in ("xx-yy.xx.bin", "xx-yy.xx.idx", "xx-yy.yy.bin", "xx-yy.yy.idx"):
+        (tmp_path / "data" / f"valid.{ending}").rename(tmp_path / "data" / f"valid.{ending.replace('xx-yy', 'yy-xx')}")
+    assert load().fingerprint() == first.fingerprint()
+    for ending in ("bin", "idx"):
+        shutil.copy(joined / f"test.xx-yy.yy.{ending}", tmp_path / "data" / f"valid.yy-xx.yy.{ending}")
+        shutil.copy(joined / f"test.xx-yy.xx.{ending}", tmp_path / "data" / f"valid.yy-xx.xx.{ending}")
+    assert load().fingerprint() != first.fingerprint()
+    with open(checkpoint, "ab") as file:
+        file.write(b"\0")
+    assert first.fingerprint() == first.fingerprint() and load().fingerprint() != first.fingerprint()
+    words = first.task.target_dictionary
+    unknown = torch.tensor([words.unk(), words.eos()])
+    assert first._text(unknown) != first._text(unknown, escape_unk=True)
+    assert not caplog.records
+    first.options = EvaluationOptions(objective="bleu")
+    words.add_symbol("▁piece")
+    first._warn_of_pieces()
+    assert "--remove-bpe sentencepiece" in caplog.text
+
+    def written_meanwhile(self):
+        Path(checkpoint).write_bytes(b"another")
+        return []
+
+    monkeypatch.setattr(SubnetEvaluator, "_batches", written_meanwhile)
+    with pytest.raises(InputError, match="it was written while it was read"):
+        load()
 
 
 def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
