@@ -4,6 +4,10 @@ Importing it repairs what fairseq needs on today's torch and Python (:mod:`mos_f
 models and criterions.
 """
 
+import logging
+
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)  # it asks for tensorboardX when imported
+
 from . import compat  # relative: works, or fails with one clear line, under any folder name
 
 compat.apply()

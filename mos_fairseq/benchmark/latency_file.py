@@ -64,8 +64,8 @@ def measure_to_file(
 
     A new file gets a header with machine, options and the reference subnet (the smallest of the space) with its first
     latency, ``reference_ms``. Each line says, as timed, the subnet's ``raw_latency_ms`` and the ``reference_ms`` of the
-    same seconds; its ``latency_ms`` is corrected to the header's, for looking at: that was one moment, and may have been
-    a bad one. What is returned, here and by :func:`read_latencies`, is ``raw_latency_ms`` times the median
+    same seconds; its ``latency_ms`` is corrected to the header's, for looking at: that was one moment, and may have
+    been a bad one. What is returned, here and by :func:`read_latencies`, is ``raw_latency_ms`` times the median
     ``reference_ms`` of all lines over the line's own.
 
     Args:

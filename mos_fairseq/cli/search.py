@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -140,6 +141,14 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
     quiet()
+    try:
+        _run(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(args: argparse.Namespace) -> None:
     constraints = [Constraint.parse(text) for text in args.constraint]
     cost = args.cost or ("latency_ms" if args.predictor else "flops")
     options = _algorithm_options(args, cost)
@@ -239,6 +248,8 @@ def _algorithm_options(args: argparse.Namespace, cost: str) -> EvolutionOptions 
         return EvolutionOptions(**{name: getattr(args, name) for name in names})
     if args.algorithm == "nsga2":
         return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
+    if args.seed < 0:
+        raise InputError(f"seed is {args.seed}: allowed are whole numbers from 0")
     if args.num_subnets < 1:
         raise InputError(f"num_subnets is {args.num_subnets}: allowed are whole numbers from 1")
     return args.num_subnets, args.seed

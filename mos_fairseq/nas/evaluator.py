@@ -68,8 +68,8 @@ class SubnetEvaluator:
         device: torch's name of the device to evaluate on.
 
     Raises:
-        InputError: the data are missing or empty, or do not fit the checkpoint, or that changed while it was read, or the
-            device is not there.
+        InputError: the data are missing or empty, or do not fit the checkpoint; or that changed while it was read; or
+            the device is not there.
     """
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
@@ -171,7 +171,7 @@ class SubnetEvaluator:
         )
 
     def _text(self, tokens: torch.Tensor, escape_unk: bool = False) -> str:
-        """As fairseq's own scoring: an unknown word of the reference is written differently, so that none matches it."""
+        """As in fairseq's scoring, an unknown word of the reference is written differently, so that none matches it."""
         words = self.task.target_dictionary
         ids = utils.strip_pad(tokens.int().cpu(), words.pad())
         return words.string(ids, self.options.remove_bpe, escape_unk=escape_unk)

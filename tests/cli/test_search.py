@@ -159,6 +159,32 @@ def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, sup
     assert len(list((supernet[0] / "subnet-evaluations").iterdir())) == 2
 
 
+def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path, "--cache", tmp_path / "cache"]
+    running = commands.start("mos-search", joined, *path, *SMALL, "--workers", 2)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(file.stat().st_size for file in tmp_path.glob("cache/*.jsonl")):
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGINT)
+    done = running.wait()
+    assert done.status == 130 and "Traceback" not in done.err
+    assert done.err.splitlines()[-1] == "interrupted; the same command goes on"
+
+
+def test_two_searches_at_once_share_what_they_judge(commands, joined, supernet, tmp_path):
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--cache", tmp_path / "cache"]
+    running = []
+    for name in ("one", "two"):
+        script = [sys.executable, "-c", "from mos_fairseq.cli.search import main; main()", joined, *path, *SMALL]
+        script += ["--output", tmp_path / name]
+        running.append(subprocess.Popen(list(map(str, script)), stderr=subprocess.PIPE, text=True))
+    assert [run.communicate(timeout=200)[1] and run.returncode for run in running] == [0, 0]
+    assert same(tmp_path / "one", tmp_path / "two")
+    (judged,) = (tmp_path / "cache").iterdir()
+    keys = [json.loads(line)["key"] for line in judged.read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == json.loads((tmp_path / "one" / "search.json").read_text())["judged"]
+
+
 FILES = ("front.jsonl", "search.json", "best.yaml", "front.html")
 
 
@@ -262,6 +288,8 @@ def test_the_front_is_measured_with_the_predictors_threads():
     ("options", "message"),
     [
         (["--workers", 0], "workers is 0"),
+        (["--algorithm", "nsga2", "--seed", -1], "seed is -1"),
+        (["--algorithm", "random", "--seed", -1], "seed is -1"),
         (["--device", "quantum"], "device is quantum"),
         (["--measure-front", "latency.jsonl"], "measure_front needs a predictor"),
         (["--constraint", "params<=1"], "no subnet keeps it, the smallest reachable is params"),
@@ -280,7 +308,9 @@ def test_bad_input(commands, joined, supernet, tmp_path, options, message):
 
 def test_other_checkpoints_are_refused(commands, joined, supernet, tmp_path):
     export = ["--path", supernet[0] / "checkpoint_last.pt", "--subnet", "smallest", "--output", tmp_path / "twin.pt"]
-    commands.fork("mos-export", *export)
+    written = json.loads(commands.fork("mos-export", *export, "--json").out)
+    smallest = SearchSpace.from_dict(SPACE).smallest()
+    assert (written["output"], written["architecture"]) == (str(tmp_path / "twin.pt"), smallest.to_dict())
     (tmp_path / "notes.pt").write_text("notes")
     wanted = {"twin.pt": "its arch is transformer_subnet", "notes.pt": "notes.pt", "no.pt": "no such file"}
     for name, message in wanted.items():
