@@ -8,7 +8,8 @@ import logging
 
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)  # it asks for tensorboardX when imported
 
-from . import compat  # relative: works, or fails with one clear line, under any folder name
+# relative: works, or fails with one clear line, under any folder name
+from . import compat  # noqa: E402
 
 compat.apply()
 

@@ -75,3 +75,8 @@ def test_bad_input(commands, files, measured, tmp_path, arguments, message):
     done = commands.fork("mos-latency", *arguments, cwd=tmp_path, check=False)
     assert message in done.error()
     assert not list(tmp_path.iterdir())
+
+
+def test_commands_say_nothing_of_fairseqs_imports(commands, files):
+    """As users start them: nothing but what was asked for."""
+    assert commands.spawn("mos-cost", "--search-space", files / "space.yaml").err == ""
