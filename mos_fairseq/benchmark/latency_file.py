@@ -31,7 +31,7 @@ from mos_fairseq.search_space import SearchSpace, Subnet
 FORMAT = "mos-latency 1"
 # Visits of a subnet, spread over the whole run. Visits of 5 iterations differed by 5.7 %, of which the scatter of their
 # iterations explains 3 to 4: longer visits cannot remove the rest, more of them do (halves of 20 visits agree to 2.0 %,
-# of 10 to 2.9 %, of 4 to 4.4 %). Ten times 1 + 5 runs take as long as three times 3 + 20 did.
+# of 8 to 3.2 %, of 4 to 4.4 %). Ten times 1 + 5 runs take as long as three times 3 + 20 did.
 REPEATS = 10
 # of a published file, in order; then encoder and decoder mean and standard deviation in ms
 HAT_COLUMNS = (
