@@ -4,7 +4,12 @@ Importing it repairs what fairseq needs on today's torch and Python (:mod:`mos_f
 models, criterions, optimizers and learning-rate schedulers.
 """
 
-from . import compat  # relative: works, or fails with one clear line, under any folder name
+import logging
+
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)  # it asks for tensorboardX when imported
+
+# relative: works, or fails with one clear line, under any folder name
+from . import compat  # noqa: E402
 
 compat.apply()
 

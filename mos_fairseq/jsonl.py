@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return list(_parse(content[: content.rfind(b"\n") + 1], path))
 
 
-def _parse(content: bytes, path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(content.splitlines(), start=1):
+def _parse(content: bytes, path: str | os.PathLike[str], first: int = 1) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(content.splitlines(), start=first):
         try:
             row = json.loads(line, parse_constant=_no_constant)
         except (ValueError, RecursionError):
@@ -84,3 +85,66 @@ class JsonlWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class SharedJsonl:
+    """A file that several processes append to, each holding it for the moment of a line only.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self._end = self._lines = 0  # what this process has read or written
+        try:
+            self._file = open(path, "a+b")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+    def read(self) -> list[dict[str, Any]]:
+        """The rows that came since the last call of any method, all of them at first."""
+        with self._locked():
+            return self._new_rows()
+
+    def append(self, row: dict[str, Any], key: str) -> list[dict[str, Any]]:
+        """Write one line, unless another process has written one with the same ``row[key]``.
+
+        Returns:
+            the rows that others have written meanwhile.
+        """
+        with self._locked():
+            others = self._new_rows()
+            if all(other.get(key) != row[key] for other in others):
+                line = json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+                self._file.truncate(self._end)  # who was killed in a line holds no lock any more
+                self._file.write(line)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._end, self._lines = self._end + len(line), self._lines + 1
+            return others
+
+    def _new_rows(self) -> list[dict[str, Any]]:
+        self._file.seek(self._end)
+        content = self._file.read()
+        content = content[: content.rfind(b"\n") + 1]
+        rows = list(_parse(content, self.path, self._lines + 1))
+        self._end, self._lines = self._end + len(content), self._lines + len(rows)
+        return rows
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                if fcntl is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.jsonl import JsonlWriter, read_jsonl
+from mos_fairseq.jsonl import JsonlWriter, SharedJsonl, read_jsonl
 
 
 def test_lines_are_appended_and_a_half_written_one_is_cut(tmp_path):
@@ -44,3 +44,21 @@ def test_what_cannot_be_read_or_written(tmp_path):
     with JsonlWriter(tmp_path / "rows.jsonl") as writer, pytest.raises(ValueError, match="not JSON compliant"):
         writer.append({"a": float("nan")})
     assert read_jsonl(tmp_path / "rows.jsonl") == []
+
+
+def test_several_write_one_file_and_nothing_is_lost_or_written_twice(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    one, other = SharedJsonl(path), SharedJsonl(path)
+    assert one.append({"key": "a", "n": 1}, "key") == []
+    assert other.append({"key": "b", "n": 2}, "key") == [{"key": "a", "n": 1}]
+    with open(path, "ab") as file:
+        file.write(b'{"key": "c')  # a third one was killed here
+    assert one.append({"key": "b", "n": 9}, "key") == [{"key": "b", "n": 2}]
+    assert one.append({"key": "d", "n": 4}, "key") == []
+    assert other.read() == [{"key": "d", "n": 4}] and other.read() == []
+    assert read_jsonl(path) == [{"key": "a", "n": 1}, {"key": "b", "n": 2}, {"key": "d", "n": 4}]
+    path.write_bytes(path.read_bytes() + b"[1]\n")
+    with pytest.raises(InputError, match="line 4 holds no JSON object"):
+        other.read()
+    one.close()
+    other.close()

@@ -18,6 +18,7 @@ if ! command -v mos-search >/dev/null; then
 fi
 mkdir -p "$output"
 latencies=$output/latency.jsonl predictor=$output/predictor.json
+trained=$(sha256sum "$checkpoint" | cut -c 1-16) # trained again, nothing of the old one may stand
 words=$(($(wc -l <"$data/dict.en.txt") + 4)) # fairseq adds four symbols
 
 measure() {
@@ -29,7 +30,7 @@ measure() {
 translate() {
     local folder=$output/$1 wanted
     mkdir -p "$folder"
-    wanted="$checkpoint $(cat "$2" 2>/dev/null || true)"
+    wanted="$trained $(cat "$2" 2>/dev/null || true)"
     if [ "$(cat "$folder/done" 2>/dev/null || true)" != "$wanted" ]; then
         mos-export --path "$checkpoint" --subnet "$2" --output "$folder/model.pt" >"$folder/export.log"
         fairseq-generate "$data" --user-dir "$here/../../mos_fairseq" --task translation --path "$folder/model.pt" \
@@ -43,7 +44,7 @@ translate() {
 }
 
 if [ ! -e "$predictor" ]; then
-    measure --num-subnets 200 --repeats 5
+    measure --num-subnets 200 --repeats 20
     mos-latency fit "$latencies" --output "$predictor"
 fi
 subnets=(largest smallest)
@@ -62,6 +63,6 @@ done
 for subnet in "${subnets[@]}"; do
     translate "$(basename "$subnet" .yaml)" "$subnet"
 done
-measure --subnet "$(IFS=,; echo "${subnets[*]}")" --repeats 6
+measure --subnet "$(IFS=,; echo "${subnets[*]}")" --repeats 20
 python "$here/../quickstart_report.py" --reference "$reference" --plot "$output/bleu.png" --checkpoint "$checkpoint" \
     --latencies "$latencies" --predictor "$predictor" "${pairs[@]}"

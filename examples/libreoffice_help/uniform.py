@@ -63,4 +63,8 @@ def main(predictor_path: str, budget: float, output: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit(__doc__)
-    main(sys.argv[1], float(sys.argv[2]), sys.argv[3])
+    try:
+        milliseconds = float(sys.argv[2])
+    except ValueError:
+        sys.exit(f"error: budget {sys.argv[2]}: allowed are numbers, of milliseconds")
+    main(sys.argv[1], milliseconds, sys.argv[3])

@@ -26,10 +26,10 @@ seeds=(1 2 3)
 search() {
     local checkpoint=$1 name=$2
     shift 2
-    if [ ! -e "$work/$name/search.json" ]; then
-        mos-search "$data" --path "$checkpoint" --cache "$work/judged" --output "$work/$name" "${judge[@]}" "$@" \
-            >"$work/$name.log" 2>&1 || {
-            tail -n 1 "$work/$name.log" >&2
+    if [ ! -e "$results/$name/search.json" ]; then
+        mos-search "$data" --path "$checkpoint" --cache "$results/judged" --output "$results/$name" "${judge[@]}" "$@" \
+            >"$results/$name.log" 2>&1 || {
+            tail -n 1 "$results/$name.log" >&2
             exit 1
         }
     fi
@@ -45,6 +45,8 @@ if [ ! -e "$work/trained" ]; then
     touch "$work/trained"
 fi
 little=$work/checkpoints/checkpoint_last.pt tiny=$quickstart/checkpoints/checkpoint_best.pt
+results=$work/results-$(cat "$little" "$tiny" | sha256sum | cut -c 1-12) # trained again, others than before
+mkdir -p "$results"
 search "$little" all --algorithm random --num-subnets 1512
 mapfile -t little_budgets < <(python "$here/compare.py" budgets "$here/space.yaml")
 mapfile -t tiny_budgets < <(python "$here/compare.py" budgets tiny)
@@ -55,11 +57,11 @@ for seed in "${seeds[@]}"; do
         search "$little" "little-evolution-$i-$seed" "${small[@]}" --constraint "$cost<=${little_budgets[$i]}" --seed "$seed"
         limit=(--constraint "$cost<=${tiny_budgets[$i]}" --seed "$seed")
         search "$tiny" "tiny-evolution-$i-$seed" "${medium[@]}" "${limit[@]}"
-        count=$(python "$here/compare.py" judged "$work/tiny-evolution-$i-$seed")
+        count=$(python "$here/compare.py" judged "$results/tiny-evolution-$i-$seed")
         search "$tiny" "tiny-random-$i-$seed" --algorithm random --num-subnets "$count" "${limit[@]}"
     done
     search "$tiny" "tiny-nsga2-front-$seed" --algorithm nsga2 --population-size 30 --iterations 10 --seed "$seed"
-    count=$(python "$here/compare.py" judged "$work/tiny-nsga2-front-$seed")
+    count=$(python "$here/compare.py" judged "$results/tiny-nsga2-front-$seed")
     search "$tiny" "tiny-random-front-$seed" --algorithm random --num-subnets "$count" --seed "$seed"
 done
-python "$here/compare.py" report "$work"
+python "$here/compare.py" report "$results"

@@ -53,8 +53,8 @@ class LatencyOptions:
     device: str = "cpu"
     threads: int | None = None
     dtype: str = "float32"
-    warmup: int = 3
-    iterations: int = 20
+    warmup: int = 1
+    iterations: int = 5
     share_all_embeddings: bool = False
     share_decoder_input_output_embed: bool = False
     encoder_normalize_before: bool = False
@@ -181,7 +181,7 @@ def measure_subnet(subnet: Subnet, reference: SubnetTimer, baseline_ms: float, w
 
     Args:
         reference: the timer of the reference subnet.
-        baseline_ms: the reference's latency that results are corrected to.
+        baseline_ms: the reference's latency that ``latency_ms`` is corrected to.
 
     Returns:
         ``latency_ms``, ``encoder_ms``, ``decoder_ms``: corrected by baseline over the reference's latency in the same
@@ -210,7 +210,7 @@ def machine(options: LatencyOptions) -> dict[str, Any]:
     return {
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": options.threads or torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fairseq": fairseq.__version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
@@ -58,6 +59,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="with --format ctranslate2: folder of the dictionaries (default: the supernet's training data)",
     )
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     return parser
 
 
@@ -77,6 +79,10 @@ def main(argv: list[str] | None = None) -> None:
     else:
         save_checkpoint(twin_checkpoint(state, twin), args.output)
     params = sum(parameter.numel() for parameter in twin.parameters())
+    if args.json:
+        found = {"output": args.output, "format": args.format, "params": params, "architecture": twin.subnet.to_dict()}
+        print(json.dumps(found))
+        return
     print(f"{args.output}: {args.format}; a subnet of {params:,} parameters: {twin.subnet.summary()}")
     if args.format == "transformer_subnet":
         options = f"--arch transformer_subnet --subnet '{twin.subnet.key}' --finetune-from-model {args.output}"

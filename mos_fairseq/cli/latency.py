@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mos_fairseq.benchmark import LatencyOptions, measure_to_file, read_hat_csv, read_latencies
+from mos_fairseq.benchmark import REPEATS, LatencyOptions, measure_to_file, read_hat_csv, read_latencies
 from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
@@ -25,8 +25,8 @@ _HELP = {
     "device": "torch's name of the device, as in cuda:0",
     "threads": "threads of torch on a CPU (default: torch's own choice)",
     "dtype": "float32, float16 or bfloat16",
-    "warmup": "runs of each subnet that do not count",
-    "iterations": "runs of each subnet that count",
+    "warmup": "runs of a visit that do not count",
+    "iterations": "runs of a visit that count, in turn with the reference subnet; a trimmed mean of them is taken",
     "share_all_embeddings": "one table for encoder, decoder and output projection",
     "share_decoder_input_output_embed": "one table for decoder and output projection",
     "encoder_normalize_before": "pre-norm encoder",
@@ -62,7 +62,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _add_measure(commands) -> None:
-    measure = commands.add_parser("measure", help="time subnets on this machine", allow_abbrev=False)
+    measure = commands.add_parser(
+        "measure",
+        help="time subnets on this machine",
+        description="Time subnets on this machine, in turn with a reference subnet, whose drift is divided out. "
+        "On a CPU with glibc, set GLIBC_TUNABLES as examples/cpu_env.sh does (memory kept, in huge pages): where it "
+        "was tried, a subnet's visits then differed by 2.5 %% in place of 5.4. It is recorded, and a file that was "
+        "begun with one setting goes on with the same only.",
+        allow_abbrev=False,
+    )
     measure.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file")
     measure.add_argument("--output", required=True, metavar="JSONL", help="results; an existing file is continued")
     which = measure.add_mutually_exclusive_group(required=True)
@@ -71,9 +79,10 @@ def _add_measure(commands) -> None:
     measure.add_argument(
         "--repeats",
         type=int,
-        default=3,
+        default=REPEATS,
         metavar="N",
-        help="measure the whole list N times, each in another order, and take means (default: %(default)s)",
+        help="visit every subnet N times, the whole list in another order each time, and take the mean of its visits; "
+        "many short visits say more than few long ones (default: %(default)s)",
     )
     measure.add_argument("--seed", type=int, default=1, metavar="N", help="of the random subnets (default: 1)")
     for option in fields(LatencyOptions):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -13,7 +14,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mos_fairseq.benchmark import CostOptions, LatencyOptions, measure_to_file, subnet_cost
+from mos_fairseq.benchmark import (
+    REPEATS,
+    CostOptions,
+    LatencyOptions,
+    check_latency_file,
+    measure_to_file,
+    subnet_cost,
+)
 from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import read_supernet
@@ -32,9 +40,16 @@ from mos_fairseq.nas.evaluator import OBJECTIVES, EvaluationOptions, SubnetEvalu
 from mos_fairseq.nas.judged import JudgedSubnets
 from mos_fairseq.nas.results import add_measured, report, row, write_results
 from mos_fairseq.nas.workers import Workers, launched, serve, started
-from mos_fairseq.search_space import SearchSpace, Subnet
+from mos_fairseq.search_space import Subnet
 
-_REPEATS = 3  # of a measurement of the front
+# what a model's latency depends on besides the subnet and the dictionary
+_MODEL_OPTIONS = (
+    "share_all_embeddings",
+    "share_decoder_input_output_embed",
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "layernorm_embedding",
+)
 ALGORITHMS = ("evolution", "nsga2", "random")
 
 
@@ -126,6 +141,14 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
     quiet()
+    try:
+        _run(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(args: argparse.Namespace) -> None:
     constraints = [Constraint.parse(text) for text in args.constraint]
     cost = args.cost or ("latency_ms" if args.predictor else "flops")
     options = _algorithm_options(args, cost)
@@ -142,14 +165,19 @@ def main(argv: list[str] | None = None) -> None:
         fleet = launched()
         if fleet is not None and args.workers > 1:
             raise InputError(f"workers is {args.workers}: under torchrun, its processes are the workers")
-        threads = max(1, torch.get_num_threads() // args.workers)
+        all_threads = torch.get_num_threads()
+        threads = max(1, all_threads // args.workers)
         torch.set_num_threads(threads)
+        stack.callback(torch.set_num_threads, all_threads)  # what is measured afterwards has the machine to itself
         rank = fleet[1] if fleet else 0
         evaluator = prepare(rank)
         if rank:
             serve(fleet[0], evaluator.fingerprint(), evaluator.evaluate)
             return
-        _check_predictor(args.predictor, predictor, evaluator.space)
+        _check_predictor(args.predictor, predictor, evaluator)
+        if args.measure_front:
+            check_latency_file(args.measure_front, evaluator.space, _latency_options(args, predictor))
+            torch.set_num_threads(threads)
         path = _folders(args) / f"{evaluator.fingerprint()}.jsonl"
         workers = None
         if fleet is not None or args.workers > 1:
@@ -176,11 +204,31 @@ def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | N
     return SubnetEvaluator(path, data, options, device)
 
 
-def _check_predictor(path: str, predictor: LatencyPredictor | None, space: SearchSpace) -> None:
-    if predictor is not None and (predictor.space is None or predictor.space.difference(space)):
-        difference = predictor.space and predictor.space.difference(space)
+def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: SubnetEvaluator) -> None:
+    """Raise InputError unless ``predictor`` was fitted to models as this supernet's subnets are."""
+    if predictor is None:
+        return
+    if predictor.space is None or predictor.space.difference(evaluator.space):
+        difference = predictor.space and predictor.space.difference(evaluator.space)
         reason = f"another search space: {difference}" if difference else "averaged features"
         raise InputError(f"predictor {path}: fitted on {reason}")
+    options, cfg = predictor.measured.get("options", {}), evaluator.model.cfg
+    wanted = {name: getattr(cfg, name) for name in _MODEL_OPTIONS}
+    wanted["vocab_size"] = len(evaluator.task.target_dictionary)
+    for name, value in wanted.items():
+        if name in options and options[name] != value:
+            raise InputError(f"predictor {path}: measured with {name}={options[name]}, the supernet has {value}")
+
+
+def _latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> LatencyOptions:
+    """As the predictor's measurements were made, with their number of threads where torch chose it."""
+    try:
+        options = dict(predictor.measured["options"])
+        if options["threads"] is None and options["device"] == "cpu":
+            torch.set_num_threads(predictor.measured["machine"]["threads"])
+        return LatencyOptions(**options)
+    except (KeyError, TypeError, RuntimeError):
+        raise InputError(f"predictor {args.predictor}: it does not say how its latencies were measured") from None
 
 
 def _folders(args: argparse.Namespace) -> Path:
@@ -200,6 +248,8 @@ def _algorithm_options(args: argparse.Namespace, cost: str) -> EvolutionOptions 
         return EvolutionOptions(**{name: getattr(args, name) for name in names})
     if args.algorithm == "nsga2":
         return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
+    if args.seed < 0:
+        raise InputError(f"seed is {args.seed}: allowed are whole numbers from 0")
     if args.num_subnets < 1:
         raise InputError(f"num_subnets is {args.num_subnets}: allowed are whole numbers from 1")
     return args.num_subnets, args.seed
@@ -246,13 +296,10 @@ def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: Laten
     assert predictor.space is not None
     rows = (results["best"], *results["front"])
     subnets = {subnet.key: subnet for subnet in (Subnet.from_dict(found["architecture"]) for found in rows)}
-    try:
-        options = LatencyOptions(**predictor.measured["options"])
-    except (KeyError, TypeError):
-        raise InputError(f"predictor {args.predictor}: it does not say how its latencies were measured") from None
-    with tqdm(total=_REPEATS * len(subnets), unit="run", desc="measuring") as bar:
+    options = _latency_options(args, predictor)
+    with tqdm(total=REPEATS * len(subnets), unit="run", desc="measuring") as bar:
         found = measure_to_file(
-            args.measure_front, predictor.space, list(subnets.values()), options, _REPEATS, lambda row: bar.update()
+            args.measure_front, predictor.space, list(subnets.values()), options, REPEATS, lambda row: bar.update()
         )
     add_measured(results, {subnet.key: ms for subnet, ms in zip(found.subnets, found.latency_ms, strict=True)})
 

@@ -66,20 +66,24 @@ class Candidates:
         Sizes make costs grow with every dimension but the number of heads, which may go either way in time; so single
         entries are changed as long as that lowers the worst excess.
         """
+        return self._cheapest_in(self.constraints)
+
+    def _cheapest_in(self, constraints: Sequence[Constraint]) -> Vector:
         best = self.genes.encode(self.space.smallest())
-        lowest = self._excess_of(best)
-        improved = bool(self.constraints)
+        lowest = self._excess_of(best, constraints)
+        improved = bool(constraints)
         while improved:
             improved = False
             for slot, size in enumerate(self.genes.sizes):
                 for index in range(size):
                     vector = (*best[:slot], index, *best[slot + 1 :])
-                    if (excess := self._excess_of(vector)) < lowest - 1e-9:
+                    if (excess := self._excess_of(vector, constraints)) < lowest - 1e-9:
                         best, lowest, improved = vector, excess, True
         return best
 
-    def _excess_of(self, vector: Vector) -> float:
-        return self.excess(self.costs_of([self.genes.decode(vector)])[0])
+    def _excess_of(self, vector: Vector, constraints: Sequence[Constraint]) -> float:
+        costs = self.costs_of([self.genes.decode(vector)])[0]
+        return max((constraint.excess(costs) for constraint in constraints), default=-1.0)
 
     def check_reachable(self) -> Vector:
         """The cheapest vector.
@@ -88,13 +92,21 @@ class Candidates:
             InputError: no subnet was found that keeps the constraints; names the smallest values reachable.
         """
         cheapest = self.cheapest()
-        costs = self.costs_of([self.genes.decode(cheapest)])[0]
-        missed = [constraint for constraint in self.constraints if constraint.excess(costs) > 0]
+        if self._excess_of(cheapest, self.constraints) <= 0:
+            return cheapest
+        wanted, missed = ", ".join(map(str, self.constraints)), []
+        for constraint in self.constraints:  # each alone: the cheapest in all is not the cheapest in each
+            subnet = self.genes.decode(self._cheapest_in([constraint]))
+            least = self.costs_of([subnet])[0]
+            if constraint.excess(least) > 0:
+                missed.append((constraint, f"{constraint.key} {least[constraint.key]:.6g}"))
         if missed:
-            reached = ", ".join(f"{constraint.key} {costs[constraint.key]:.6g}" for constraint in missed)
-            wanted = ", ".join(map(str, missed))
+            wanted = ", ".join(str(constraint) for constraint, _ in missed)
+            reached = ", ".join(text for _, text in missed)
             raise InputError(f"constraint {wanted}: no subnet keeps it, the smallest reachable is {reached}")
-        return cheapest
+        costs = self.costs_of([self.genes.decode(cheapest)])[0]
+        nearest = ", ".join(f"{constraint.key} {costs[constraint.key]:.6g}" for constraint in self.constraints)
+        raise InputError(f"constraint {wanted}: each can be kept alone, not together; the nearest is {nearest}")
 
     def draw(
         self, number: int, propose: Callable[[random.Random], Vector], rng: random.Random, avoid: Sequence[Vector] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import Subnet
+
+logger = logging.getLogger(__name__)
 
 OBJECTIVES = ("loss", "bleu")
 
@@ -66,13 +69,15 @@ class ModelEvaluator:
         device: torch's name of the device to evaluate on.
 
     Raises:
-        InputError: the data are missing or empty, or do not fit the checkpoint, or the device is not there.
+        InputError: the data are missing or empty, or do not fit the checkpoint; or that changed while it was read; or
+            the device is not there.
     """
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
         self.path, self.data, self.options = path, data, options
         if not os.path.isdir(folder := next(iter(utils.split_paths(data)), "")):
             raise InputError(f"data is {folder}: no such folder (fairseq-preprocess makes them)")
+        before = _hash_file(path)
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
         try:
             self.device = torch.device(device)
@@ -84,6 +89,10 @@ class ModelEvaluator:
         except FileNotFoundError as error:
             raise InputError(f"{error}: {data} holds no {options.valid_subset} pairs of these languages") from None
         self.batches = self._batches()
+        if _hash_file(path) != before:
+            raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
+        self._fingerprint = self._digest(before)
+        self._warn_of_pieces()
 
     def _batches(self) -> list[dict[str, Any]]:
         """Mini-batches of the chosen sentence pairs."""
@@ -103,23 +112,21 @@ class ModelEvaluator:
 
     def fingerprint(self) -> str:
         """Tells evaluations of one checkpoint, set and choice of options from all others."""
-        return self._digest([self.path, *self._set_files()])
+        return self._fingerprint
 
     def set_fingerprint(self) -> str:
         """The same, of whatever checkpoint."""
-        return self._digest(self._set_files())
+        return self._digest(b"")
 
-    def _set_files(self) -> list[str]:
-        folder = utils.split_paths(self.data)[0]
-        pair = f"{self.options.valid_subset}.{self.task.cfg.source_lang}-{self.task.cfg.target_lang}."
-        names = sorted(name for name in os.listdir(folder) if name.startswith((pair, "dict.")))
-        return [os.path.join(folder, name) for name in names]
-
-    def _digest(self, paths: list[str]) -> str:
+    def _digest(self, checkpoint: bytes) -> str:
+        """Of the options, the checkpoint, the dictionaries and the chosen sentence pairs, wherever they were read."""
         digest = hashlib.sha256(json.dumps(asdict(self.options), sort_keys=True).encode())
-        for path in paths:
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(checkpoint)
+        for words in (self.task.source_dictionary, self.task.target_dictionary):
+            digest.update(json.dumps(words.symbols).encode())
+        for batch in self.batches:
+            for tokens in (batch["net_input"]["src_tokens"], batch["target"]):
+                digest.update(repr(tuple(tokens.shape)).encode() + tokens.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
@@ -145,7 +152,7 @@ class ModelEvaluator:
         for batch in self.batches:
             hypotheses = self._generator.generate([self.model], batch)
             for index, sentence, target in zip(batch["id"].tolist(), hypotheses, batch["target"], strict=True):
-                found[index] = (self._text(sentence[0]["tokens"]), self._text(target))
+                found[index] = (self._text(sentence[0]["tokens"]), self._text(target, escape_unk=True))
         pairs = [found[index] for index in sorted(found)]
         return [hypothesis for hypothesis, _ in pairs], [reference for _, reference in pairs]
 
@@ -165,9 +172,16 @@ class ModelEvaluator:
             max_len_b=options.max_len_b,
         )
 
-    def _text(self, tokens: torch.Tensor) -> str:
+    def _text(self, tokens: torch.Tensor, escape_unk: bool = False) -> str:
+        """As in fairseq's scoring, an unknown word of the reference is written differently, so that none matches it."""
         words = self.task.target_dictionary
-        return words.string(utils.strip_pad(tokens.int().cpu(), words.pad()), self.options.remove_bpe)
+        ids = utils.strip_pad(tokens.int().cpu(), words.pad())
+        return words.string(ids, self.options.remove_bpe, escape_unk=escape_unk)
+
+    def _warn_of_pieces(self) -> None:
+        if self.options.objective == "bleu" and self.options.remove_bpe is None:
+            if any(symbol.startswith("▁") for symbol in self.task.target_dictionary.symbols):
+                logger.warning("BLEU is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece")
 
 
 class SubnetEvaluator(ModelEvaluator):
@@ -189,3 +203,11 @@ class SubnetEvaluator(ModelEvaluator):
         if not math.isfinite(value):
             raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
         return value
+
+
+def _hash_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise InputError(f"path {path}: cannot be read ({error.strerror or error})") from None

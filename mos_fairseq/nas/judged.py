@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.jsonl import JsonlWriter, read_jsonl
+from mos_fairseq.jsonl import SharedJsonl
 from mos_fairseq.nas.evaluator import SubnetEvaluator
 from mos_fairseq.nas.workers import Workers
 from mos_fairseq.search_space import Subnet
@@ -17,42 +18,52 @@ _DIGITS = 6  # what a sum over a set keeps in float32, whatever the number of th
 
 
 class JudgedSubnets:
-    """Judges subnets, and keeps the losses by canonical key.
+    """Judges subnets, and keeps the losses by canonical key. Several searches may share the file at the same time.
 
     Args:
         path: file of what was judged before; it grows.
         workers: who helps the evaluator; None for no one.
 
     Raises:
-        InputError: the file is of another kind, or another search is writing it.
+        InputError: the file is of another kind, or cannot be written.
     """
 
     def __init__(self, path: Path, evaluator: SubnetEvaluator, workers: Workers | None = None) -> None:
         self.evaluator, self.workers = evaluator, workers
         self.bar: tqdm | None = None  # once there is something to show
-        rows = read_jsonl(path) if path.exists() else []
+        self.path, self.file = path, SharedJsonl(path)
+        self.known: dict[str, float] = {}
+        self._take(self.file.read())
+
+    def _take(self, rows: list[dict[str, Any]]) -> None:
         try:
-            self.known = {str(row["key"]): float(row["loss"]) for row in rows}
+            self.known |= {str(row["key"]): float(row["loss"]) for row in rows}
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}: not a file of judged subnets; remove it to judge them again") from None
-        self.writer = JsonlWriter(path)
+            raise InputError(f"{self.path}: not a file of judged subnets; remove it to judge them again") from None
 
     def evaluate(self, subnets: Sequence[Subnet]) -> list[float]:
         """Losses (of BLEU, the negative), each written as soon as it is known."""
         sign = -1.0 if self.evaluator.options.objective == "bleu" else 1.0
-        losses = dict.fromkeys(range(len(subnets)), 0.0)
+        self._take(self.file.read())
+        new = [subnet for subnet in subnets if subnet.key not in self.known]  # to all searches
         if self.bar is None:
             self.bar = tqdm(unit="subnet", desc="judging")
-        for index, value in self._values(subnets):
-            losses[index] = round(sign * value, _DIGITS)
-            self.writer.append({"key": subnets[index].key, "loss": losses[index]})
+        for index, value in self._values(new):
+            row = {"key": new[index].key, "loss": round(sign * value, _DIGITS)}
+            if row["key"] not in self.known:  # or else another search was first
+                self._take([row, *self.file.append(row, "key")])
             self.bar.update()
-        return list(losses.values())
+        return [self.known[subnet.key] for subnet in subnets]
 
     def _values(self, subnets: Sequence[Subnet]) -> Iterator[tuple[int, float]]:
         if self.workers is not None:
             return self.workers.evaluate_all(subnets)
-        return enumerate(map(self.evaluator.evaluate, subnets))
+        return self._values_here(subnets)
+
+    def _values_here(self, subnets: Sequence[Subnet]) -> Iterator[tuple[int, float]]:
+        for index, subnet in enumerate(subnets):
+            if subnet.key not in self.known:  # another search may have judged it meanwhile
+                yield index, self.evaluator.evaluate(subnet)
 
     def show(self, generation: int, loss: float) -> None:
         """Tell the progress bar how far the search is."""
@@ -63,6 +74,6 @@ class JudgedSubnets:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.writer.close()
+        self.file.close()
         if self.bar is not None:
             self.bar.close()

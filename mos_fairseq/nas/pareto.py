@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ from pymoo.core.problem import Problem
 from pymoo.indicators.hv import HV
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.repair.rounding import RoundingRepair
-from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
@@ -34,6 +34,8 @@ class ParetoOptions:
         for name in ("population_size", "generations"):
             if getattr(self, name) < 2:
                 raise InputError(f"{name} is {getattr(self, name)}: allowed are whole numbers from 2")
+        if not 0 <= self.seed < 2**32:  # numpy's
+            raise InputError(f"seed is {self.seed}: allowed are whole numbers from 0 to below 2^32")
 
 
 class _SubnetProblem(Problem):
@@ -68,11 +70,11 @@ def pareto_search(
     candidates: Candidates, options: ParetoOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
 ) -> list[Subnet]:
     """The front of all subnets judged, by rising cost. As repeatable as :func:`~mos_fairseq.nas.evolution.evolve`."""
-    candidates.check_reachable()
+    first = candidates.draw(options.population_size, candidates.genes.random, random.Random(f"nsga2/{options.seed}"))
     crossover = UniformCrossover(prob=0.9, repair=RoundingRepair())
     algorithm = NSGA2(
         pop_size=options.population_size,
-        sampling=IntegerRandomSampling(),
+        sampling=np.array(first, dtype=int),
         crossover=crossover,
         mutation=_Redraw(),
         eliminate_duplicates=True,
@@ -80,7 +82,7 @@ def pareto_search(
     problem = _SubnetProblem(candidates, options.objective)
 
     def report(algorithm) -> None:
-        on_generation(algorithm.n_gen - 1, min(candidates.known.values()))
+        on_generation(algorithm.n_gen - 1, min(candidates.known[key] for key in candidates.seen))
 
     minimize(problem, algorithm, ("n_gen", options.generations), seed=options.seed, callback=report, verbose=False)
     return front(candidates, list(candidates.seen.values()), options.objective)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -148,8 +149,10 @@ def started(number: int, prepare: Callable[[int], SubnetEvaluator], threads: int
         context.Process(target=_work, args=(store.port, rank, prepare, threads), daemon=True)
         for rank in range(1, number + 1)
     ]
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they inherit it: Ctrl-C is for this process to tell of
     for process in processes:
         process.start()
+    signal.signal(signal.SIGINT, handler)
     try:
         yield store
     finally:
@@ -162,8 +165,5 @@ def _work(port: int, rank: int, prepare: Callable[[int], SubnetEvaluator], threa
     """One worker process."""
     torch.set_num_threads(threads)
     logging.disable(logging.INFO)
-    try:
-        evaluator = prepare(rank)
-        serve(TCPStore("127.0.0.1", port), evaluator.fingerprint(), evaluator.evaluate)
-    except KeyboardInterrupt:  # the terminal tells every process of the group
-        return
+    evaluator = prepare(rank)
+    serve(TCPStore("127.0.0.1", port), evaluator.fingerprint(), evaluator.evaluate)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,13 +101,13 @@ def test_drift_is_divided_out(clock):
     assert summarise([Latency(1, 2)] * 5).latency_ms == 3
 
 
-def test_a_file_is_continued_and_corrected_to_its_first_baseline(clock, tmp_path):
+def test_a_file_is_continued(clock, tmp_path):
     path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(4)]
-    latency_file.measure_to_file(path, SPACE, subnets[:2], OPTIONS)
+    latency_file.measure_to_file(path, SPACE, subnets[:2], OPTIONS, repeats=1)
     with open(path, "ab") as file:
         file.write(b'{"subnet": {"enco')  # killed while writing
-    clock.factor, clock.runs = 3.0, []
-    found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS)
+    clock.runs = []
+    found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=1)
     assert len(clock.runs) == 2 * 2 * 6  # two subnets with their reference; those that were there are not run again
     assert (found.space, found.subnets) == (SPACE, subnets) and found.latency_ms == pytest.approx([30.0] * 4)
     read = latency_file.read_latencies(path)
@@ -116,15 +117,29 @@ def test_a_file_is_continued_and_corrected_to_its_first_baseline(clock, tmp_path
     assert header["options"]["beam"] == 3 and header["machine"]["torch"] == torch.__version__
 
 
+def test_a_bad_moment_at_the_start_does_not_spoil_the_file(clock, tmp_path):
+    """Corrected to the median of the reference over all lines, not to the header's, which is one moment."""
+    path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(5)]
+    clock.factor = 2.5
+    latency_file.measure_to_file(path, SPACE, subnets[:1], OPTIONS, repeats=1)
+    clock.factor = 1.2
+    found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=1)
+    assert found.latency_ms == pytest.approx([1.2 * 30] * 5)
+    assert latency_file.read_latencies(path) == found
+    header, first, *_ = map(json.loads, path.read_text().splitlines())
+    assert header["reference_ms"] == pytest.approx(25) and first["raw_latency_ms"] == pytest.approx(75)
+
+
 def test_repeats_go_through_the_whole_list_and_are_averaged(clock, tmp_path):
     path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(4)]
 
     def measured() -> list[dict]:
         return [json.loads(line)["subnet"] for line in path.read_text().splitlines()[1:]]
 
-    latency_file.measure_to_file(path, SPACE, subnets, OPTIONS)
-    content = path.read_text().replace('"latency_ms":30.0', '"latency_ms":36.0')
-    path.write_text(content)
+    latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=1)
+    # nor are disturbed visits given another weight
+    content = path.read_text().replace('"raw_latency_ms":30.0', '"raw_latency_ms":36.0')
+    path.write_text(content.replace('"std_ms":0.0', '"std_ms":9.0'))
     shown = []
     found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=3, on_measured=shown.append)
     assert len(shown) == len(measured()) == 12  # the first four are taken over
@@ -140,15 +155,17 @@ def test_repeats_go_through_the_whole_list_and_are_averaged(clock, tmp_path):
         latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=0)
 
 
-def test_disturbed_repeats_count_less(clock, tmp_path):
+def test_a_file_can_be_checked_before_hours_of_other_work(clock, tmp_path):
     path = tmp_path / "latency.jsonl"
-    latency_file.measure_to_file(path, SPACE, [SPACE.largest()], OPTIONS)
-    for latency_ms, raw_ms, std_ms in ((33.0, 66.0, 6.6), (30.0, 20.0, 1.0), (30.0, 20.0, 1.0)):
-        row = {"subnet": SPACE.smallest().to_dict(), "latency_ms": latency_ms}
-        with open(path, "a") as file:
-            file.write(json.dumps(row | {"raw_latency_ms": raw_ms, "std_ms": std_ms}) + "\n")
-    # relative scatters 0.1, 0.05, 0.05
-    assert latency_file.read_latencies(path).latency_ms[1] == pytest.approx((33 * 100 + 2 * 30 * 400) / 900)
+    latency_file.check_latency_file(path, SPACE, OPTIONS)
+    assert not path.exists()
+    latency_file.measure_to_file(path, SPACE, [SPACE.largest()], replace(OPTIONS, threads=1), repeats=1)
+    latency_file.check_latency_file(path, SPACE, replace(OPTIONS, threads=1))
+    with pytest.raises(InputError, match="options threads=1, this run has 2"):
+        latency_file.check_latency_file(path, SPACE, replace(OPTIONS, threads=2))
+    path.write_text("notes")
+    with pytest.raises(InputError, match="not a latency file"):
+        latency_file.check_latency_file(path, SPACE, OPTIONS)
 
 
 @pytest.mark.parametrize("content", ['{"family": "ridge"}', "notes", '{"a": 1}\n{"half'])
@@ -183,12 +200,18 @@ def test_a_file_of_another_run_is_refused(clock, tmp_path):
     ("line", "message"),
     [
         ('{"subnet": {}, "latency_ms": 3.0}', "line 2 is no measured subnet"),
-        ('{"latency_ms": 3.0}', "line 2 is no measured subnet"),
-        (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": 3.0, "std_ms": "x"}), "line 2 is no measured"),
-        (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": -1.0}), "latency_ms is -1.0"),
+        ('{"raw_latency_ms": 3.0, "reference_ms": 1.0}', "line 2 is no measured subnet"),
+        (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": 3.0}), "line 2 is no measured subnet"),
+        (json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": "x", "reference_ms": 1.0}),
+         "line 2 is no measured subnet"),
+        (json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": -1.0, "reference_ms": 1.0}),
+         "raw_latency_ms is -1.0"),
+        (json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": 1.0, "reference_ms": 0}),
+         "reference_ms is 0.0"),
         ("", "line 2 is not valid JSON"),
         (None, "holds no measured subnet"),
-        (json.dumps({"subnet": small_space(encoder_embed_dim=[16]).largest().to_dict(), "latency_ms": 1.0}),
+        (json.dumps({"subnet": small_space(encoder_embed_dim=[16]).largest().to_dict(), "raw_latency_ms": 1.0,
+                     "reference_ms": 1.0}),
          "line 2: encoder_embed_dim=16 is not in the search space"),
     ],
 )

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from mos_fairseq.benchmark import CostOptions, read_latencies, subnet_cost
+from mos_fairseq.benchmark import REPEATS, CostOptions, read_latencies, subnet_cost
+from mos_fairseq.cli.search import _latency_options
+from mos_fairseq.errors import InputError
 from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 
@@ -50,6 +55,43 @@ def test_losses_are_those_of_fairseq_validate(commands, joined, supernet):
     assert sum(len(batch["target"]) for batch in few.batches) == 5
     assert few.evaluate(few.space.largest()) != evaluator.evaluate(few.space.largest())
     assert few.fingerprint() != evaluator.fingerprint()
+
+
+def test_the_fingerprint_is_of_what_was_read(joined, supernet, tmp_path, monkeypatch, caplog):
+    """Sentences, dictionaries and checkpoint, not the names of files; and of the checkpoint as it was loaded."""
+    checkpoint = shutil.copy(supernet[0] / "checkpoint_last.pt", tmp_path / "model.pt")
+    shutil.copytree(joined, tmp_path / "data")
+
+    def load(**options) -> SubnetEvaluator:
+        return SubnetEvaluator(str(checkpoint), str(tmp_path / "data"), EvaluationOptions(valid_samples=6, **options))
+
+    first = load()
+    for ending in ("xx-yy.xx.bin", "xx-yy.xx.idx", "xx-yy.yy.bin", "xx-yy.yy.idx"):
+        (tmp_path / "data" / f"valid.{ending}").rename(tmp_path / "data" / f"valid.{ending.replace('xx-yy', 'yy-xx')}")
+    assert load().fingerprint() == first.fingerprint()
+    for ending in ("bin", "idx"):
+        shutil.copy(joined / f"test.xx-yy.yy.{ending}", tmp_path / "data" / f"valid.yy-xx.yy.{ending}")
+        shutil.copy(joined / f"test.xx-yy.xx.{ending}", tmp_path / "data" / f"valid.yy-xx.xx.{ending}")
+    assert load().fingerprint() != first.fingerprint()
+    with open(checkpoint, "ab") as file:
+        file.write(b"\0")
+    assert first.fingerprint() == first.fingerprint() and load().fingerprint() != first.fingerprint()
+    words = first.task.target_dictionary
+    unknown = torch.tensor([words.unk(), words.eos()])
+    assert first._text(unknown) != first._text(unknown, escape_unk=True)
+    assert not caplog.records
+    first.options = EvaluationOptions(objective="bleu")
+    words.add_symbol("▁piece")
+    first._warn_of_pieces()
+    assert "--remove-bpe sentencepiece" in caplog.text
+
+    def written_meanwhile(self):
+        Path(checkpoint).write_bytes(b"another")
+        return []
+
+    monkeypatch.setattr(SubnetEvaluator, "_batches", written_meanwhile)
+    with pytest.raises(InputError, match="it was written while it was read"):
+        load()
 
 
 def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
@@ -117,6 +159,32 @@ def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, sup
     assert len(list((supernet[0] / "subnet-evaluations").iterdir())) == 2
 
 
+def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path, "--cache", tmp_path / "cache"]
+    running = commands.start("mos-search", joined, *path, *SMALL, "--workers", 2)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(file.stat().st_size for file in tmp_path.glob("cache/*.jsonl")):
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGINT)
+    done = running.wait()
+    assert done.status == 130 and "Traceback" not in done.err
+    assert done.err.splitlines()[-1] == "interrupted; the same command goes on"
+
+
+def test_two_searches_at_once_share_what_they_judge(commands, joined, supernet, tmp_path):
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--cache", tmp_path / "cache"]
+    running = []
+    for name in ("one", "two"):
+        script = [sys.executable, "-c", "from mos_fairseq.cli.search import main; main()", joined, *path, *SMALL]
+        script += ["--output", tmp_path / name]
+        running.append(subprocess.Popen(list(map(str, script)), stderr=subprocess.PIPE, text=True))
+    assert [run.communicate(timeout=200)[1] and run.returncode for run in running] == [0, 0]
+    assert same(tmp_path / "one", tmp_path / "two")
+    (judged,) = (tmp_path / "cache").iterdir()
+    keys = [json.loads(line)["key"] for line in judged.read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == json.loads((tmp_path / "one" / "search.json").read_text())["judged"]
+
+
 FILES = ("front.jsonl", "search.json", "best.yaml", "front.html")
 
 
@@ -166,7 +234,9 @@ def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, tmp_
 def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     """With the predictor's options, and into the same file: what was measured before is not measured again."""
     latencies, predictor = tmp_path / "latency.jsonl", tmp_path / "predictor.json"
-    small = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+    words = len((joined / "dict.xx.txt").read_text().splitlines()) + 4
+    small = ["--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+    small += ["--vocab-size", words, "--share-all-embeddings"]
     space = ["--search-space", files / "space.yaml", "--num-subnets", 20]
     commands.fork("mos-latency", "measure", *space, *small, "--output", latencies)
     commands.fork("mos-latency", "fit", latencies, "--output", predictor, "--folds", 2, "--held-out", 0)
@@ -175,7 +245,7 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     results = json.loads((tmp_path / "out" / "search.json").read_text())
     lines = [json.loads(line) for line in latencies.read_text().splitlines()[1:]]
     counts = Counter(Subnet.from_dict(line["subnet"]).key for line in lines)
-    assert set(counts.values()) == {3}
+    assert set(counts.values()) == {REPEATS}
     read = read_latencies(latencies)
     times = {subnet.key: ms for subnet, ms in zip(read.subnets, read.latency_ms, strict=True)}
     for row in (results["best"], *results["front"]):
@@ -183,12 +253,43 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     assert f"measured_latency_ms {results['best']['measured_latency_ms']:.6g}" in done.out
     search(commands, joined, supernet, tmp_path / "again", *options)
     assert len(latencies.read_text().splitlines()) == len(lines) + 1
+    # what does not fit is told before the search
+    content = json.loads(predictor.read_text())
+    for part, key, value in [
+        ("options", "vocab_size", words + 1),
+        ("options", "share_all_embeddings", False),
+        ("options", "layernorm_embedding", True),
+        ("machine", "threads", 64),
+    ]:
+        measured = content["measured"] | {part: content["measured"][part] | {key: value}}
+        predictor.write_text(json.dumps(content | {"measured": measured}))
+        latencies.write_text(latencies.read_text().replace('"cores":', '"cores":9'))
+        error = search(commands, joined, supernet, tmp_path / "other", *options, check=False).error()
+        assert (f"measured with {key}={value}, the supernet has" if part == "options" else "machine cores=") in error
+        assert not (tmp_path / "other" / "search.json").exists()
+
+
+def test_the_front_is_measured_with_the_predictors_threads():
+    """Where measure was not told how many, torch chose: a search's workers have shared the cores out since."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 2)
+        options = {"vocab_size": 20, "threads": None, "device": "cpu"}
+        predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": before + 1}})
+        found = _latency_options(SimpleNamespace(predictor="p.json"), predictor)
+        assert found.threads is None and torch.get_num_threads() == before + 1
+        with pytest.raises(InputError, match="p.json: it does not say how"):
+            _latency_options(SimpleNamespace(predictor="p.json"), SimpleNamespace(measured={}))
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--workers", 0], "workers is 0"),
+        (["--algorithm", "nsga2", "--seed", -1], "seed is -1"),
+        (["--algorithm", "random", "--seed", -1], "seed is -1"),
         (["--device", "quantum"], "device is quantum"),
         (["--measure-front", "latency.jsonl"], "measure_front needs a predictor"),
         (["--constraint", "params<=1"], "no subnet keeps it, the smallest reachable is params"),
@@ -207,7 +308,9 @@ def test_bad_input(commands, joined, supernet, tmp_path, options, message):
 
 def test_other_checkpoints_are_refused(commands, joined, supernet, tmp_path):
     export = ["--path", supernet[0] / "checkpoint_last.pt", "--subnet", "smallest", "--output", tmp_path / "twin.pt"]
-    commands.fork("mos-export", *export)
+    written = json.loads(commands.fork("mos-export", *export, "--json").out)
+    smallest = SearchSpace.from_dict(SPACE).smallest()
+    assert (written["output"], written["architecture"]) == (str(tmp_path / "twin.pt"), smallest.to_dict())
     (tmp_path / "notes.pt").write_text("notes")
     wanted = {"twin.pt": "its arch is transformer_subnet", "notes.pt": "notes.pt", "no.pt": "no such file"}
     for name, message in wanted.items():

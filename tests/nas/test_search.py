@@ -124,6 +124,36 @@ def test_what_cannot_be_reached_is_named(search):
     assert not counter.evaluated
 
 
+def heads_or_depth(subnets):
+    """Costs that pull against each other."""
+    return [
+        {"latency_ms": 20.0 - sum(s.encoder_attention_heads), "params": 10.0 + sum(s.encoder_attention_heads)}
+        for s in subnets
+    ]
+
+
+def test_of_several_constraints_each_ones_smallest_value_is_named():
+    counter = Counter(LITTLE, "latency_ms<=5", "params<=6")
+    counter.candidates.costs = heads_or_depth
+    with pytest.raises(InputError, match=r"<=5, params<=6: .* smallest reachable is latency_ms 12, params 14$"):
+        counter.candidates.check_reachable()
+    counter = Counter(LITTLE, "latency_ms<=13", "params<=15")
+    counter.candidates.costs = heads_or_depth
+    with pytest.raises(InputError, match="each can be kept alone, not together; the nearest is latency_ms 1"):
+        counter.candidates.check_reachable()
+
+
+@pytest.mark.parametrize("part", [1.0, 1.03])
+def test_nsga2_within_a_budget_that_random_draws_hardly_ever_keep(part):
+    least = subnet_cost(TINY.smallest()).params_without_embeddings
+    known = {TINY.largest().key: 0.1}  # of another search: not this one's best
+    counter, shown = Counter(TINY, f"params_without_embeddings<={part * least}", known=known), []
+    options = ParetoOptions("params_without_embeddings", 8, 4)
+    found = pareto_search(counter.candidates, options, lambda n, loss: shown.append(loss))
+    assert found and all(counter.candidates.feasible(subnet) for subnet in found)
+    assert len(shown) == 4 and min(map(made_up_loss, found)) == shown[-1]
+
+
 def test_the_cheapest_need_not_be_the_smallest():
     """Where fewer heads take longer, as they may on a real machine."""
     counter = Counter(LITTLE, "latency_ms<=7")
@@ -237,6 +267,8 @@ def test_bad_options(options, message):
         EvolutionOptions(**options)
     with pytest.raises(InputError, match="generations is 1"):
         ParetoOptions(generations=1)
+    with pytest.raises(InputError, match="seed is -1"):
+        ParetoOptions(seed=-1)
 
 
 def test_random_search_of_as_many_as_there_are_judges_all():
