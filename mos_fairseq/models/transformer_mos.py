@@ -10,6 +10,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor, nn
 
+from mos_fairseq.distributed import SupernetDataParallel
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
@@ -249,6 +250,10 @@ class TransformerMosModel(TransformerModel):
         shared = [f.name for f in fields(TransformerBaseConfig) if not f.name.startswith("_")]
         options = {name: getattr(self.cfg, name) for name in shared}
         return TransformerSubnetConfig(**options, subnet=self.active_subnet.key)
+
+    def data_parallel(self, process_group, bucket_mb: float = 25) -> SupernetDataParallel:
+        """This model for data parallel training; fairseq's ``pytorch_ddp`` and ``legacy_ddp`` become it."""
+        return SupernetDataParallel(self, process_group, bucket_mb)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

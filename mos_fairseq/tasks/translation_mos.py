@@ -1,6 +1,5 @@
 """``translation_mos``: fairseq's translation task for supernets: which subnets train, validate and generate."""
 
-import contextlib
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
+from mos_fairseq.distributed import check_launch, data_parallel_rank
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
@@ -42,6 +42,10 @@ class TranslationMosConfig(TranslationConfig):
     num_random_subnets: int = field(
         default=1, metadata={"help": "random subnets in each update of sandwich and random sampling"}
     )
+    subnets_per_rank: bool = field(
+        default=False,
+        metadata={"help": "data parallel processes train different random subnets in the same update"},
+    )
     subnet: Optional[str] = field(
         default=None,
         metadata={
@@ -54,6 +58,7 @@ class TranslationMosConfig(TranslationConfig):
     )
     seed: int = II("common.seed")
     log_interval: int = II("common.log_interval")
+    ddp_backend: str = II("distributed_training.ddp_backend")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
 
 
@@ -103,6 +108,11 @@ class TranslationMosTask(TranslationTask):
             raise InputError(f"num_random_subnets is {cfg.num_random_subnets}: allowed are whole numbers from 1 up")
         if str(cfg.subnet_sampling) == "fixed" and not cfg.subnet:
             raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
+        if cfg.subnets_per_rank and str(cfg.subnet_sampling) not in ("sandwich", "random"):
+            raise InputError(
+                f"subnets_per_rank is given with subnet_sampling {cfg.subnet_sampling}, which draws no random subnets: "
+                "allowed are sandwich, random"
+            )
         for name in ("eval_bleu_args", "eval_bleu_detok_args"):
             _check_json(name, getattr(cfg, name))
         if cfg.search_space:
@@ -170,6 +180,7 @@ class TranslationMosTask(TranslationTask):
                 f"({', '.join(SearchSpace.preset_names())}) or a YAML file"
             )
         if not from_checkpoint:
+            check_launch(self.cfg.ddp_backend)
             self._check_best_metric()
             record_in_config(cfg, "model", "search_space", self.search_space.dumps())
         model = super().build_model(cfg, from_checkpoint)
@@ -212,12 +223,14 @@ class TranslationMosTask(TranslationTask):
     # --- training --------------------------------------------------------------------------------------------------
 
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
-        """(name, subnet) of those that train in this update; a function of seed and update number."""
+        """(name, subnet) of those that train in this update; a function of seed and update number, and with
+        ``--subnets-per-rank`` of the process's rank."""
         space, sampling = self.search_space, str(self.cfg.subnet_sampling)
+        first = data_parallel_rank() * self.cfg.num_random_subnets if self.cfg.subnets_per_rank else 0
 
         def random_ones() -> list[tuple[str, Subnet]]:
             return [
-                ("random", space.sample_subnet("train", self.cfg.seed, update_num, i))
+                ("random", space.sample_subnet("train", self.cfg.seed, update_num, first + i))
                 for i in range(self.cfg.num_random_subnets)
             ]
 
@@ -234,13 +247,9 @@ class TranslationMosTask(TranslationTask):
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
         logs, total_loss, total_size = [], 0.0, 0
-        for index, (name, subnet) in enumerate(subnets):
+        for name, subnet in subnets:
             model.set_active_subnet(subnet)
-            local = index < len(subnets) - 1 and hasattr(model, "no_sync")
-            with model.no_sync() if local else contextlib.nullcontext():
-                loss, sample_size, log = super().train_step(
-                    sample, model, criterion, optimizer, update_num, ignore_grad
-                )
+            loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
             total_loss += loss.detach()
             total_size += sample_size
             logs.append((name, log))
