@@ -152,7 +152,7 @@ def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -
         subnet = Subnet.from_dict(row["subnet"])
         latency_ms = float(row["latency_ms"])
         _weight(row)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{path}: line {number} is no measured subnet ({error})") from None
     if not (math.isfinite(latency_ms) and latency_ms > 0):
         raise InputError(f"{path}: line {number}: latency_ms is {latency_ms}, which is no duration")

@@ -33,7 +33,7 @@ class JudgedSubnets:
         rows = read_jsonl(path) if path.exists() else []
         try:
             self.known = {str(row["key"]): float(row["loss"]) for row in rows}
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{path}: not a file of judged subnets; remove it to judge them again") from None
         self.writer = JsonlWriter(path)
 
