@@ -31,7 +31,8 @@ class Report:
         self.faults = self.survived = self.lost = 0
 
     def add(self, what: str, survived: bool, lost: int = 0, faults: int = 1) -> None:
-        self.faults, self.survived, self.lost = self.faults + faults, self.survived + survived * faults, self.lost + lost
+        self.faults, self.lost = self.faults + faults, self.lost + lost
+        self.survived += survived * faults
         print(f"{'ok  ' if survived and not lost else 'LOST'} {what}", flush=True)
 
 
@@ -87,7 +88,8 @@ class Faults:
         good = last.read_bytes()
         for part in (0.0, 0.3, 0.999):
             last.write_bytes(good[: int(part * len(good))])
-            self._refused(f"checkpoint_last.pt cut to {part:.1%}", self.train(save_dir), "checkpoint_last.pt", "file is")
+            what = f"checkpoint_last.pt cut to {part:.1%}"
+            self._refused(what, self.train(save_dir), "checkpoint_last.pt", "file is")
         last.write_bytes(good)
         for options in (["--mos-routing", "layer"], ["--search-space", "tiny"]):
             self._refused(f"a checkpoint for {options[1]}", self.train(save_dir, *options), "another supernet")
@@ -111,7 +113,7 @@ class Faults:
                 return
             job = self.start("train", *self.train(disk, "--max-update", 6, "--keep-interval-updates", 1))
             statuses, before = job.wait(), (disk / "checkpoint_last.pt").read_bytes()
-            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 200_000))
+            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 20_000))
             arguments = self.train(disk, "--max-update", 12)
             self._refused("disk full while training", arguments, "cannot be written", "No space left")
             kept = statuses == [0] and (disk / "checkpoint_last.pt").read_bytes() == before
@@ -123,12 +125,14 @@ class Faults:
             self.report.add(f"disk full while exporting: {job.text().splitlines()[-1][-90:]}", fine and not left)
             (disk / "filler").unlink()
             job = self.start("train", *arguments)
-            self.report.add("with room again, training goes on", job.wait() == [0], not (disk / "checkpoint_last.pt").exists())
+            lost = not (disk / "checkpoint_last.pt").exists()
+            self.report.add("with room again, training goes on", job.wait() == [0], lost)
 
     # --- the other commands ---
 
     def search(self, checkpoint: Path) -> None:
         """Killed, then with a worker killed and one that hangs: the same results."""
+
         def arguments(name: str, *options: object) -> list[object]:
             output = self.folder / name
             return [self.data, "--path", checkpoint, "--output", output, "--cache", output / "cache", *SEARCH, *options]
@@ -170,7 +174,7 @@ class Faults:
         sizes = ["--src-len", 4, "--tgt-len", 4, "--beam", 1, "--warmup", 1, "--iterations", 2]
         arguments = ["measure", "--search-space", self.space, "--vocab-size", 40, "--num-subnets", 25, "--output", file]
         kept = True
-        for number in range(5):
+        for _ in range(5):
             before = file.read_bytes() if file.exists() else b""
             job = self.start("mos-latency", *arguments, *sizes, "--threads", 1)
             lines = before.count(b"\n") + self.draw.randint(0, 6)

@@ -15,7 +15,7 @@ from fairseq.models import distributed_fairseq_model
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks.fairseq_task import FairseqTask
 
-from ..errors import InputError
+from ..errors import InputError, write_failure
 
 
 def apply() -> None:
@@ -151,6 +151,7 @@ def write_checkpoints_whole() -> None:
         return dst_path
 
     torch_persistent_save._mos_fairseq_original = save  # type: ignore[attr-defined]
+    copy_whole._mos_fairseq_original = copy  # type: ignore[attr-defined]
     checkpoint_utils.torch_persistent_save = torch_persistent_save
     PathManager.copy = staticmethod(copy_whole)
 
@@ -175,6 +176,4 @@ def _write_renamed(path: str, write: Any) -> None:
                 os.remove(temporary)
             raise
     except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
-        raise InputError(
-            f"checkpoint {path}: cannot be written ({getattr(error, 'strerror', None) or error})"
-        ) from error
+        raise InputError(f"checkpoint {path}: cannot be written ({write_failure(error)})") from error

@@ -279,6 +279,13 @@ class TransformerMosModel(TransformerModel):
                 difference += f"{'; ' if difference else ''}{key}: {stored['mos'][key]} against {mine}"
         if difference:
             raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
+        for side in ("encoder", "decoder"):
+            stored, mine = (state.get(f"{side}.embed_tokens.weight") for state in (state_dict, self.state_dict()))
+            if stored is not None and len(stored) != len(mine):
+                raise InputError(
+                    f"the checkpoint's {side} knows {len(stored)} words, this run's dictionary has {len(mine)}: "
+                    "use the data folder (its dict.*.txt) of the training"
+                )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
 
 

@@ -11,7 +11,6 @@ import yaml
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 
-
 _MAX_CHARACTERS = 1_000_000
 _MAX_BRACKETS = 50  # within each other; ours have one. PyYAML needs seconds for some thousands
 

@@ -19,7 +19,7 @@ from mos_fairseq.distributed import check_launch, data_parallel_rank
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
-from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics
+from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics, warn_of_bad_losses
 
 logger = logging.getLogger(__name__)
 
@@ -246,14 +246,15 @@ class TranslationMosTask(TranslationTask):
         2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
-        logs, total_loss, total_size = [], 0.0, 0
+        logs, losses, total_size = [], [], 0
         for name, subnet in subnets:
             model.set_active_subnet(subnet)
             loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-            total_loss += loss.detach()
             total_size += sample_size
+            losses.append(loss.detach())
             logs.append((name, log))
-        return total_loss / len(subnets), total_size, merge_logs(logs)
+        warn_of_bad_losses(update_num, subnets, losses)
+        return sum(losses) / len(subnets), total_size, merge_logs(logs)
 
     def _log_subnets(self, update_num: int, subnets: list[tuple[str, Subnet]]) -> None:
         if update_num % self.cfg.log_interval or update_num == self._logged_update:

@@ -180,3 +180,31 @@ def test_files_named_in_training_may_vanish(make_task, tmp_path):
     task = make_task(**names)  # as when a checkpoint is loaded: fairseq sets up the task of its training
     with pytest.raises(InputError, match="gone.yaml.: no such file"):
         _ = task.valid_subnets
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bad_loss_of_one_subnet_is_named(make_task, make_model, make_criterion, caplog, value):
+    task = make_task(num_random_subnets=2)
+    model, criterion = make_model(task), make_criterion(task)
+    bad = task.training_subnets(7)[2][1]
+
+    def spoiled(model, sample):
+        loss, size, log = criterion(model, sample)
+        return loss * value if model.active_subnet == bad else loss, size, log
+
+    caplog.clear()
+    for update in (6, 7):
+        task.train_step(SAMPLES[0], model, spoiled, OPTIMIZER, update)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert lines == [f"update 8: the loss of subnet random is {value}: {bad.summary()}"]
+
+
+def test_another_vocabulary_is_told(make_task, make_model):
+    model = make_model(make_task())
+    state = model.state_dict()
+    state["encoder.embed_tokens.weight"] = state["encoder.embed_tokens.weight"][:-3]
+    with pytest.raises(InputError, match="encoder knows 28 words, this run's dictionary has 31"):
+        model.load_state_dict(state)
