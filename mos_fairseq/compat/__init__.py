@@ -77,6 +77,10 @@ class _PickledArray(np.ndarray):
         version, shape, dtype, fortran_order, data = state
         super().__setstate__((version, shape, _plain_dtype(dtype), fortran_order, bytes(data)))
 
+    def __reduce_ex__(self, protocol: int) -> Any:
+        """As numpy's own array: a run that is resumed writes on what it read, BLEU counts for example."""
+        return np.asarray(self).__reduce_ex__(protocol)
+
 
 def _plain_dtype(dtype: Any) -> np.dtype:
     dtype = dtype.dtype if isinstance(dtype, _PickledDtype) else dtype
