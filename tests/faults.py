@@ -171,7 +171,7 @@ class Faults:
     def latency(self) -> None:
         """Killed while measuring: every measurement that the file had stays, every subnet is measured once."""
         file = self.folder / "latency ü.jsonl"
-        sizes = ["--src-len", 4, "--tgt-len", 4, "--beam", 1, "--warmup", 1, "--iterations", 2]
+        sizes = ["--src-len", 4, "--tgt-len", 4, "--beam", 1, "--warmup", 1, "--iterations", 5]
         arguments = ["measure", "--search-space", self.space, "--vocab-size", 40, "--num-subnets", 25, "--output", file]
         kept = True
         for _ in range(5):
