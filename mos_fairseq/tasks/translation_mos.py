@@ -220,6 +220,16 @@ class TranslationMosTask(TranslationTask):
             dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
         )
 
+    def filter_indices_by_size(self, *args, **kwargs):
+        """As fairseq's. Raises InputError where a sentence is too long and --skip-invalid-size-inputs-valid-test is
+        not given (in training, fairseq leaves such sentences out and says how many)."""
+        try:
+            return super().filter_indices_by_size(*args, **kwargs)
+        except Exception as error:
+            if not str(error).startswith("Size of sample"):
+                raise
+            raise InputError(" ".join(str(error).split())) from error
+
     # --- training --------------------------------------------------------------------------------------------------
 
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
