@@ -172,7 +172,8 @@ class Faults:
         """Killed while measuring: every measurement that the file had stays, every subnet is measured once."""
         file = self.folder / "latency ü.jsonl"
         sizes = ["--src-len", 4, "--tgt-len", 4, "--beam", 1, "--warmup", 1, "--iterations", 5]
-        arguments = ["measure", "--search-space", self.space, "--vocab-size", 40, "--num-subnets", 25, "--output", file, "--repeats", 1]
+        arguments = ["measure", "--search-space", self.space, "--vocab-size", 40, "--num-subnets", 25, "--output", file]
+        sizes += ["--repeats", 1]
         kept = True
         for _ in range(5):
             before = file.read_bytes() if file.exists() else b""

@@ -24,4 +24,4 @@ def test_faults():
 
 def test_load():
     """Time and memory grow with what there is, and not with its square."""
-    assert run("load.py", "--part", "0.1").count("\n") == 8
+    assert run("load.py", "--part", "0.05").count("\n") == 8
