@@ -46,7 +46,7 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file. `InputError`, with the line, if it is empty, malformed or no mapping."""
     text = read_text(path)
     if len(text) > _MAX_CHARACTERS or _brackets(text) > _MAX_BRACKETS:
-        raise InputError(f"{path}: not valid YAML for a space or a subnet (too long, or too many brackets in each other)")
+        raise InputError(f"{path}: not valid YAML (too long, or too many brackets in each other)")
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
