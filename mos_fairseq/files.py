@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, write_failure
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | Callable[[Any], object]) -> None:
@@ -36,9 +36,11 @@ def write_atomically(path: str | os.PathLike[str], content: str | Callable[[Any]
         try:
             with open(temporary, "wb") as file:
                 content(file) if callable(content) else file.write(content.encode())
+                file.flush()
+                os.fsync(file.fileno())  # a full disk may be noticed only now
             os.replace(temporary, target)
         finally:
             with suppress(FileNotFoundError):
                 os.remove(temporary)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
-        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(f"{path}: cannot be written ({write_failure(error)})") from None

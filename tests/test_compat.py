@@ -117,6 +117,15 @@ def test_reads_what_fairseq_saves(path, zip_format):
     assert state["task_state"]["dictionary"].index("<pad>") == Dictionary().pad()
 
 
+def test_what_was_read_is_written_readably(path):
+    """A resumed run saves the meters that it read; also results of computing with them."""
+    torch.save({"counts": np.arange(3.0)}, path)
+    counts = checkpoint_utils.torch.load(path)["counts"]
+    torch.save({"counts": counts, "sum": counts + 1}, path)
+    again = torch.load(path)
+    assert again["counts"].tolist() == [0, 1, 2] and again["sum"].tolist() == [1, 2, 3]
+
+
 def test_reads_names_of_either_numpy_and_of_old_fairseq(path):
     torch.save(stock_checkpoint(), path, _use_new_zipfile_serialization=False)
     data = Path(path).read_bytes()

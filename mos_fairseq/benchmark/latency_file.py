@@ -170,7 +170,7 @@ def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -
     try:
         subnet = Subnet.from_dict(row["subnet"])
         times = {name: float(row[name]) for name in ("raw_latency_ms", "reference_ms")}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{path}: line {number} is no measured subnet ({error})") from None
     for name, value in times.items():
         if not (math.isfinite(value) and value > 0):

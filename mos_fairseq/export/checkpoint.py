@@ -19,7 +19,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, TransformerSubnetModel, placeholder_dictionary
 
-ARCH = "transformer_mos"
+ARCH, TASK = "transformer_mos", "translation_mos"
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -56,6 +56,10 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "_name", None)
     if name != ARCH:
         raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({ARCH}) have subnets")
+    task = state["cfg"].get("task")
+    task_name = task.get("_name") if isinstance(task, dict) else getattr(task, "_name", None)
+    if task_name != TASK:  # fairseq would set up whatever stands there
+        raise InputError(f"checkpoint {path}: its task is {task_name}, but supernets are trained by {TASK}")
     if "encoder.embed_tokens.weight" not in weights or "decoder.embed_tokens.weight" not in weights:
         raise InputError(f"checkpoint {path}: its weights lack the embeddings")
     return state

@@ -10,6 +10,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor, nn
 
+from mos_fairseq.distributed import SupernetDataParallel
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS, dropout_scales
 from mos_fairseq.models.transformer_config import (
@@ -256,6 +257,10 @@ class TransformerMosModel(TransformerModel):
         options = {name: getattr(self.cfg, name) for name in shared}
         return TransformerSubnetConfig(**options, subnet=self.active_subnet.key)
 
+    def data_parallel(self, process_group, bucket_mb: float = 25) -> SupernetDataParallel:
+        """This model for data parallel training; fairseq's ``pytorch_ddp`` and ``legacy_ddp`` become it."""
+        return SupernetDataParallel(self, process_group, bucket_mb)
+
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -280,6 +285,13 @@ class TransformerMosModel(TransformerModel):
                 difference += f"{'; ' if difference else ''}{key}: {stored['mos'][key]} against {mine}"
         if difference:
             raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
+        for side in ("encoder", "decoder"):
+            stored, mine = (state.get(f"{side}.embed_tokens.weight") for state in (state_dict, self.state_dict()))
+            if stored is not None and len(stored) != len(mine):
+                raise InputError(
+                    f"the checkpoint's {side} knows {len(stored)} words, this run's dictionary has {len(mine)}: "
+                    "use the data folder (its dict.*.txt) of the training"
+                )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
 
 

@@ -38,7 +38,7 @@ class JudgedSubnets:
     def _take(self, rows: list[dict[str, Any]]) -> None:
         try:
             self.known |= {str(row["key"]): float(row["loss"]) for row in rows}
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{self.path}: not a file of judged subnets; remove it to judge them again") from None
 
     def evaluate(self, subnets: Sequence[Subnet]) -> list[float]:

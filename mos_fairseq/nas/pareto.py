@@ -14,7 +14,6 @@ from pymoo.indicators.hv import HV
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.optimize import minimize
-from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.nas.candidates import Candidates
@@ -90,12 +89,13 @@ def pareto_search(
 
 def front(candidates: Candidates, subnets: Sequence[Subnet], objective: str) -> list[Subnet]:
     """Those of ``subnets`` that no other beats in loss and cost, by rising cost; of equals the first."""
-    values = _values(candidates, subnets, objective)
-    best = NonDominatedSorting().do(values, only_non_dominated_front=True)
-    chosen: dict[tuple[float, float], int] = {}
-    for index in sorted(best.tolist()):
-        chosen.setdefault(tuple(values[index]), index)
-    return [subnets[i] for i in sorted(chosen.values(), key=lambda i: values[i][1])]
+    losses, costs = _values(candidates, subnets, objective).T
+    chosen, lowest = [], np.inf
+    for index in np.lexsort((losses, costs)).tolist():  # stable; by cost, then by loss
+        if losses[index] < lowest:
+            chosen.append(subnets[index])
+            lowest = losses[index]
+    return chosen
 
 
 def hypervolume(candidates: Candidates, subnets: Sequence[Subnet], objective: str, worst: tuple[float, float]) -> float:

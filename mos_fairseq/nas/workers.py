@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Subnet], float]
 _POLL = 0.01  # seconds; a store's own wait leaves its connection unusable when it times out
+_GRACE = 5.0  # seconds for a worker to end
 
 
 class Workers:
@@ -158,6 +159,9 @@ def started(number: int, prepare: Callable[[int], SubnetEvaluator], threads: int
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(_GRACE)
+            process.kill()  # one that hangs does not hear the first
             process.join()
 
 

@@ -11,6 +11,9 @@ import yaml
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 
+_MAX_CHARACTERS = 1_000_000
+_MAX_BRACKETS = 50  # within each other; ours have one. PyYAML needs seconds for some thousands
+
 
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader (no Python tags), which also refuses a key given twice."""
@@ -42,6 +45,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file. `InputError`, with the line, if it is empty, malformed or no mapping."""
     text = read_text(path)
+    if len(text) > _MAX_CHARACTERS or _brackets(text) > _MAX_BRACKETS:
+        raise InputError(f"{path}: not valid YAML (too long, or too many brackets in each other)")
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -54,6 +59,18 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected 'key: value' lines, got a {type(data).__name__}")
     return data
+
+
+def _brackets(text: str) -> int:
+    """The most that are open at once; those in strings and comments count too."""
+    depth = most = 0
+    for character in text:
+        if character in "[{":
+            depth += 1
+            most = max(most, depth)
+        elif character in "]}":
+            depth -= 1
+    return most
 
 
 def load_json(text: str, what: str) -> dict[str, Any]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from fairseq import utils
 from fairseq.logging import metrics
 from fairseq.tasks.translation import EVAL_BLEU_ORDER
 from sacrebleu.metrics import BLEU
+from torch import Tensor
+
+from mos_fairseq.search_space import Subnet
+
+logger = logging.getLogger(__name__)
 
 # equal for all subnets of a mini-batch: counted once
 _COUNTS = ("ntokens", "nsentences", "sample_size")
@@ -43,6 +51,17 @@ def merge_logs(logs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
             if key in _LOSSES or key.startswith(_BLEU):
                 merged[f"{key}{_SEPARATOR}{name}"] = sum(log[key] for log in mine) / len(mine)
     return merged
+
+
+def warn_of_bad_losses(update_num: int, subnets: Sequence[tuple[str, Subnet]], losses: Sequence[Tensor]) -> None:
+    """Say which subnets' losses are NaN or infinite. What happens then is fairseq's to decide, once it sees the
+    gradients: it stops (fp32), or leaves the update out and lowers the loss scale (``--amp``, ``--fp16``)."""
+    if torch.isfinite(torch.stack(list(losses))).all():
+        return
+    for (name, subnet), loss in zip(subnets, losses, strict=True):
+        if not torch.isfinite(loss):
+            text = "update %d: the loss of subnet %s is %s: %s"
+            logger.warning(text, update_num + 1, name, loss.item(), subnet.summary())
 
 
 def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """``translation_mos``: fairseq's translation task for supernets: which subnets train, validate and generate."""
 
-import contextlib
 import json
 import logging
 import os
@@ -16,10 +15,11 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
+from mos_fairseq.distributed import check_launch, data_parallel_rank
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
-from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics
+from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics, warn_of_bad_losses
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ class TranslationMosConfig(TranslationConfig):
             "many updates; KEY:UPDATES:UPDATES... adds one choice at a time (default: all elastic from the start)"
         },
     )
+    subnets_per_rank: bool = field(
+        default=False,
+        metadata={"help": "data parallel processes train different random subnets in the same update"},
+    )
     subnet: Optional[str] = field(
         default=None,
         metadata={
@@ -61,6 +65,7 @@ class TranslationMosConfig(TranslationConfig):
     )
     seed: int = II("common.seed")
     log_interval: int = II("common.log_interval")
+    ddp_backend: str = II("distributed_training.ddp_backend")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
 
 
@@ -110,6 +115,11 @@ class TranslationMosTask(TranslationTask):
             raise InputError(f"num_random_subnets is {cfg.num_random_subnets}: allowed are whole numbers from 1 up")
         if str(cfg.subnet_sampling) == "fixed" and not cfg.subnet:
             raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
+        if cfg.subnets_per_rank and str(cfg.subnet_sampling) not in ("sandwich", "random"):
+            raise InputError(
+                f"subnets_per_rank is given with subnet_sampling {cfg.subnet_sampling}, which draws no random subnets: "
+                "allowed are sandwich, random"
+            )
         for name in ("eval_bleu_args", "eval_bleu_detok_args"):
             _check_json(name, getattr(cfg, name))
         if cfg.search_space:
@@ -186,6 +196,7 @@ class TranslationMosTask(TranslationTask):
                 f"({', '.join(SearchSpace.preset_names())}) or a YAML file"
             )
         if not from_checkpoint:
+            check_launch(self.cfg.ddp_backend)
             self._check_best_metric()
             record_in_config(cfg, "model", "search_space", self.search_space.dumps())
         model = super().build_model(cfg, from_checkpoint)
@@ -225,10 +236,21 @@ class TranslationMosTask(TranslationTask):
             dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
         )
 
+    def filter_indices_by_size(self, *args, **kwargs):
+        """As fairseq's. Raises InputError where a sentence is too long and --skip-invalid-size-inputs-valid-test is
+        not given (in training, fairseq leaves such sentences out and says how many)."""
+        try:
+            return super().filter_indices_by_size(*args, **kwargs)
+        except Exception as error:
+            if not str(error).startswith("Size of sample"):
+                raise
+            raise InputError(" ".join(str(error).split())) from error
+
     # --- training --------------------------------------------------------------------------------------------------
 
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
-        """(name, subnet) of those that train in this update; a function of seed and update number.
+        """(name, subnet) of those that train in this update; a function of seed and update number, and with
+        ``--subnets-per-rank`` of the process's rank.
 
         With --elastic-from they are of the space as far as it is elastic by then; while nothing is, sandwich and random
         sampling train the largest subnet alone.
@@ -238,10 +260,11 @@ class TranslationMosTask(TranslationTask):
             space = self.elastic_schedule.space_at(update_num)
             if space.size == 1:
                 return [("largest", space.largest())]
+        first = data_parallel_rank() * self.cfg.num_random_subnets if self.cfg.subnets_per_rank else 0
 
         def random_ones() -> list[tuple[str, Subnet]]:
             return [
-                ("random", space.sample_subnet("train", self.cfg.seed, update_num, i))
+                ("random", space.sample_subnet("train", self.cfg.seed, update_num, first + i))
                 for i in range(self.cfg.num_random_subnets)
             ]
 
@@ -260,18 +283,15 @@ class TranslationMosTask(TranslationTask):
         if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
             assert subnets[0][1] == self.search_space.largest()
             criterion.teach(len(subnets) - 1, update_num)
-        logs, total_loss, total_size = [], 0.0, 0
-        for index, (name, subnet) in enumerate(subnets):
+        logs, losses, total_size = [], [], 0
+        for name, subnet in subnets:
             model.set_active_subnet(subnet)
-            local = index < len(subnets) - 1 and hasattr(model, "no_sync")
-            with model.no_sync() if local else contextlib.nullcontext():
-                loss, sample_size, log = super().train_step(
-                    sample, model, criterion, optimizer, update_num, ignore_grad
-                )
-            total_loss += loss.detach()
+            loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
             total_size += sample_size
+            losses.append(loss.detach())
             logs.append((name, log))
-        return total_loss / len(subnets), total_size, merge_logs(logs)
+        warn_of_bad_losses(update_num, subnets, losses)
+        return sum(losses) / len(subnets), total_size, merge_logs(logs)
 
     def _log_subnets(self, update_num: int, subnets: list[tuple[str, Subnet]]) -> None:
         if update_num % self.cfg.log_interval or update_num == self._logged_update:

@@ -179,3 +179,13 @@ def test_console_scripts(commands, joined, supernet, files, tmp_path, number):
         ("validate", [*validate, "--valid-subnets", "largest,,"], ["largest,,", "empty"]),
     ][number]
     check(commands.spawn(command, *arguments, check=False), tmp_path / "save", words)
+
+
+def test_a_sentence_that_is_too_long(commands, joined, files, tmp_path):
+    """Training leaves it out; validation has to be told to."""
+    options = ["--max-source-positions", 5, "--max-update", 1, "--required-batch-size-multiple", 1]
+    arguments = training(joined, tmp_path / "save", *options, space=files / "space.yaml")
+    message = commands.fork("train", *arguments, check=False).error()
+    assert "Size of sample #" in message and "--skip-invalid-size-inputs-valid-test" in message
+    done = commands.fork("train", *arguments, "--skip-invalid-size-inputs-valid-test")
+    assert len(done.rows("train_inner")) == 1 and "have invalid sizes and will be skipped" in done.out

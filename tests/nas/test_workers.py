@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
+import torch.multiprocessing
 from torch.distributed import TCPStore
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas.workers import Workers, launched, serve
+from mos_fairseq.nas import workers as workers_module
+from mos_fairseq.nas.workers import Workers, launched, serve, started
 from tests.helpers import small_space
 
 SPACE = small_space()
@@ -100,3 +105,19 @@ def test_without_torchrun_nobody_is_launched(monkeypatch):
     assert launched() is None
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert launched() is None
+
+
+def _hang(rank: int):
+    """Stops its own process, as one that waits for a dead disk."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_worker_that_hangs_does_not_keep_the_search_from_its_end(monkeypatch):
+    monkeypatch.setattr(workers_module, "_GRACE", 0.2)
+    begin = time.monotonic()
+    with started(1, _hang, 1):
+        (child,) = torch.multiprocessing.active_children()
+        stat = Path(f"/proc/{child.pid}/stat")
+        while stat.read_text().rsplit(")", 1)[1].split()[0] != "T" and time.monotonic() < begin + 60:
+            time.sleep(0.02)
+    assert not child.is_alive() and time.monotonic() < begin + 70

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import torch
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import resolve_subnet
+from mos_fairseq.tasks import translation_mos as tasks
 from tests.helpers import batch, sample_of, small_space
 
 SPACE = small_space()
@@ -159,30 +159,26 @@ def test_gradient_may_be_ignored(make_task, make_model, make_criterion):
     assert all(not grad.any() for grad in gradients(model).values())
 
 
-def test_data_parallel_gradients_are_exchanged_once(make_task, make_model, make_criterion):
-    """Under DDP only the last backward of a mini-batch may communicate."""
-    task, events = make_task(num_random_subnets=2), []
+def test_ranks_may_train_different_subnets(make_task, monkeypatch):
+    """Different random ones on every rank, none twice; the ends are everyone's, and without the option so are all."""
+    task, shared = make_task(num_random_subnets=2, subnets_per_rank=True), make_task(num_random_subnets=2)
+    drawn, agreed = [], []
+    for rank in range(3):
+        monkeypatch.setattr(tasks, "data_parallel_rank", lambda rank=rank: rank)
+        drawn.append(task.training_subnets(5))
+        agreed.append(shared.training_subnets(5))
+        assert task.training_subnets(5) == drawn[-1]  # whatever was drawn before
+    assert agreed == [agreed[0]] * 3 and drawn[0] == agreed[0]  # the first rank's are those of a run alone
+    names = [[name for name, _ in subnets] for subnets in drawn]
+    assert names == [["largest", "random", "random", "smallest"]] * 3
+    assert len({subnet for subnets in drawn for name, subnet in subnets if name == "random"}) == 6
+    assert len({subnets[0] for subnets in drawn}) == len({subnets[-1] for subnets in drawn}) == 1
 
-    class Parallel:
-        def __init__(self, model):
-            self.model = model
 
-        def __getattr__(self, name):
-            return getattr(self.model, name)
-
-        def __call__(self, **inputs):
-            return self.model(**inputs)
-
-        @contextlib.contextmanager
-        def no_sync(self):
-            events.append("local")
-            yield
-            events.append("end")
-
-    optimizer = SimpleNamespace(backward=lambda loss: events.append("backward"))
-    model = make_model(task)
-    task.train_step(SAMPLES[0], Parallel(model), make_criterion(task), optimizer, 0)
-    assert events == ["local", "backward", "end"] * 3 + ["backward"]
+@pytest.mark.parametrize("sampling", ["largest", "smallest", "fixed"])
+def test_subnets_per_rank_need_random_ones(make_task, sampling):
+    with pytest.raises(InputError, match=f"subnets_per_rank.*{sampling}.*sandwich, random"):
+        make_task(subnets_per_rank=True, subnet_sampling=sampling, subnet="largest")
 
 
 def test_the_log_says_what_was_sampled(make_task, make_model, make_criterion, caplog):
@@ -212,3 +208,31 @@ def test_files_named_in_training_may_vanish(make_task, tmp_path):
     task = make_task(**names)  # as when a checkpoint is loaded: fairseq sets up the task of its training
     with pytest.raises(InputError, match="gone.yaml.: no such file"):
         _ = task.valid_subnets
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bad_loss_of_one_subnet_is_named(make_task, make_model, make_criterion, caplog, value):
+    task = make_task(num_random_subnets=2)
+    model, criterion = make_model(task), make_criterion(task)
+    bad = task.training_subnets(7)[2][1]
+
+    def spoiled(model, sample):
+        loss, size, log = criterion(model, sample)
+        return loss * value if model.active_subnet == bad else loss, size, log
+
+    caplog.clear()
+    for update in (6, 7):
+        task.train_step(SAMPLES[0], model, spoiled, OPTIMIZER, update)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert lines == [f"update 8: the loss of subnet random is {value}: {bad.summary()}"]
+
+
+def test_another_vocabulary_is_told(make_task, make_model):
+    model = make_model(make_task())
+    state = model.state_dict()
+    state["encoder.embed_tokens.weight"] = state["encoder.embed_tokens.weight"][:-3]
+    with pytest.raises(InputError, match="encoder knows 28 words, this run's dictionary has 31"):
+        model.load_state_dict(state)

@@ -28,7 +28,8 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import meters
 from omegaconf import base, nodes
 
-from .errors import InputError  # relative: see require_package_name
+from ..errors import InputError  # relative: see require_package_name
+from . import literals, training
 
 FULL_UNPICKLING = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
@@ -42,6 +43,8 @@ def apply() -> None:
     allow_checkpoint_globals()
     explain_unreadable_checkpoints()
     explain_user_dir_clash()
+    literals.never_evaluate_code()
+    training.apply()
 
 
 # --- reading checkpoints ---
@@ -73,6 +76,10 @@ class _PickledArray(np.ndarray):
         """Check the pickled type before numpy sees it; numpy itself checks the size."""
         version, shape, dtype, fortran_order, data = state
         super().__setstate__((version, shape, _plain_dtype(dtype), fortran_order, bytes(data)))
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        """As numpy's own array: a run that is resumed writes on what it read, BLEU counts for example."""
+        return np.asarray(self).__reduce_ex__(protocol)
 
 
 def _plain_dtype(dtype: Any) -> np.dtype:
@@ -122,8 +129,8 @@ def allow_checkpoint_globals() -> None:
     some (``argparse.Namespace``, numpy scalars, omegaconf nodes). An allow-list keeps the safe reader;
     turning it off would let a downloaded checkpoint run any program.
 
-    This covers reading. Building a model from what was read is fairseq's business, and a few of its language
-    and speech models (not the translation ones) evaluate option strings as Python.
+    This covers reading. Building a model from what was read is fairseq's business; :mod:`.literals` takes from it
+    what could run code there.
     """
     known = torch.serialization.get_safe_globals()
     missing = [entry for entry in _stock_checkpoint_globals() if entry not in known]
@@ -240,7 +247,7 @@ def explain_user_dir_clash() -> None:
     original = utils.import_user_module
     if hasattr(original, "_mos_fairseq_original"):
         return
-    here = os.path.realpath(os.path.dirname(__file__))
+    here = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
 
     @functools.wraps(original)
     def import_user_module(args: argparse.Namespace) -> None:

@@ -1,0 +1,179 @@
+"""Repairs to fairseq's training: data parallelism, mixed precision on a CPU, and checkpoints that are whole."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from contextlib import suppress
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+from fairseq.models import distributed_fairseq_model
+from fairseq.optim.amp_optimizer import AMPOptimizer
+from fairseq.tasks.fairseq_task import FairseqTask
+
+from ..errors import InputError, write_failure
+
+
+def apply() -> None:
+    """Apply every repair of this file; a second call changes nothing."""
+    let_models_choose_data_parallelism()
+    skip_overflow_without_scaler()
+    write_checkpoints_whole()
+    resume_with_the_same_batches()
+
+
+# --- data parallel ---
+
+
+def let_models_choose_data_parallelism() -> None:
+    """Wrap a model that has a method ``data_parallel(process_group, bucket_mb)`` by it, and others on CPUs too.
+
+    fairseq's two wrappers lose gradients of supernets or invent some (see
+    ``mos_fairseq.distributed.SupernetDataParallel``), and it always gives torch's wrapper a GPU's number, which that
+    refuses for a model on a CPU. ``DistributedFairseqModel`` adds its timeout and its proxy to whatever it makes, so
+    the two classes that it makes are replaced, in its module only.
+    """
+    if hasattr(distributed_fairseq_model.DistributedDataParallel, "_mos_fairseq_original"):
+        return
+    torch_wrapper = distributed_fairseq_model.DistributedDataParallel
+    legacy_wrapper = distributed_fairseq_model.LegacyDistributedDataParallel
+
+    @functools.wraps(torch_wrapper, updated=())
+    def make_torch_wrapper(module: torch.nn.Module, **options: Any) -> torch.nn.Module:
+        if hasattr(module, "data_parallel"):
+            return module.data_parallel(options["process_group"], options["bucket_cap_mb"])
+        if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+            options |= {"device_ids": None, "output_device": None}
+        return torch_wrapper(module=module, **options)
+
+    @functools.wraps(legacy_wrapper, updated=())
+    def make_legacy_wrapper(module: torch.nn.Module, **options: Any) -> torch.nn.Module:
+        if hasattr(module, "data_parallel"):
+            return module.data_parallel(options["process_group"])
+        return legacy_wrapper(module=module, **options)
+
+    make_torch_wrapper._mos_fairseq_original = torch_wrapper  # type: ignore[attr-defined]
+    make_legacy_wrapper._mos_fairseq_original = legacy_wrapper  # type: ignore[attr-defined]
+    distributed_fairseq_model.DistributedDataParallel = make_torch_wrapper
+    distributed_fairseq_model.LegacyDistributedDataParallel = make_legacy_wrapper
+
+
+# --- mixed precision ---
+
+
+def skip_overflow_without_scaler() -> None:
+    """With ``--amp`` on a CPU, leave out updates whose gradients are not finite, as on a GPU.
+
+    torch's GradScaler is off without CUDA, and then passes every step on: fairseq notes the overflow, but one NaN
+    makes all weights NaN. It also has no back-off factor then, which fairseq asks for to tell of the overflow.
+    """
+    if hasattr(AMPOptimizer.step, "_mos_fairseq_original"):
+        return
+    original = AMPOptimizer.step
+
+    @functools.wraps(original)
+    def step(self: AMPOptimizer) -> None:
+        if self.scaler.is_enabled():
+            original(self)
+            return
+        grads = [p.grad for p in self.fp32_optimizer.params if p.grad is not None]
+        if all(torch.isfinite(grad).all() for grad in grads):
+            self.fp32_optimizer.step()
+
+    def next_loss_scale(self: AMPOptimizer) -> float:
+        scaler = self.scaler
+        return scaler.get_scale() * scaler.get_backoff_factor() if scaler.is_enabled() else scaler.get_scale()
+
+    step._mos_fairseq_original = original  # type: ignore[attr-defined]
+    AMPOptimizer.step = step
+    AMPOptimizer.next_loss_scale = property(next_loss_scale)
+
+
+# --- resuming ---
+
+
+def resume_with_the_same_batches() -> None:
+    """Let a run that is resumed go on with the mini-batches that it had.
+
+    Sentences are grouped into mini-batches once, by a seed to which fairseq adds the epoch in which the run started:
+    resumed in the second epoch or later, it forms other groups, which neither an interrupted run nor the position in
+    the epoch that the checkpoint tells agrees with. The iterator gets its epoch from the checkpoint afterwards.
+    """
+    original = FairseqTask.get_batch_iterator
+    if hasattr(original, "_mos_fairseq_original"):
+        return
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def get_batch_iterator(self: FairseqTask, *args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(self, *args, **kwargs)
+        given = call.arguments
+        made_every_epoch = given.get("disable_iterator_cache") or given.get("update_epoch_batch_itr")
+        if not made_every_epoch and self.can_reuse_epoch_itr(given["dataset"]):
+            given["epoch"] = 1
+        return original(*call.args, **call.kwargs)
+
+    get_batch_iterator._mos_fairseq_original = original  # type: ignore[attr-defined]
+    FairseqTask.get_batch_iterator = get_batch_iterator
+
+
+# --- checkpoints ---
+
+
+def write_checkpoints_whole() -> None:
+    """Let no checkpoint be half written under its own name, and tell of a full disk in one line.
+
+    fairseq writes one file of a save to a temporary name and renames it, but then *copies* it over
+    ``checkpoint_last.pt`` and the others: killed in there, a run has no last checkpoint to go on from. On an error it
+    writes on behind what it wrote before, and leaves the temporary file on the full disk.
+    """
+    if hasattr(checkpoint_utils.torch_persistent_save, "_mos_fairseq_original"):
+        return
+    save, copy = checkpoint_utils.torch_persistent_save, PathManager.copy
+
+    @functools.wraps(save)
+    def torch_persistent_save(obj: Any, filename: Any, async_write: bool = False) -> None:
+        if async_write or not isinstance(filename, str) or not PathManager.supports_rename(filename):
+            save(obj, filename, async_write)
+            return
+        _write_renamed(filename, lambda file: torch.save(obj, file))
+
+    @functools.wraps(copy)
+    def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if not (PathManager.supports_rename(src_path) and PathManager.supports_rename(dst_path)):
+            return copy(src_path, dst_path, overwrite)
+        with open(src_path, "rb") as source:
+            _write_renamed(dst_path, lambda file: _copy(source, file))
+        return dst_path
+
+    torch_persistent_save._mos_fairseq_original = save  # type: ignore[attr-defined]
+    copy_whole._mos_fairseq_original = copy  # type: ignore[attr-defined]
+    checkpoint_utils.torch_persistent_save = torch_persistent_save
+    PathManager.copy = staticmethod(copy_whole)
+
+
+def _copy(source: Any, target: Any) -> None:
+    while chunk := source.read(1 << 24):
+        target.write(chunk)
+
+
+def _write_renamed(path: str, write: Any) -> None:
+    """Under fairseq's temporary name: what a killed run left there is overwritten by the next."""
+    temporary = f"{path}.tmp"
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.remove(temporary)
+            raise
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
+        raise InputError(f"checkpoint {path}: cannot be written ({write_failure(error)})") from error

@@ -1,0 +1,38 @@
+"""What can go wrong when a supernet's training is started in several processes, told before it does."""
+
+from __future__ import annotations
+
+import os
+
+import torch.distributed
+from fairseq.distributed import utils as distributed_utils
+
+from mos_fairseq.errors import InputError
+
+DDP_BACKENDS = ("pytorch_ddp", "c10d", "legacy_ddp", "no_c10d")
+
+
+def data_parallel_rank() -> int:
+    """This process's number among those that train together; 0 where it trains alone."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0
+    return distributed_utils.get_data_parallel_rank()
+
+
+def check_launch(ddp_backend: str) -> None:
+    """To be called before a supernet is trained.
+
+    Raises:
+        InputError: a launcher started several processes that know nothing of each other: every one would train alone
+            and write the same checkpoints; or the backend shards or averages weights, which supernets do not support.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 1
+    together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if started > 1 and together == 1:
+        raise InputError(
+            f"distributed_world_size is 1, but a launcher started {started} processes (WORLD_SIZE), each of which "
+            "would train alone: start with examples/train_parallel.sh, or add --distributed-world-size $WORLD_SIZE "
+            "--distributed-rank $RANK --distributed-init-method env:// --distributed-no-spawn"
+        )
+    if together > 1 and ddp_backend not in DDP_BACKENDS:
+        raise InputError(f"ddp_backend is {ddp_backend}: allowed for supernets are {', '.join(DDP_BACKENDS)}")

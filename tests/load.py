@@ -1,0 +1,134 @@
+"""Time and memory of large caches, files and spaces, at a quarter of the size and at the whole; a table on stdout.
+
+    python tests/load.py [--part 1.0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from mos_fairseq.benchmark import CostOptions, read_latencies, subnet_cost  # noqa: E402
+from mos_fairseq.benchmark.latency_file import FORMAT  # noqa: E402
+from mos_fairseq.nas import Candidates  # noqa: E402
+from mos_fairseq.nas.judged import JudgedSubnets  # noqa: E402
+from mos_fairseq.nas.pareto import front  # noqa: E402
+from mos_fairseq.nas.results import report, row, write_results  # noqa: E402
+from mos_fairseq.search_space import SearchSpace, Subnet  # noqa: E402
+
+logging.disable(logging.INFO)
+_WIDTHS = [3072, 2560, 2048, 1536, 1024]
+SPACE = SearchSpace.from_dict(SearchSpace.from_spec("wmt14_en_de").to_dict() | {"decoder_ffn_embed_dim": _WIDTHS})
+assert SPACE.size >= 10**15
+OPTIONS = CostOptions()
+
+
+def draw(number: int) -> list[Subnet]:
+    return [SPACE.sample_subnet("load", i) for i in range(number)]
+
+
+def loss_of(subnet: Subnet) -> float:
+    return 5 - subnet_cost(subnet, OPTIONS).params_without_embeddings / 1e8 + hash(subnet.key) % 1000 / 5000
+
+
+def candidates_of(subnets: list[Subnet]) -> Candidates:
+    def costs(them):
+        return [subnet_cost(subnet, OPTIONS).to_dict() for subnet in them]
+
+    candidates = Candidates(SPACE, costs, lambda them: [loss_of(subnet) for subnet in them])
+    candidates.losses(subnets)
+    return candidates
+
+
+def jobs(folder: Path) -> dict[str, tuple[int, Callable[[int], Callable[[], object]]]]:
+    """name -> (full size, what prepares a size and returns what is measured)."""
+
+    def judged(number: int) -> Callable[[], object]:
+        file = folder / f"judged{number}.jsonl"
+        lines = (json.dumps({"key": subnet.key, "loss": 3.25}) for subnet in draw(number))
+        file.write_text("".join(line + "\n" for line in lines))
+        evaluator = SimpleNamespace(options=SimpleNamespace(objective="loss"))
+        return lambda: JudgedSubnets(file, evaluator).writer.close()
+
+    def latencies(number: int) -> Callable[[], object]:
+        file = folder / f"latency{number}.jsonl"
+        header = {"format": FORMAT, "search_space": SPACE.to_dict(), "options": {}, "machine": {}, "reference_ms": 9.0}
+        rows = ({"subnet": subnet.to_dict(), "latency_ms": 9.0 + i % 7} for i, subnet in enumerate(draw(number)))
+        file.write_text("".join(json.dumps(found) + "\n" for found in (header, *rows)))
+        return lambda: read_latencies(file)
+
+    def a_front(number: int) -> Callable[[], object]:
+        candidates = candidates_of(draw(number))
+        return lambda: front(candidates, list(candidates.seen.values()), "flops_without_output_projection")
+
+    def results(number: int) -> Callable[[], object]:
+        candidates = candidates_of(draw(number))
+
+        def write() -> None:
+            found = report(candidates, None, "flops_without_output_projection", "loss")
+            write_results(folder, found, [row(candidates, subnet, "loss") for subnet in candidates.seen.values()])
+
+        return write
+
+    def drawing(number: int) -> Callable[[], object]:
+        return lambda: draw(number)
+
+    def looking_up(number: int) -> Callable[[], object]:
+        subnets = draw(number)
+        return lambda: candidates_of(subnets)
+
+    return {
+        "cache of judged subnets, read": (10_000, judged),
+        "subnets judged and looked up in a search": (10_000, looking_up),
+        "front of judged subnets": (10_000, a_front),
+        "results and page of a search": (10_000, results),
+        f"subnets drawn from {SPACE.size:.1g}": (10_000, drawing),
+        "measurements of latency, read": (100_000, latencies),
+    }
+
+
+def measure(call: Callable[[], object]) -> tuple[float, float]:
+    """(seconds, MB at most), each of a run of its own: to watch the memory takes time."""
+    begin = time.perf_counter()
+    call()
+    seconds = time.perf_counter() - begin
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return seconds, peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", type=float, default=1.0, help="of the full sizes")
+    args = parser.parse_args()
+    worst = 0.0
+    print("| what | number | seconds | MB | time for four times as many | memory |", flush=True)
+    print("|---|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (full, prepare) in jobs(Path(folder)).items():
+            number = int(full * args.part)
+            measured = [measure(prepare(size)) for size in (number // 4, number)]
+            ratios = [large / small for small, large in zip(*measured, strict=True)]
+            worst = max(worst, *ratios)
+            seconds, megabytes = measured[1]
+            grown = f"x {ratios[0]:.1f} | x {ratios[1]:.1f}"
+            print(f"| {name} | {number:,} | {seconds:.2f} | {megabytes:.1f} | {grown} |", flush=True)
+    sys.exit(int(worst > 8))  # 4 where it is proportional; 16 where it is quadratic
+
+
+if __name__ == "__main__":
+    main()

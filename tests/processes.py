@@ -1,0 +1,167 @@
+"""Commands in forked processes, several that train together included, for the scripts beside this file.
+
+``import_everything`` has to be called before; a fork then starts in milliseconds. The process that forks computes
+nothing with torch itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+USER_DIR = str(ROOT / "mos_fairseq")
+RANK = "RANK/"  # among the arguments, stands for the process's own
+# depths differ, so that whole layers are without gradients
+SPACE = {
+    "encoder_embed_dim": [24, 16],
+    "decoder_embed_dim": [24, 16],
+    "encoder_layers": [2, 1],
+    "decoder_layers": [3, 2, 1],
+    "encoder_ffn_embed_dim": [32, 24],
+    "encoder_attention_heads": [4, 2],
+    "decoder_ffn_embed_dim": [32, 24],
+    "decoder_attention_heads": [4, 2],
+    "decoder_ende_attention_heads": [4, 2],
+    "decoder_arbitrary_ende_attn": [-1, 1],
+    "qkv_dim": 16,
+}
+
+
+def import_everything() -> None:
+    """Import what commands need; in a process of its own, since it quiets logging and warnings."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
+    sys.path.insert(0, str(ROOT))
+    parts = ["checkpoint_utils", "options", "tasks", "trainer"]
+    ours = ["search", "latency", "export"]
+    names = [*(f"fairseq.{part}" for part in parts), "mos_fairseq", *(f"mos_fairseq.cli.{name}" for name in ours)]
+    for name in ["torch._dynamo", "sacrebleu", *names]:  # the first is imported by every optimizer
+        importlib.import_module(name)
+    logging.root.handlers.clear()
+
+
+@dataclass
+class Job:
+    """A command that runs, in one process or several."""
+
+    pids: list[int]
+    logs: list[Path]
+
+    def kill(self, number: int | None = None) -> None:
+        """SIGKILL to one process, or to all."""
+        for pid in self.pids if number is None else [self.pids[number]]:
+            os.kill(pid, signal.SIGKILL)
+
+    def running(self) -> bool:
+        return os.waitid(os.P_PID, self.pids[0], os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def wait(self, timeout: float = 300) -> list[int]:
+        """Exit statuses; negative for signals. Whoever is not done by then is killed."""
+        deadline, statuses = time.monotonic() + timeout, []
+        for pid in self.pids:
+            while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                time.sleep(0.005)
+            statuses.append(os.waitstatus_to_exitcode(done[1]))
+        return statuses
+
+    def text(self, rank: int = 0) -> str:
+        return self.logs[rank].read_text("utf-8", errors="replace")
+
+
+def start(command: str, *args: object, log: Path, ranks: int = 1, before: Callable[[], None] | None = None) -> Job:
+    """``fairseq-COMMAND ARGS``, or our own of that name, in ``ranks`` processes that torch's variables tell of each
+    other; ``before`` is called in each of them."""
+    environment = {}
+    if ranks > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    job = Job([], [log.with_name(f"{log.name}.{rank}") for rank in range(ranks)])
+    for rank in range(ranks):
+        more = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_child(command, [str(rank if a is RANK else a) for a in args], job.logs[rank], more, before))
+        job.pids.append(pid)
+    return job
+
+
+def _child(command: str, args: list[str], log: Path, environment: dict, before) -> int:
+    try:
+        os.environ.update(environment)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if before is not None:
+            before()
+        ours = command.startswith("mos-")
+        sys.argv = [command if ours else f"fairseq-{command}", *args]
+        name = f"mos_fairseq.cli.{command.removeprefix('mos-')}" if ours else f"fairseq_cli.{command}"
+        module = importlib.import_module(name)
+        module.main() if ours else module.cli_main()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def run(command: str, *args: object, log: Path, ranks: int = 1, before: Callable[[], None] | None = None) -> str:
+    """As ``start``, to its end, which has to be a good one; returns the first process's output."""
+    job = start(command, *args, log=log, ranks=ranks, before=before)
+    statuses = job.wait()
+    if any(statuses):
+        sys.exit(f"{command} ended with {statuses}:\n{job.text()[-3000:]}")
+    return job.text()
+
+
+def together(ranks: int) -> list[object]:
+    """Options that make one run of several processes."""
+    if ranks == 1:
+        return []
+    options = ["--distributed-world-size", ranks, "--distributed-rank", RANK, "--distributed-backend", "gloo"]
+    return [*options, "--distributed-init-method", "env://", "--distributed-no-spawn"]
+
+
+def prepare(folder: Path, sentences: int = 120) -> tuple[Path, Path]:
+    """Binarised sentences of letters and a search space: (data folder, space file)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(5)
+    for split, count in (("train", sentences), ("valid", 17), ("test", 12)):
+        pairs = [[draw.choice("abcdefgh") for _ in range(draw.randint(2, 7))] for _ in range(count)]
+        (folder / f"{split}.xx").write_text("".join(" ".join(words) + "\n" for words in pairs))
+        (folder / f"{split}.yy").write_text("".join(" ".join(w.upper() for w in words) + "\n" for words in pairs))
+    prefixes = [x for split in ("train", "valid", "test") for x in (f"--{split}pref", folder / split)]
+    arguments = ["-s", "xx", "-t", "yy", *prefixes, "--destdir", folder / "bin", "--joined-dictionary"]
+    run("preprocess", *arguments, log=folder / "preprocess.log")
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    return folder / "bin", folder / "space.yaml"
+
+
+def training(data: Path, space: Path, save_dir: Path, *options: object) -> list[object]:
+    """Arguments of fairseq-train for a small supernet; later options win."""
+    plugin = ["--user-dir", USER_DIR, "--task", "translation_mos", "--arch", "transformer_mos", "--search-space", space]
+    loss = ["--criterion", "label_smoothed_cross_entropy_mos", "--label-smoothing", 0.1, "--share-all-embeddings"]
+    sizes = ["--max-tokens", 160, "--max-source-positions", 64, "--max-target-positions", 64]
+    optimizer = ["--optimizer", "adam", "--lr", 0.01, "--clip-norm", 1.0]
+    log = ["--log-format", "json", "--log-interval", 1, "--no-progress-bar", "--num-workers", 0]
+    return [data, *plugin, *loss, *sizes, *optimizer, *log, "--save-dir", save_dir, *options]

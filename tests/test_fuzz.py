@@ -1,0 +1,13 @@
+"""A short run of tests/fuzz.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz import fuzz, kinds
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_mutated_inputs_are_read_or_refused_in_one_line(kind, tmp_path):
+    counts = fuzz(kind, 40, 1, tmp_path)
+    assert counts["refused"] >= 10, counts
