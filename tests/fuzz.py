@@ -135,7 +135,7 @@ class Targets:
             "inline subnet": (SUBNET.to_dict(), json.dumps, self._inline),
             "Hydra recipe": (hydra, yaml.safe_dump, self._hydra),
             "latency JSONL": (self.latencies, _lines, read_latencies),
-            "judged subnets": (judged, _lines, lambda path: JudgedSubnets(path, _NoEvaluator()).writer.close()),
+            "judged subnets": (judged, _lines, lambda path: JudgedSubnets(path, _NoEvaluator()).file.close()),
             "predictor": (self.predictor, json.dumps, self._predict),
             "HAT's CSV": (numbers, _csv, read_hat_csv),
         }

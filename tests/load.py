@@ -60,7 +60,7 @@ def jobs(folder: Path) -> dict[str, tuple[int, Callable[[int], Callable[[], obje
         lines = (json.dumps({"key": subnet.key, "loss": 3.25}) for subnet in draw(number))
         file.write_text("".join(line + "\n" for line in lines))
         evaluator = SimpleNamespace(options=SimpleNamespace(objective="loss"))
-        return lambda: JudgedSubnets(file, evaluator).writer.close()
+        return lambda: JudgedSubnets(file, evaluator).file.close()
 
     def latencies(number: int) -> Callable[[], object]:
         file = folder / f"latency{number}.jsonl"

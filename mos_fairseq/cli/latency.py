@@ -48,6 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--held-out", type=float, default=0.2, metavar="P", help="part that only judges the result (default: 0.2)"
     )
     fit.add_argument("--seed", type=int, default=1, metavar="N", help="of folds and held-out part (default: 1)")
+    fit.add_argument("--plot", metavar="PNG", help="draw predicted against measured latency of the held-out part")
     fit.add_argument("--json", action="store_true", help="print the scores as JSON")
     predict = commands.add_parser("predict", help="predict the latency of subnets", allow_abbrev=False)
     predict.add_argument("predictor", help="file of `fit`")
@@ -175,11 +176,16 @@ def _fit(args: argparse.Namespace) -> None:
     order = np.random.default_rng(args.seed).permutation(len(latencies))
     count = round(args.held_out * len(latencies))
     test, train = np.sort(order[:count]), np.sort(order[count:])
+    if args.plot and not count:
+        raise InputError(f"held_out is {args.held_out}: --plot draws held-out subnets, and there are none")
     predictor, _ = fit_predictor(features.take(train), latencies[train], space, args.folds, args.seed)
     predictor = replace(predictor, measured=measured)
     results = {"family": predictor.family, "subnets": len(train), "cross_validation": predictor.scores}
     if count:
-        scores = score(latencies[test], predictor.predict_features(features.take(test)))
+        predicted = predictor.predict_features(features.take(test))
+        scores = score(latencies[test], predicted)
+        if args.plot:
+            plot_predictions(latencies[test], predicted, scores, args.plot)
         results |= {"held_out_subnets": count, "held_out": scores}
     predictor.save(args.output)
     if args.json:

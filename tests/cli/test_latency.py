@@ -26,9 +26,10 @@ def test_measure_fit_predict_report(commands, measured, files, tmp_path):
     assert len(rows) == 49 and "24 subnets" in done.out and "repeats of a subnet" in done.out and "48/48" in done.err
     assert len({json.dumps(row["subnet"]) for row in rows[1:]}) == 24
     output = ["--output", tmp_path / "predictor.json"]
-    options = ["--held-out", 0.1, "--folds", 3, "--json"]
+    options = ["--held-out", 0.1, "--folds", 3, "--json", "--plot", tmp_path / "held-out.png"]
     fitted = json.loads(commands.fork("mos-latency", "fit", path, *output, *options).out)
     assert (fitted["subnets"], fitted["held_out_subnets"]) == (22, 2)
+    assert (tmp_path / "held-out.png").read_bytes().startswith(b"\x89PNG")
     assert fitted["family"] in fitted["cross_validation"]
     specs = ["--subnet", f"largest,smallest,{files / 'middle.yaml'}"]
     lines = commands.fork("mos-latency", "predict", tmp_path / "predictor.json", *specs, "--json").out.splitlines()
@@ -66,6 +67,7 @@ def test_a_killed_measurement_goes_on(commands, files, tmp_path):
         (["predict", "absent.json", "--subnet", "largest"], "absent.json: cannot be read"),
         (["fit", "MEASURED", "--output", "p.json", "--held-out", 1.5], "held_out is 1.5"),
         (["fit", "MEASURED", "--output", "p.json", "--seed", -1], "seed is -1"),
+        (["fit", "MEASURED", "--output", "p.json", "--held-out", 0, "--plot", "x.png"], "held_out is 0.0: --plot"),
     ],
 )
 def test_bad_input(commands, files, measured, tmp_path, arguments, message):
