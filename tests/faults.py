@@ -188,7 +188,7 @@ class Faults:
         rows = file.read_bytes().count(b"\n")
         self.report.add(f"mos-latency measure killed 5 times: {rows - 1} of 25 measurements, none twice", rows == 26,
                         not kept, 5)
-        content = file.read_bytes().replace(b'"latency_ms"', b'"latency_xx"', 1)
+        content = file.read_bytes().replace(b'"raw_latency_ms"', b'"raw_latency_xx"', 1)
         file.write_bytes(content)
         job = self.start("mos-latency", "fit", file, "--output", self.folder / "predictor.json")
         fine = job.wait() == [1] and "line 2 is no measured subnet" in job.text() and "Traceback" not in job.text()

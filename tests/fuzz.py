@@ -118,8 +118,8 @@ class Targets:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        rows = [{"subnet": SPACE.sample_subnet("row", i).to_dict(), "latency_ms": 10.0 + i % 7} for i in range(24)]
-        rows[3] |= {"std_ms": 0.5, "raw_latency_ms": 10.0}
+        times = [{"raw_latency_ms": 10.0 + i % 7, "reference_ms": 9.0 + i % 2, "std_ms": 0.5} for i in range(24)]
+        rows = [{"subnet": SPACE.sample_subnet("row", i).to_dict()} | time for i, time in enumerate(times)]
         header = {"format": FORMAT, "search_space": SPACE.to_dict(), "options": {"beam": 5}, "machine": {"cpu": "x"}}
         self.latencies = [header | {"reference_ms": 9.5}, *rows]
         self.predictor = self._predictor(rows)
@@ -143,7 +143,7 @@ class Targets:
     def _predictor(self, rows: list[dict]) -> dict:
         subnets = [SPACE.sample_subnet("row", i) for i in range(len(rows))]
         features = Features.of_subnets(subnets, SPACE)
-        predictor, _ = fit_predictor(features, [row["latency_ms"] for row in rows], SPACE, 2)
+        predictor, _ = fit_predictor(features, [row["raw_latency_ms"] for row in rows], SPACE, 2)
         predictor.save(self.folder / "predictor.json")
         return json.loads((self.folder / "predictor.json").read_text())
 

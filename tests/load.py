@@ -65,7 +65,8 @@ def jobs(folder: Path) -> dict[str, tuple[int, Callable[[int], Callable[[], obje
     def latencies(number: int) -> Callable[[], object]:
         file = folder / f"latency{number}.jsonl"
         header = {"format": FORMAT, "search_space": SPACE.to_dict(), "options": {}, "machine": {}, "reference_ms": 9.0}
-        rows = ({"subnet": subnet.to_dict(), "latency_ms": 9.0 + i % 7} for i, subnet in enumerate(draw(number)))
+        times = ({"raw_latency_ms": 9.0 + i % 7, "reference_ms": 8.0 + i % 3} for i in range(number))
+        rows = ({"subnet": subnet.to_dict()} | time for subnet, time in zip(draw(number), times, strict=True))
         file.write_text("".join(json.dumps(found) + "\n" for found in (header, *rows)))
         return lambda: read_latencies(file)
 
