@@ -67,9 +67,8 @@ def _add_measure(commands) -> None:
         "measure",
         help="time subnets on this machine",
         description="Time subnets on this machine, in turn with a reference subnet, whose drift is divided out. "
-        "On a CPU with glibc, set GLIBC_TUNABLES as examples/cpu_env.sh does (memory kept, in huge pages): where it "
-        "was tried, a subnet's visits then differed by 2.5 %% in place of 5.4. It is recorded, and a file that was "
-        "begun with one setting goes on with the same only.",
+        "On a CPU with glibc, set GLIBC_TUNABLES as examples/cpu_env.sh does (memory kept, in huge pages): this is "
+        "recommended. The file's first line records it, and a file begun with one setting goes on with the same only.",
         allow_abbrev=False,
     )
     measure.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file")
