@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +15,9 @@ from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs
+
+if TYPE_CHECKING:
+    from mos_fairseq.nas import LatencyPredictor
 
 _HELP = {
     "vocab_size": "size of the dictionary",
@@ -33,6 +36,7 @@ _HELP = {
     "decoder_normalize_before": "pre-norm decoder",
     "layernorm_embedding": "layer norms on the embeddings",
 }
+_PARTS = {"training": "that it was fitted to", "held_out": "held out by `fit`", "new": "that `fit` did not have"}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -54,9 +58,15 @@ def get_parser() -> argparse.ArgumentParser:
     predict.add_argument("predictor", help="file of `fit`")
     predict.add_argument("--subnet", required=True, metavar="S", help="subnets, separated by commas")
     predict.add_argument("--json", action="store_true", help="one JSON object per subnet and line")
-    report = commands.add_parser("report", help="compare a predictor with measured latencies", allow_abbrev=False)
+    report = commands.add_parser(
+        "report",
+        help="compare a predictor with measured latencies",
+        description="Compare a predictor with measured latencies: all of the file, and apart what the predictor was "
+        "fitted to, what `fit` held out, and what it did not have.",
+        allow_abbrev=False,
+    )
     report.add_argument("predictor", help="file of `fit`")
-    report.add_argument("data", help="file of `measure`, best of subnets that `fit` did not see, or HAT's CSV")
+    report.add_argument("data", help="file of `measure`, also the one that was fitted to, or HAT's CSV")
     report.add_argument("--plot", metavar="PNG", help="draw predicted against measured latency")
     report.add_argument("--json", action="store_true", help="print the scores as JSON")
     return parser
@@ -155,14 +165,18 @@ def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
 
 
 def _read(path: str):
-    """(search space or None, features, latencies in ms, options and machine) of a file of measurements."""
+    """(search space or None, features, latencies in ms, options and machine, keys) of a file of measurements.
+
+    A key is a subnet's, or the averages of a row that says no more.
+    """
     from mos_fairseq.nas import Features
 
     if path.endswith(".csv"):
         averages, latencies = read_hat_csv(path)
-        return None, Features.of_averages(averages), np.array(latencies), {}
+        return None, Features.of_averages(averages), np.array(latencies), {}, np.array(list(map(json.dumps, averages)))
     data = read_latencies(path)
-    return data.space, Features.of_subnets(data.subnets, data.space), np.array(data.latency_ms), data.measured
+    keys = np.array([subnet.key for subnet in data.subnets])
+    return data.space, Features.of_subnets(data.subnets, data.space), np.array(data.latency_ms), data.measured, keys
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -171,14 +185,15 @@ def _fit(args: argparse.Namespace) -> None:
     _check_seed(args.seed)
     if not 0 <= args.held_out < 1:
         raise InputError(f"held_out is {args.held_out}: allowed are numbers from 0 to below 1")
-    space, features, latencies, measured = _read(args.data)
+    space, features, latencies, measured, keys = _read(args.data)
     order = np.random.default_rng(args.seed).permutation(len(latencies))
     count = round(args.held_out * len(latencies))
     test, train = np.sort(order[:count]), np.sort(order[count:])
     if args.plot and not count:
         raise InputError(f"held_out is {args.held_out}: --plot draws held-out subnets, and there are none")
     predictor, _ = fit_predictor(features.take(train), latencies[train], space, args.folds, args.seed)
-    predictor = replace(predictor, measured=measured)
+    parts = {"training": tuple(keys[train].tolist()), "held_out": tuple(keys[test].tolist())}
+    predictor = replace(predictor, measured=measured, **parts)
     results = {"family": predictor.family, "subnets": len(train), "cross_validation": predictor.scores}
     if count:
         predicted = predictor.predict_features(features.take(test))
@@ -221,7 +236,7 @@ def _report(args: argparse.Namespace) -> None:
     from mos_fairseq.nas import LatencyPredictor, score
 
     predictor = LatencyPredictor.load(args.predictor)
-    space, features, latencies, measured = _read(args.data)
+    space, features, latencies, measured, keys = _read(args.data)
     if (space is None) != (predictor.space is None):
         raise InputError(f"{args.data}: the predictor was fitted on another kind of file (subnets or averages)")
     if space is not None and (difference := predictor.space.difference(space)):
@@ -237,7 +252,29 @@ def _report(args: argparse.Namespace) -> None:
     scores = score(latencies, predicted)
     if args.plot:
         plot_predictions(latencies, predicted, scores, args.plot)
-    print(json.dumps(scores) if args.json else f"{len(latencies)} subnets: {_text(scores)}")
+    parts = {
+        part: {"subnets": int(rows.sum())} | score(latencies[rows], predicted[rows])
+        for part, rows in _parts(predictor, keys).items()
+        if rows.any()
+    }
+    if args.json:
+        print(json.dumps(scores | parts))
+        return
+    print(f"{len(latencies)} subnets: {_text(scores)}")
+    for part, found in parts.items():
+        print(f"  {found['subnets']} {_PARTS[part]}: {_text(found)}")
+
+
+def _parts(predictor: LatencyPredictor, keys: np.ndarray) -> dict[str, np.ndarray]:
+    """Part of `fit`'s data -> which rows belong to it [n]; empty if the predictor does not know.
+
+    A row that is in both parts, as averages may be, counts as training: its prediction is no test.
+    """
+    if not predictor.training:
+        return {}
+    training = np.isin(keys, predictor.training)
+    held_out = np.isin(keys, predictor.held_out) & ~training
+    return {"training": training, "held_out": held_out, "new": ~(training | held_out)}
 
 
 def plot_predictions(measured: np.ndarray, predicted: np.ndarray, scores: dict[str, float], path: str) -> None:

@@ -121,6 +121,12 @@ def _numbers(values: Any) -> np.ndarray:
     return result
 
 
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("a list of subnets' keys is expected")
+    return tuple(values)
+
+
 @dataclass(frozen=True)
 class Trees:
     """Gradient-boosted trees, their nodes in one table: row i asks whether feature[i] <= threshold[i] and goes to
@@ -200,7 +206,8 @@ class LatencyPredictor:
     """Predicts the latency of subnets in milliseconds.
 
     ``space``: the search space it was fitted on, None where it was fitted on HAT's averages; ``scores``: held-out
-    ``mape``, … of each family; ``measured``: options and machine of the measurements.
+    ``mape``, … of each family; ``measured``: options and machine of the measurements; ``training``, ``held_out``: keys
+    of the measured rows that it was fitted to, and that only judged it (both empty in files of earlier versions).
     """
 
     family: str
@@ -209,6 +216,8 @@ class LatencyPredictor:
     ridge: Ridge | None
     trees: Trees | None
     measured: dict[str, Any] = field(default_factory=dict)
+    training: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     def predict(self, subnets: Sequence[Subnet]) -> np.ndarray:
         """Milliseconds of each subnet [n].
@@ -237,6 +246,8 @@ class LatencyPredictor:
             "ridge": self.ridge.to_dict() if self.ridge else None,
             "trees": self.trees.to_dict() if self.trees else None,
             "measured": self.measured,
+            "training": self.training,
+            "held_out": self.held_out,
         }
         write_atomically(path, json.dumps(data, allow_nan=False) + "\n")
 
@@ -266,7 +277,8 @@ class LatencyPredictor:
             raise ValueError("the ridge does not fit the features")
         if ridge is None and trees is None or not isinstance(data["measured"], dict):
             raise ValueError("it holds no model")
-        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"])
+        keys = [_texts(data.get(part, [])) for part in ("training", "held_out")]
+        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"], *keys)
 
 
 def fit_family(family: str, features: Features, latency_ms: np.ndarray, seed: int) -> LatencyPredictor:

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from mos_fairseq.benchmark.latency_file import HAT_COLUMNS, HAT_LATENCIES
+
 SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
 
 
@@ -37,9 +39,41 @@ def test_measure_fit_predict_report(commands, measured, files, tmp_path):
     assert [row["subnet"] for row in found] == specs[1].split(",") and all(row["latency_ms"] > 0 for row in found)
     plot = tmp_path / "plot.png"
     report = commands.fork("mos-latency", "report", tmp_path / "predictor.json", path, "--plot", plot, "--json")
-    assert set(json.loads(report.out)) == {"mape", "rmse", "kendall_tau", "r2"}
+    scores = json.loads(report.out)
+    assert set(scores) == {"mape", "rmse", "kendall_tau", "r2", "training", "held_out"}
+    assert scores["held_out"] == {"subnets": 2} | fitted["held_out"] and scores["training"]["subnets"] == 22
+    assert scores["mape"] == pytest.approx((22 * scores["training"]["mape"] + 2 * scores["held_out"]["mape"]) / 24)
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert "MAPE" in commands.fork("mos-latency", "report", tmp_path / "predictor.json", path).out
+    lines = commands.fork("mos-latency", "report", tmp_path / "predictor.json", path).out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "24 subnets", "  22 that it was fitted to", "  2 held out by `fit`",
+    ]
+
+
+def test_report_tells_rows_that_fit_did_not_have(commands, measured, tmp_path):
+    """A file that grew since; and a predictor that does not say what it was fitted to."""
+    path, _ = measured
+    (tmp_path / "less.jsonl").write_text("".join(path.read_text().splitlines(keepends=True)[:23]))
+    predictor = tmp_path / "predictor.json"
+    commands.fork("mos-latency", "fit", tmp_path / "less.jsonl", "--output", predictor, "--folds", 2, "--held-out", 0)
+    scores = json.loads(commands.fork("mos-latency", "report", predictor, path, "--json").out)
+    assert (scores["training"]["subnets"], scores["new"]["subnets"]) == (22, 2) and "held_out" not in scores
+    content = json.loads(predictor.read_text())
+    predictor.write_text(json.dumps({key: content[key] for key in content if key not in ("training", "held_out")}))
+    assert len(commands.fork("mos-latency", "report", predictor, path).out.splitlines()) == 1
+
+
+def test_rows_of_averages_are_told_apart(commands, tmp_path):
+    """Rows that say the same of two subnets: one that was fitted to is no test of the other."""
+    values = [[*[64 + i // 2] * 10, 5 + i // 2, 7] for i in range(40)]
+    lines = [",".join(map(str, row)) for row in ((*HAT_COLUMNS, *HAT_LATENCIES), *values)]
+    (tmp_path / "hat.csv").write_text("\n".join(lines) + "\n")
+    predictor, options = tmp_path / "predictor.json", ["--folds", 2, "--held-out", 0.3, "--json"]
+    fitted = json.loads(commands.fork("mos-latency", "fit", tmp_path / "hat.csv", "--output", predictor, *options).out)
+    scores = json.loads(commands.fork("mos-latency", "report", predictor, tmp_path / "hat.csv", "--json").out)
+    assert (fitted["subnets"], fitted["held_out_subnets"]) == (28, 12)
+    assert scores["training"]["subnets"] + scores["held_out"]["subnets"] == 40
+    assert 0 < scores["held_out"]["subnets"] < 12 and scores["held_out"]["subnets"] % 2 == 0
 
 
 def test_a_killed_measurement_goes_on(commands, files, tmp_path):

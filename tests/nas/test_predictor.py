@@ -1,6 +1,7 @@
 """Latency predictors: features, families, held-out scores, files that run no code."""
 
 import json
+from dataclasses import replace
 
 import lightgbm
 import numpy as np
@@ -76,10 +77,12 @@ def test_a_saved_predictor_predicts_the_same(tmp_path, family):
     features = Features.of_subnets(SUBNETS, SPACE)
     fitted = fit_family(family, features, np.array(LATENCIES), seed=1)
     predictor = LatencyPredictor(family, SPACE, {family: {"mape": 1.0}}, fitted.ridge, fitted.trees)
+    predictor = replace(predictor, training=("a", "b"), held_out=("c",))
     predictor.save(tmp_path / "predictor.json")
     loaded = LatencyPredictor.load(tmp_path / "predictor.json")
     assert (loaded.predict(SUBNETS) == predictor.predict(SUBNETS)).all()
     assert (loaded.space, loaded.family, loaded.scores) == (SPACE, family, predictor.scores)
+    assert (loaded.training, loaded.held_out) == (("a", "b"), ("c",))
     assert [path.name for path in tmp_path.iterdir()] == ["predictor.json"]
 
 
@@ -121,6 +124,8 @@ def test_other_files_are_refused(tmp_path, content):
         ("ridge", {"intercept": "1e999"}),
         ("search_space", {"encoder_layers": [2]}),  # other features
         ("measured", []),
+        ("training", "key"),
+        ("held_out", [1]),
     ],
 )
 def test_damaged_predictors_are_refused(tmp_path, part, change):
