@@ -191,7 +191,10 @@ def _fit(args: argparse.Namespace) -> None:
     test, train = np.sort(order[:count]), np.sort(order[count:])
     if args.plot and not count:
         raise InputError(f"held_out is {args.held_out}: --plot draws held-out subnets, and there are none")
-    predictor, _ = fit_predictor(features.take(train), latencies[train], space, args.folds, args.seed)
+    with tqdm(total=args.folds, unit="fold", desc="cross-validating", disable=None, leave=False) as bar:
+        predictor, _ = fit_predictor(
+            features.take(train), latencies[train], space, args.folds, args.seed, on_fold=bar.update
+        )
     parts = {"training": tuple(keys[train].tolist()), "held_out": tuple(keys[test].tolist())}
     predictor = replace(predictor, measured=measured, **parts)
     results = {"family": predictor.family, "subnets": len(train), "cross_validation": predictor.scores}

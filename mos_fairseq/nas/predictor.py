@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -292,9 +292,17 @@ def fit_family(family: str, features: Features, latency_ms: np.ndarray, seed: in
 
 
 def fit_predictor(
-    features: Features, latency_ms: Sequence[float], space: SearchSpace | None, folds: int = 10, seed: int = 1
+    features: Features,
+    latency_ms: Sequence[float],
+    space: SearchSpace | None,
+    folds: int = 10,
+    seed: int = 1,
+    on_fold: Callable[[], object] = lambda: None,
 ) -> tuple[LatencyPredictor, np.ndarray]:
     """Fit the family with the lowest cross-validated mean absolute percentage error.
+
+    Args:
+        on_fold: called after each fold.
 
     Returns:
         the predictor, fitted on all the data, and its held-out predictions [n] from the cross-validation.
@@ -314,6 +322,7 @@ def fit_predictor(
         for family in FAMILIES:
             model = fit_family(family, features.take(train), y[train], seed)
             held_out[family][test] = model.predict_features(features.take(test))
+        on_fold()
     scores = {family: score(y, predicted) for family, predicted in held_out.items()}
     best = min(FAMILIES, key=lambda family: scores[family]["mape"])
     model = fit_family(best, features, y, seed)

@@ -7,8 +7,10 @@ import signal
 import time
 
 import pytest
+from tqdm import tqdm
 
 from mos_fairseq.benchmark.latency_file import HAT_COLUMNS, HAT_LATENCIES
+from mos_fairseq.cli import latency
 
 SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
 
@@ -61,6 +63,22 @@ def test_report_tells_rows_that_fit_did_not_have(commands, measured, tmp_path):
     content = json.loads(predictor.read_text())
     predictor.write_text(json.dumps({key: content[key] for key in content if key not in ("training", "held_out")}))
     assert len(commands.fork("mos-latency", "report", predictor, path).out.splitlines()) == 1
+
+
+def test_fit_shows_its_folds_on_a_terminal_only(measured, tmp_path, monkeypatch, capsys):
+    arguments = ["fit", measured[0], "--output", tmp_path / "p.json", "--folds", 3, "--held-out", 0.1]
+
+    def on_a_terminal(**options) -> tqdm:
+        assert options.pop("disable") is None  # tqdm's word for "where it is no terminal"
+        return tqdm(**options, mininterval=0)
+
+    monkeypatch.setattr(latency, "tqdm", on_a_terminal)
+    monkeypatch.setattr(latency, "quiet", lambda: None)
+    latency.main(list(map(str, arguments)))
+    assert "3/3" in capsys.readouterr().err
+    monkeypatch.setattr(latency, "tqdm", tqdm)
+    latency.main(list(map(str, arguments)))
+    assert capsys.readouterr().err == ""
 
 
 def test_rows_of_averages_are_told_apart(commands, tmp_path):
