@@ -23,6 +23,13 @@ from mos_fairseq.benchmark import (
     subnet_cost,
 )
 from mos_fairseq.cli import quiet
+from mos_fairseq.cli.search_options import (
+    AlgorithmOptions,
+    RandomOptions,
+    algorithm_options,
+    evaluation_options,
+    get_parser,
+)
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import read_supernet
 from mos_fairseq.nas import (
@@ -30,13 +37,12 @@ from mos_fairseq.nas import (
     Constraint,
     EvolutionOptions,
     LatencyPredictor,
-    ParetoOptions,
     evolve,
     pareto_search,
     random_search,
 )
 from mos_fairseq.nas.constraints import COST_KEYS
-from mos_fairseq.nas.evaluator import OBJECTIVES, EvaluationOptions, SubnetEvaluator
+from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.nas.judged import JudgedSubnets
 from mos_fairseq.nas.results import add_measured, report, row, write_results
 from mos_fairseq.nas.workers import Workers, launched, serve, started
@@ -50,91 +56,6 @@ _MODEL_OPTIONS = (
     "decoder_normalize_before",
     "layernorm_embedding",
 )
-ALGORITHMS = ("evolution", "nsga2", "random")
-
-
-def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-search``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-search",
-        description="Search a trained supernet for the best subnet within budgets, or for the front of quality against "
-        "a cost. Subnets are judged with the weights they inherit; each is judged once, also across runs. An "
-        "interrupted search goes on when it is started again.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("data", help="folder that fairseq-preprocess made")
-    parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
-    parser.add_argument(
-        "--constraint",
-        action="append",
-        default=[],
-        metavar="KEY<=N",
-        help=f"a budget, as in 'latency_ms<=40'; may be given several times; KEY is one of {', '.join(COST_KEYS)}",
-    )
-    parser.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
-    parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")
-    parser.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
-    parser.add_argument(
-        "--cost",
-        choices=COST_KEYS,
-        help="what the front trades quality against (default: latency_ms with a predictor, or else flops)",
-    )
-    parser.add_argument(
-        "--cache",
-        metavar="DIR",
-        help="folder of judged subnets, shared by all searches of a checkpoint (default: subnet-evaluations beside it)",
-    )
-    parser.add_argument(
-        "--measure-front",
-        metavar="JSONL",
-        help="measure the front's subnets on this machine too, as the predictor's were; FILE of mos-latency measure, "
-        "which is continued, or a new one",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes that judge subnets (default: 1); for several machines, start mos-search with torchrun instead",
-    )
-    parser.add_argument("--device", help="to judge on, as in cuda:0 (default: the GPUs, or else the CPU)")
-    _add_algorithm_options(parser)
-    _add_evaluation_options(parser)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
-
-
-def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
-    hat = EvolutionOptions()
-    parser.add_argument(
-        "--population-size", type=int, default=hat.population_size, metavar="N", help="default: %(default)s"
-    )
-    parser.add_argument("--iterations", type=int, default=hat.iterations, metavar="N", help="default: %(default)s")
-    parser.add_argument("--parents", type=int, default=hat.parents, metavar="N", help="evolution; default: %(default)s")
-    for name in ("mutations", "crossovers"):
-        default = getattr(hat, name)
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"children a generation; default: {default}"
-        )
-    parser.add_argument(
-        "--mutation-prob", type=float, default=hat.mutation_prob, metavar="P", help="evolution; default: %(default)s"
-    )
-    parser.add_argument(
-        "--num-subnets", type=int, default=1000, metavar="N", help="of random search (default: %(default)s)"
-    )
-
-
-def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
-    defaults = EvaluationOptions()
-    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="default: %(default)s")
-    parser.add_argument(
-        "--valid-samples", type=int, metavar="N", help="judge on N sentence pairs, always the same (default: all)"
-    )
-    parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens, metavar="N", help="default: %(default)s")
-    parser.add_argument("--beam", type=int, default=defaults.beam, metavar="N", help="for bleu (default: %(default)s)")
-    parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="for bleu, as fairseq's option")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -151,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> None:
     constraints = [Constraint.parse(text) for text in args.constraint]
     cost = args.cost or ("latency_ms" if args.predictor else "flops")
-    options = _algorithm_options(args, cost)
+    options = algorithm_options(args, cost)
     predictor = LatencyPredictor.load(args.predictor) if args.predictor else None
     if predictor is None and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
@@ -160,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.workers < 1:
         raise InputError(f"workers is {args.workers}: allowed are whole numbers from 1")
     read_supernet(args.path)  # tells what it is instead, if it is none
-    prepare = partial(_evaluator, args.path, args.data, _evaluation_options(args), args.device)
+    prepare = partial(_evaluator, args.path, args.data, evaluation_options(args), args.device)
     with ExitStack() as stack:
         fleet = launched()
         if fleet is not None and args.workers > 1:
@@ -183,11 +104,14 @@ def _run(args: argparse.Namespace) -> None:
         if fleet is not None or args.workers > 1:
             store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
             workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        judged = stack.enter_context(JudgedSubnets(path, evaluator, workers))
-        candidates = Candidates(
-            evaluator.space, _costs_by(evaluator, predictor), judged.evaluate, constraints, known=judged.known
-        )
-        best = _search(args.algorithm, candidates, options, judged.show)
+        most = min(options.most_subnets, evaluator.space.size)
+        judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
+
+        def losses(subnets: Sequence[Subnet]) -> list[float]:
+            return judged.evaluate(subnets, before=len(candidates.seen) - len(subnets))
+
+        candidates = Candidates(evaluator.space, _costs_by(evaluator, predictor), losses, constraints, judged.known)
+        best = _search(candidates, options, judged.show)
     results = report(candidates, best, cost, args.objective)
     seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
     write_results(Path(args.output), results, seen)
@@ -242,24 +166,6 @@ def _folders(args: argparse.Namespace) -> Path:
     return cache
 
 
-def _algorithm_options(args: argparse.Namespace, cost: str) -> EvolutionOptions | ParetoOptions | tuple[int, int]:
-    if args.algorithm == "evolution":
-        names = ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations", "seed")
-        return EvolutionOptions(**{name: getattr(args, name) for name in names})
-    if args.algorithm == "nsga2":
-        return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
-    if args.seed < 0:
-        raise InputError(f"seed is {args.seed}: allowed are whole numbers from 0")
-    if args.num_subnets < 1:
-        raise InputError(f"num_subnets is {args.num_subnets}: allowed are whole numbers from 1")
-    return args.num_subnets, args.seed
-
-
-def _evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
-    names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe")
-    return EvaluationOptions(**{name: getattr(args, name) for name in names})
-
-
 def _costs_by(
     evaluator: SubnetEvaluator, predictor: LatencyPredictor | None
 ) -> Callable[[Sequence[Subnet]], list[dict[str, float]]]:
@@ -281,12 +187,12 @@ def _costs_by(
     return costs
 
 
-def _search(algorithm: str, candidates: Candidates, options, show: Callable[[int, float], object]) -> Subnet | None:
+def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[int, float], object]) -> Subnet | None:
     """The best subnet, or None where the algorithm looks for a front."""
-    if algorithm == "evolution":
+    if isinstance(options, EvolutionOptions):
         return evolve(candidates, options, show)
-    if algorithm == "random":
-        return random_search(candidates, *options)
+    if isinstance(options, RandomOptions):
+        return random_search(candidates, options.num_subnets, options.seed)
     pareto_search(candidates, options, show)
     return None
 

@@ -21,7 +21,8 @@ class Candidates:
 
     Args:
         costs: subnets -> their costs by key, those that constraints and objectives name.
-        evaluate: subnets -> their losses (lower is better); called with subnets that it has not seen.
+        evaluate: subnets -> their losses (lower is better); called with subnets that it has not seen, which are in
+            ``seen`` by then.
         constraints: budgets to keep.
         known: losses by canonical key, of earlier runs; grows.
     """
@@ -55,9 +56,9 @@ class Candidates:
     def losses(self, subnets: Sequence[Subnet]) -> list[float]:
         """Losses of each subnet, evaluated once, in one call for all that are new."""
         new = list({s.key: s for s in subnets if s.key not in self.known}.values())
+        self.seen |= {subnet.key: subnet for subnet in subnets}
         if new:
             self.known |= {subnet.key: loss for subnet, loss in zip(new, self.evaluate(new), strict=True)}
-        self.seen |= {subnet.key: subnet for subnet in subnets}
         return [self.known[subnet.key] for subnet in subnets]
 
     def cheapest(self) -> Vector:

@@ -47,6 +47,11 @@ class EvolutionOptions:
         if self.parents > self.population_size:
             raise InputError(f"parents is {self.parents}: allowed are at most population_size={self.population_size}")
 
+    @property
+    def most_subnets(self) -> int:
+        """What is judged where no child is born twice."""
+        return self.population_size + self.iterations * (self.mutations + self.crossovers)
+
 
 def evolve(
     candidates: Candidates, options: EvolutionOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0

@@ -23,13 +23,16 @@ class JudgedSubnets:
     Args:
         path: file of what was judged before; it grows.
         workers: who helps the evaluator; None for no one.
+        total: how many subnets the search asks for at most, where that is known: for the progress bar.
 
     Raises:
         InputError: the file is of another kind, or cannot be written.
     """
 
-    def __init__(self, path: Path, evaluator: SubnetEvaluator, workers: Workers | None = None) -> None:
-        self.evaluator, self.workers = evaluator, workers
+    def __init__(
+        self, path: Path, evaluator: SubnetEvaluator, workers: Workers | None = None, total: int | None = None
+    ) -> None:
+        self.evaluator, self.workers, self.total = evaluator, workers, total
         self.bar: tqdm | None = None  # once there is something to show
         self.path, self.file = path, SharedJsonl(path)
         self.known: dict[str, float] = {}
@@ -41,19 +44,31 @@ class JudgedSubnets:
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{self.path}: not a file of judged subnets; remove it to judge them again") from None
 
-    def evaluate(self, subnets: Sequence[Subnet]) -> list[float]:
-        """Losses (of BLEU, the negative), each written as soon as it is known."""
+    def evaluate(self, subnets: Sequence[Subnet], before: int = 0) -> list[float]:
+        """Losses (of BLEU, the negative), each written as soon as it is known.
+
+        ``before``: how many other subnets the search has asked for by now, those of earlier runs included.
+        """
         sign = -1.0 if self.evaluator.options.objective == "bleu" else 1.0
         self._take(self.file.read())
         new = [subnet for subnet in subnets if subnet.key not in self.known]  # to all searches
         if self.bar is None:
-            self.bar = tqdm(unit="subnet", desc="judging")
+            self.bar = tqdm(unit="subnet", desc="judging", total=self.total, smoothing=0)
+        self._skip_to(before + len(subnets) - len(new))
         for index, value in self._values(new):
             row = {"key": new[index].key, "loss": round(sign * value, _DIGITS)}
             if row["key"] not in self.known:  # or else another search was first
                 self._take([row, *self.file.append(row, "key")])
             self.bar.update()
+        self._skip_to(before + len(subnets))
         return [self.known[subnet.key] for subnet in subnets]
+
+    def _skip_to(self, count: int) -> None:
+        """Count what cost no time, on the bar but not in its rate."""
+        assert self.bar is not None
+        self.bar.initial += count - self.bar.n
+        self.bar.n = count
+        self.bar.refresh()
 
     def _values(self, subnets: Sequence[Subnet]) -> Iterator[tuple[int, float]]:
         if self.workers is not None:
@@ -73,7 +88,9 @@ class JudgedSubnets:
     def __enter__(self) -> JudgedSubnets:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self.file.close()
         if self.bar is not None:
+            if kind is None and self.total is not None:
+                self.bar.total = self.bar.n  # it may have needed fewer
             self.bar.close()

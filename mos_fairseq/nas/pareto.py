@@ -36,6 +36,11 @@ class ParetoOptions:
         if not 0 <= self.seed < 2**32:  # numpy's
             raise InputError(f"seed is {self.seed}: allowed are whole numbers from 0 to below 2^32")
 
+    @property
+    def most_subnets(self) -> int:
+        """What is judged where no child is born twice or misses a constraint."""
+        return self.population_size * self.generations
+
 
 class _SubnetProblem(Problem):
     """Loss and one cost of vectors; missed constraints are pymoo's G. Only what keeps them is evaluated."""

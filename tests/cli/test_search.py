@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -157,6 +158,25 @@ def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, sup
     assert (tmp_path / "one" / "search.json").read_text() == (tmp_path / "two" / "search.json").read_text()
     commands.fork("mos-search", joined, *path, *SMALL, "--output", tmp_path / "few", "--valid-samples", 7)
     assert len(list((supernet[0] / "subnet-evaluations").iterdir())) == 2
+
+
+def test_the_bar_knows_the_total(commands, joined, supernet, tmp_path, budget):
+    """What was judged before is on it from the start; a search that needs fewer than it might ends in full."""
+
+    def counts(*options: object) -> list[str]:
+        return re.findall(r"(\d+/\d+) \[", search(commands, joined, supernet, tmp_path, *options).err)
+
+    found = counts("--algorithm", "random", "--num-subnets", 5)
+    assert (found[0], found[-1]) == ("0/5", "5/5")
+    found = counts("--algorithm", "random", "--num-subnets", 8)  # the same draws, and three more
+    assert "5/8" in found and found[-1] == "8/8" and not {"1/8", "4/8"} & set(found)
+    results = json.loads((tmp_path / "search.json").read_text())
+    assert results["judged"] == 8
+    for algorithm, most in (("evolution", 12 + 4 * 10), ("nsga2", 4 * 12)):
+        found = counts("--algorithm", algorithm, "--constraint", f"params_without_embeddings<={budget}")
+        judged = json.loads((tmp_path / "search.json").read_text())["judged"]
+        assert found[0].endswith(f"/{most}") and found[-1] == f"{judged}/{judged}"
+    assert judged < most  # of nsga2's children, those beyond the budget are not judged
 
 
 def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):

@@ -1,0 +1,135 @@
+"""The command line of ``mos-search``, and the options that it makes of its arguments."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.nas import EvolutionOptions, ParetoOptions
+from mos_fairseq.nas.constraints import COST_KEYS
+from mos_fairseq.nas.evaluator import OBJECTIVES, EvaluationOptions
+
+ALGORITHMS = ("evolution", "nsga2", "random")
+
+
+@dataclass(frozen=True)
+class RandomOptions:
+    """Of random search. Raises InputError if a number is out of range."""
+
+    num_subnets: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}: allowed are whole numbers from 0")
+        if self.num_subnets < 1:
+            raise InputError(f"num_subnets is {self.num_subnets}: allowed are whole numbers from 1")
+
+    @property
+    def most_subnets(self) -> int:
+        """What is judged where the budgets leave as many."""
+        return self.num_subnets
+
+
+AlgorithmOptions = EvolutionOptions | ParetoOptions | RandomOptions
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-search``."""
+    parser = argparse.ArgumentParser(
+        prog="mos-search",
+        description="Search a trained supernet for the best subnet within budgets, or for the front of quality against "
+        "a cost. Subnets are judged with the weights they inherit; each is judged once, also across runs. An "
+        "interrupted search goes on when it is started again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("data", help="folder that fairseq-preprocess made")
+    parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--constraint",
+        action="append",
+        default=[],
+        metavar="KEY<=N",
+        help=f"a budget, as in 'latency_ms<=40'; may be given several times; KEY is one of {', '.join(COST_KEYS)}",
+    )
+    parser.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
+    parser.add_argument(
+        "--cost",
+        choices=COST_KEYS,
+        help="what the front trades quality against (default: latency_ms with a predictor, or else flops)",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="folder of judged subnets, shared by all searches of a checkpoint (default: subnet-evaluations beside it)",
+    )
+    parser.add_argument(
+        "--measure-front",
+        metavar="JSONL",
+        help="measure the front's subnets on this machine too, as the predictor's were; FILE of mos-latency measure, "
+        "which is continued, or a new one",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that judge subnets (default: 1); for several machines, start mos-search with torchrun instead",
+    )
+    parser.add_argument("--device", help="to judge on, as in cuda:0 (default: the GPUs, or else the CPU)")
+    _add_algorithm_options(parser)
+    _add_evaluation_options(parser)
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
+    hat = EvolutionOptions()
+    parser.add_argument(
+        "--population-size", type=int, default=hat.population_size, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument("--iterations", type=int, default=hat.iterations, metavar="N", help="default: %(default)s")
+    parser.add_argument("--parents", type=int, default=hat.parents, metavar="N", help="evolution; default: %(default)s")
+    for name in ("mutations", "crossovers"):
+        default = getattr(hat, name)
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"children a generation; default: {default}"
+        )
+    parser.add_argument(
+        "--mutation-prob", type=float, default=hat.mutation_prob, metavar="P", help="evolution; default: %(default)s"
+    )
+    parser.add_argument(
+        "--num-subnets", type=int, default=1000, metavar="N", help="of random search (default: %(default)s)"
+    )
+
+
+def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+    defaults = EvaluationOptions()
+    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="default: %(default)s")
+    parser.add_argument(
+        "--valid-samples", type=int, metavar="N", help="judge on N sentence pairs, always the same (default: all)"
+    )
+    parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens, metavar="N", help="default: %(default)s")
+    parser.add_argument("--beam", type=int, default=defaults.beam, metavar="N", help="for bleu (default: %(default)s)")
+    parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="for bleu, as fairseq's option")
+
+
+def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
+    """What the chosen algorithm takes. Raises InputError if a number is out of range."""
+    if args.algorithm == "evolution":
+        names = ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations", "seed")
+        return EvolutionOptions(**{name: getattr(args, name) for name in names})
+    if args.algorithm == "nsga2":
+        return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
+    return RandomOptions(args.num_subnets, args.seed)
+
+
+def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
+    """How subnets are judged."""
+    names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe")
+    return EvaluationOptions(**{name: getattr(args, name) for name in names})
