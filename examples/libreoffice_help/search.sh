@@ -2,8 +2,8 @@
 # From a supernet of train.sh to models that keep latency budgets on this machine, one core, one sentence at a time:
 #   bash examples/libreoffice_help/search.sh DATA REFERENCE CHECKPOINT OUTPUT_DIR BUDGET_MS…
 # Measures 200 subnets (an hour), fits a predictor, searches within each budget, exports the winners and uniform subnets
-# of the same budgets, translates the test set with the exported models, and measures all of them. REFERENCE is the raw
-# test file of the target language. Run again, it goes on where it stopped. WORKERS sets the searches' processes.
+# about as fast (uniform.py), translates the test set with the exported models, and measures all of them. REFERENCE is the
+# raw test file of the target language. Run again, it goes on where it stopped. WORKERS sets the searches' processes.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ $# -lt 5 ]; then
@@ -54,7 +54,7 @@ for budget in "$@"; do
         --valid-samples 300 --population-size 60 --parents 20 --mutations 25 --crossovers 25 --iterations 5 \
         --workers "${WORKERS:-1}" --output "$output/search-$budget"
     cp "$output/search-$budget/best.yaml" "$output/best-$budget.yaml"
-    python "$here/uniform.py" "$predictor" "$budget" "$output/uniform-$budget.yaml"
+    python "$here/uniform.py" "$predictor" "$budget" "$output/best-$budget.yaml" "$output/uniform-$budget.yaml"
     for name in "best-$budget" "uniform-$budget"; do
         subnets+=("$output/$name.yaml")
         pairs+=("$output/$name.yaml=$output/$name")

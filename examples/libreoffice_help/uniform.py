@@ -1,23 +1,29 @@
 #!/usr/bin/env python3
-"""The baseline that one would scale by hand: the same sizes in every layer, as large as a latency budget allows.
+"""The baseline that one would scale by hand: the same sizes in every layer, at the latency of a search's winner.
 
-    python examples/libreoffice_help/uniform.py PREDICTOR BUDGET_MS OUTPUT.yaml
+    python examples/libreoffice_help/uniform.py PREDICTOR BUDGET_MS WINNER OUTPUT.yaml
 
-Of all subnets with equal layers and sides, attending to the last encoder layer, it writes the one with the most
-parameters whose predicted latency is within the budget.
+Of all subnets with equal layers and sides, attending to the last encoder layer, whose predicted latency is within 5 %
+of the winner's (so it may be above the budget by that much), it writes the one with the most parameters, of equals the
+nearest. If there is none, it writes the slowest one within the budget. WINNER is the winner's YAML file, or its
+predicted latency in ms.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import sys
+from collections.abc import Sequence
 
 logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
 from mos_fairseq.benchmark import subnet_cost  # noqa: E402
 from mos_fairseq.nas import LatencyPredictor  # noqa: E402
-from mos_fairseq.search_space import SearchSpace, Subnet  # noqa: E402
+from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet  # noqa: E402
+
+NEAR = 0.05  # of the winner's latency
 
 
 def uniform_subnets(space: SearchSpace) -> list[Subnet]:
@@ -45,26 +51,53 @@ def uniform_subnets(space: SearchSpace) -> list[Subnet]:
     return found
 
 
-def main(predictor_path: str, budget: float, output: str) -> None:
+def choose(subnets: Sequence[Subnet], times: Sequence[float], winner_ms: float, budget: float) -> Subnet | None:
+    """The uniform subnet to compare with a winner that takes ``winner_ms``; None if all miss the budget, and no time is
+    near the winner's."""
+    near = [(ms, s) for s, ms in zip(subnets, times, strict=True) if abs(ms - winner_ms) <= NEAR * winner_ms]
+    if near:  # heads alone change the time, and no parameters
+        return max(near, key=lambda found: (parameters(found[1]), -abs(found[0] - winner_ms)))[1]
+    kept = [(ms, subnet) for subnet, ms in zip(subnets, times, strict=True) if ms <= budget]
+    return max(kept, key=lambda found: found[0])[1] if kept else None
+
+
+def parameters(subnet: Subnet) -> int:
+    """Embeddings aside."""
+    return subnet_cost(subnet).params_without_embeddings
+
+
+def milliseconds(text: str) -> float:
+    """A duration. ValueError if ``text`` is none."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def main(argv: list[str]) -> None:
     """Command line."""
+    if len(argv) != 4:
+        sys.exit(__doc__)
+    predictor_path, limit, winner, output = argv
+    try:
+        budget = milliseconds(limit)
+    except ValueError:
+        sys.exit(f"error: budget {limit}: allowed are positive numbers, of milliseconds")
     predictor = LatencyPredictor.load(predictor_path)
     if predictor.space is None:
         sys.exit(f"error: {predictor_path}: fitted on averages, it has no search space")
+    try:
+        winner_ms = milliseconds(winner)
+    except ValueError:
+        winner_ms = float(predictor.predict([resolve_subnet(winner, predictor.space)])[0])
     subnets = uniform_subnets(predictor.space)
     times = predictor.predict(subnets).tolist()
-    kept = [subnet for subnet, ms in zip(subnets, times, strict=True) if ms <= budget]
-    if not kept:
+    chosen = choose(subnets, times, winner_ms, budget)
+    if chosen is None:
         sys.exit(f"error: budget {budget} ms: the fastest uniform subnet takes {min(times):.2f} ms")
-    chosen = max(kept, key=lambda subnet: subnet_cost(subnet).params_without_embeddings)
     chosen.save(output)
     print(f"{output}: {times[subnets.index(chosen)]:.2f} ms, {chosen.summary()}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    try:
-        milliseconds = float(sys.argv[2])
-    except ValueError:
-        sys.exit(f"error: budget {sys.argv[2]}: allowed are numbers, of milliseconds")
-    main(sys.argv[1], milliseconds, sys.argv[3])
+    main(sys.argv[1:])
