@@ -271,6 +271,18 @@ def test_bad_options(options, message):
         ParetoOptions(seed=-1)
 
 
+@pytest.mark.parametrize("search", ["evolution", "nsga2"])
+def test_no_more_is_judged_than_foretold(search):
+    """And nearly as many, where neither budgets nor a small space cost any."""
+    counter = Counter(TINY)
+    if search == "evolution":
+        evolve(counter.candidates, options := EvolutionOptions(24, 6, 9, 0.3, 8, 5, 1))
+    else:
+        pareto_search(counter.candidates, options := ParetoOptions("params_without_embeddings", 16, 6, 1))
+    assert options.most_subnets == {"evolution": 24 + 5 * (9 + 8), "nsga2": 96}[search]
+    assert 0.8 * options.most_subnets <= len(counter.evaluated) <= options.most_subnets
+
+
 def test_random_search_of_as_many_as_there_are_judges_all():
     counter = Counter(LITTLE)
     best = random_search(counter.candidates, LITTLE.size, seed=2)
