@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from mos_fairseq.search_space import ENCODING_FEATURES, LAYER_KEYS, SearchSpace, Subnet, depth_key
 
@@ -44,3 +47,34 @@ def per_layer(subnet: Subnet, space: SearchSpace) -> list[float]:
 
 def _amounts(subnet: Subnet, name: str) -> int | tuple[int, ...]:
     return subnet.cross_spans if name == "decoder_arbitrary_ende_attn" else getattr(subnet, name)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of n subnets: physical terms [n, p], which ridge takes, and all that trees take [n, q]."""
+
+    terms: np.ndarray
+    everything: np.ndarray
+
+    @classmethod
+    def of_subnets(cls, subnets: Sequence[Subnet], space: SearchSpace) -> Features:
+        """From subnets, layer by layer."""
+        ten = [averages(subnet) for subnet in subnets]
+        layers = [per_layer(subnet, space) for subnet in subnets]
+        terms = [physical_terms(row) for row in ten]
+        rows = [a + b + c for a, b, c in zip(ten, terms, layers, strict=True)]
+        return cls(np.array(terms, dtype=float), np.array(rows, dtype=float))
+
+    @classmethod
+    def of_averages(cls, ten: Sequence[Sequence[float]]) -> Features:
+        """From HAT's ten averages, all that its published files hold."""
+        terms = [physical_terms(row) for row in ten]
+        rows = [[*a, *b] for a, b in zip(ten, terms, strict=True)]
+        return cls(np.array(terms, dtype=float), np.array(rows, dtype=float))
+
+    def take(self, rows: np.ndarray) -> Features:
+        """Those of some subnets."""
+        return Features(self.terms[rows], self.everything[rows])
+
+    def __len__(self) -> int:
+        return len(self.terms)

@@ -10,7 +10,8 @@ import pytest
 from mos_fairseq.errors import InputError
 from mos_fairseq.nas import FAMILIES, Features, LatencyPredictor, fit_predictor, score
 from mos_fairseq.nas.features import averages, per_layer, physical_terms
-from mos_fairseq.nas.predictor import _TREES, Trees, fit_family
+from mos_fairseq.nas.predictor import fit_family
+from mos_fairseq.nas.regression import _TREES, Trees
 from mos_fairseq.search_space import Subnet
 from tests.helpers import small_space
 
