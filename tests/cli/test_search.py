@@ -197,7 +197,8 @@ def test_two_searches_at_once_share_what_they_judge(commands, joined, supernet, 
         script = [sys.executable, "-c", "from mos_fairseq.cli.search import main; main()", joined, *path, *SMALL]
         script += ["--output", tmp_path / name]
         running.append(subprocess.Popen(list(map(str, script)), stderr=subprocess.PIPE, text=True))
-    assert [run.communicate(timeout=200)[1] and run.returncode for run in running] == [0, 0]
+    errors = [run.communicate(timeout=200)[1] for run in running]  # of one, empty where the other was first with all
+    assert [run.returncode for run in running] == [0, 0], errors
     assert same(tmp_path / "one", tmp_path / "two")
     (judged,) = (tmp_path / "cache").iterdir()
     keys = [json.loads(line)["key"] for line in judged.read_text().splitlines()]
