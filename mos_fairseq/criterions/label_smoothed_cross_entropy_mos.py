@@ -1,5 +1,5 @@
-"""``label_smoothed_cross_entropy_mos``: fairseq's label-smoothed cross entropy with one pass less over the vocabulary,
-and a place for a teacher's distribution. It does not know which subnet is active."""
+"""``label_smoothed_cross_entropy_mos``: fairseq's label-smoothed cross entropy with one pass less over the
+vocabulary. It does not know which subnet is active."""
 
 from dataclasses import dataclass
 
@@ -77,35 +77,6 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing is {label_smoothing}: allowed are numbers from 0 to below 1")
 
-    def forward(self, model, sample, reduce=True, teacher_probs: Tensor | None = None):
-        """
-        Args:
-            teacher_probs: a teacher's distribution over the vocabulary [B, T, V], detached. If given, the loss is the
-                cross entropy against it, -sum_v teacher_v log p_v over the tokens that are not padding, instead of
-                that against the smoothed labels; ``nll_loss`` stays that of the labels.
-
-        Returns:
-            loss summed over tokens ([N] per token without ``reduce``), the number of tokens (sentences with
-            --sentence-avg) it is to be divided by, and logging outputs.
-        """
-        net_output = model(**sample["net_input"])
-        if teacher_probs is None:
-            loss, nll_loss = self.compute_loss(model, net_output, sample, reduce=reduce)
-        else:
-            loss, nll_loss = self.compute_soft_loss(model, net_output, sample, teacher_probs, reduce)
-        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
-        logging_output = {
-            "loss": loss.data,
-            "nll_loss": nll_loss.data,
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["target"].size(0),
-            "sample_size": sample_size,
-        }
-        if self.report_accuracy:
-            n_correct, total = self.compute_accuracy(model, net_output, sample)
-            logging_output["n_correct"], logging_output["total"] = n_correct.item(), total.item()
-        return loss, sample_size, logging_output
-
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
         """Loss and nll; the fast path where the loss is summed and the model's output is logits."""
         if not reduce or getattr(model, "adaptive_softmax", None) is not None:
@@ -117,14 +88,3 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         return _LabelSmoothedLoss.apply(
             logits.flatten(0, 1), target.reshape(-1), self.eps, self.padding_idx
         )
-
-    def compute_soft_loss(
-        self, model, net_output, sample, teacher_probs: Tensor, reduce: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """Cross entropy against ``teacher_probs`` [B, T, V], and nll of the labels."""
-        lprobs, target = self.get_lprobs_and_target(model, net_output, sample)
-        teacher_probs = teacher_probs[:, self.ignore_prefix_size :].reshape(lprobs.shape)
-        pad = target.eq(self.padding_idx)
-        loss = -(teacher_probs * lprobs).sum(-1).masked_fill(pad, 0.0)
-        nll_loss = -lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1).masked_fill(pad, 0.0)
-        return (loss.sum(), nll_loss.sum()) if reduce else (loss, nll_loss)

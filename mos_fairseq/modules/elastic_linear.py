@@ -95,7 +95,6 @@ class ElasticLinear(nn.Module):
         weight, bias = self.merge(probs)
         if contiguous:
             weight = weight.contiguous()
-        self._packed.clear()
         self._materialized = (weight, bias)
 
     def release(self) -> None:

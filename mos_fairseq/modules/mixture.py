@@ -51,7 +51,8 @@ def mix_experts(weight: Tensor, probs: Tensor, out_size: int, in_size: int) -> T
     Args:
         weight: stacked experts [E, G, O, I]: experts, groups of output rows (3 for a fused query-key-value
             projection, 1 otherwise), output rows, input columns.
-        probs: mixing weights, [E] (layer-wise) or [E, G, o] (neuron-wise), summing to 1 over E.
+        probs: mixing weights, [E] (layer-wise) or [E, G, o] (neuron-wise), summing to 1 over E (two
+            experts are interpolated by the second's alone).
         out_size: active rows o <= O of each group.
         in_size: active columns i <= I.
 

@@ -103,12 +103,21 @@ class ModelEvaluator:
         chosen = np.random.default_rng(options.seed).permutation(len(dataset))[:count]
         lengths = np.array([dataset.num_tokens(index) for index in chosen])
         order = chosen[np.argsort(lengths, kind="stable")]
-        longest = int(lengths.max())
-        if longest > options.max_tokens:
-            raise InputError(f"max_tokens is {options.max_tokens}: the longest sentence has {longest} tokens")
+        self._check_lengths(dataset.sizes[chosen], int(lengths.max()))
         batches = data_utils.batch_by_size(order, dataset.num_tokens, max_tokens=options.max_tokens)
         samples = [dataset.collater([dataset[index] for index in batch]) for batch in batches]
         return utils.apply_to_sample(lambda tensor: tensor.to(self.device), samples)
+
+    def _check_lengths(self, sizes: np.ndarray, longest: int) -> None:
+        """Raise InputError where a sentence fits no batch, or not the model. ``sizes``: source and target tokens."""
+        if longest > self.options.max_tokens:
+            raise InputError(f"max_tokens is {self.options.max_tokens}: the longest sentence has {longest} tokens")
+        for side, found, most in zip(("source", "target"), sizes.max(0), self.model.max_positions(), strict=True):
+            if found > most:
+                raise InputError(
+                    f"max_{side}_positions of {self.path} is {most}: {self.options.valid_subset} holds a sentence of "
+                    f"{found} tokens"
+                )
 
     def fingerprint(self) -> str:
         """Tells evaluations of one checkpoint, set and choice of options from all others."""

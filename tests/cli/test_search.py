@@ -190,6 +190,12 @@ def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):
     assert done.err.splitlines()[-1] == "interrupted; the same command goes on"
 
 
+def test_sentences_longer_than_the_model_takes_are_refused(joined, supernet, monkeypatch):
+    monkeypatch.setattr("mos_fairseq.models.transformer_decoder.TransformerDecoder.max_positions", lambda self: 3)
+    with pytest.raises(InputError, match="max_target_positions of .* is 3: valid holds a sentence of"):
+        SubnetEvaluator(str(supernet[0] / "checkpoint_last.pt"), str(joined), EvaluationOptions())
+
+
 def test_two_searches_at_once_share_what_they_judge(commands, joined, supernet, tmp_path):
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--cache", tmp_path / "cache"]
     running = []

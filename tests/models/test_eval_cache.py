@@ -135,9 +135,12 @@ def test_cache_is_renewed_after(change, model):
 
 @pytest.mark.parametrize("switch", [lambda m: m.train().eval(), lambda m: m.set_active_subnet(m.active_subnet)])
 def test_caches_are_dropped_by(switch, model, calls):
-    evaluate(model)
+    evaluate(model), evaluate(model)
     count(calls)
+    packed = model.encoder.layers[0].fc1._packed
+    assert packed._packed is not None
     switch(model)
+    assert packed._packed is None and packed._weight is None  # it would take as much memory as the weights
     evaluate(model)
     assert count(calls) == expected_calls(model)
 

@@ -16,8 +16,8 @@ def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
 
 
-def probabilities(per_neuron: bool, rows: int) -> torch.Tensor:
-    shape = (EXPERTS, GROUPS, rows) if per_neuron else (EXPERTS,)
+def probabilities(per_neuron: bool, rows: int, experts: int = EXPERTS) -> torch.Tensor:
+    shape = (experts, GROUPS, rows) if per_neuron else (experts,)
     return leaf(*shape, seed=2).detach().softmax(0)
 
 
@@ -28,8 +28,10 @@ def naive(weight: torch.Tensor, probs: torch.Tensor, rows: int, columns: int) ->
 
 @pytest.mark.parametrize("per_neuron", [False, True])
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
-def test_mix_experts_equals_einsum(rows, columns, per_neuron):
-    weight, probs = leaf(EXPERTS, GROUPS, ROWS, COLUMNS), probabilities(per_neuron, rows).requires_grad_()
+@pytest.mark.parametrize("experts", [2, EXPERTS])
+def test_mix_experts_equals_einsum(rows, columns, per_neuron, experts):
+    weight = leaf(experts, GROUPS, ROWS, COLUMNS)
+    probs = probabilities(per_neuron, rows, experts).requires_grad_()
     merged, expected = mix_experts(weight, probs, rows, columns), naive(weight, probs, rows, columns)
     assert merged.shape == (GROUPS, rows, columns)
     torch.testing.assert_close(merged, expected)
