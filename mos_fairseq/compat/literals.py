@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import builtins
 import operator
 import sys
 import types
@@ -51,9 +50,10 @@ def evaluate_literal(text: Any, *scopes: Any) -> Any:
 
     Raises:
         InputError: the text holds anything else.
+        TypeError: it is no text.
     """
     if not isinstance(text, str):
-        return builtins.eval(text, *scopes)  # compiled by the caller, or a TypeError that the caller expects
+        raise TypeError(f"expected a string to evaluate, got {type(text).__name__}")  # as Python's own does
     shown = " ".join(text.split())[:60]
     try:
         if len(text) > _MAX_LENGTH:

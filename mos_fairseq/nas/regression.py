@@ -118,7 +118,8 @@ class Trees:
         """The inverse of :meth:`to_dict`. ValueError unless every walk down the trees ends at a leaf."""
         columns = {name: _numbers(data[name]) for name in ("roots", "feature", "threshold", "left", "right")}
         size = len(columns["feature"])
-        integers = {name: columns[name].astype(int) for name in ("roots", "feature", "left", "right")}
+        with np.errstate(invalid="ignore"):  # NaN is no whole number
+            integers = {name: columns[name].astype(int) for name in ("roots", "feature", "left", "right")}
         whole = all((integers[name] == columns[name]).all() for name in integers)
         if not whole or any(len(columns[name]) != size for name in ("threshold", "left", "right")):
             raise ValueError("the trees' lists differ in length or are no whole numbers")

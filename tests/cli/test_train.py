@@ -86,6 +86,18 @@ def test_stock_cross_entropy_with_many_options(commands, separate, files, tmp_pa
     assert len(generated.hypotheses()) == 12
 
 
+def test_overflow_with_amp_is_named_and_left_out(commands, joined, files, tmp_path):
+    """A step that makes everything overflow: from then on fairseq skips each batch, and no weight becomes NaN."""
+    options = ["--amp", "--lr", 1e30, "--max-epoch", 1, "--max-update", 9, "--disable-validation"]
+    done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))
+    assert "AMP: skipping this batch" in done.out
+    for name in ("largest", "random", "smallest"):
+        assert re.search(rf"update 2: the loss of subnet {name} is (nan|inf): enc ", done.out + done.err)
+    assert updates_of(tmp_path / "checkpoint_last.pt") == 1
+    weights = torch.load(tmp_path / "checkpoint_last.pt")["model"].values()
+    assert all(tensor.isfinite().all() for tensor in weights)
+
+
 def test_finetuning(commands, joined, supernet, files, tmp_path):
     start = ["--finetune-from-model", supernet[0] / "checkpoint_last.pt", "--max-update", 1]
     done = commands.fork("train", *training(joined, tmp_path, *start, space=files / "space.yaml"))

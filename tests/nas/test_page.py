@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from mos_fairseq.benchmark import subnet_cost
+from mos_fairseq.nas import results as results_module
 from mos_fairseq.nas.results import add_measured, write_results
 from mos_fairseq.search_space import Subnet
 from tests.helpers import small_space
@@ -65,3 +66,13 @@ def test_the_page_is_the_same_every_time(page, tmp_path):
     add_measured(results, {Subnet.from_dict(rows[2]["architecture"]).key: 12.75})
     write_results(tmp_path, results, rows)
     assert path.read_bytes() == before
+
+
+def test_text_cannot_end_the_script_that_holds_it(tmp_path, monkeypatch):
+    """Only numbers are shown; should a text ever get there, it stays one."""
+    monkeypatch.setattr(results_module, "describe", lambda *_: "</script><script>alert(1)</script>")
+    rows = [row(index) for index in range(3)]
+    results = {"best": rows[0], "front": rows[:2], "judged": 3, "objective": "loss", "cost": "latency_ms"}
+    write_results(tmp_path, results, rows)
+    page = (tmp_path / "front.html").read_text(encoding="utf-8")
+    assert "alert(1)" in page and "<script>alert(1)" not in page
