@@ -1,41 +1,17 @@
 """Matrix products of inference on a CPU, with weights kept in oneDNN's blocked layout.
 
-torch multiplies fp32 matrices with MKL, which is slow for the few rows of a beam (3 times slower at 5 rows on the AMD
-machine of README's figures, a fifth slower at 1,000). oneDNN, which torch brings as well, is faster once the weights
-are laid out for it; that takes about as long as multiplying 200 rows, and pays from the second product on.
+Laying weights out takes about as long as multiplying 200 rows, and pays from the second product on.
 """
 
 from __future__ import annotations
-
-import functools
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mos_fairseq.modules import onednn
+
 _SMALL = 1 << 20  # below that many elements, MKL is as fast for a single row
-_TYPICAL_ROWS = 5  # the layout is chosen for a number of rows, and serves any
-
-
-@functools.cache
-def _has_onednn() -> bool:
-    """Whether this torch can do it: these operators are what torch.compile uses for frozen weights."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    try:
-        with torch.inference_mode():
-            _multiply(torch.ones(2, 3), _pack(torch.ones(4, 3)), None)
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
-    return True
-
-
-def _pack(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _TYPICAL_ROWS)
-
-
-def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 class PackedWeight:
@@ -59,31 +35,25 @@ class PackedWeight:
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., i], weight [o, i' >= i] of which the first i columns count, bias [o] -> [..., o]."""
         width = x.size(-1)
-        if torch.is_grad_enabled() or not _suits(x, weight):
-            return F.linear(x, weight if width == weight.size(1) else weight[:, :width], bias)
+        if torch.is_grad_enabled():
+            active = weight if width == weight.size(1) else weight[:, :width]
+            return (onednn.linear if onednn.suits_training(x, active) else F.linear)(x, active, bias)
+        if not _suits(x, weight):
+            return F.linear(x, weight[:, :width], bias)
         # tensors made in inference mode count no versions, nor are they written to here
         stamp = (width, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if weight is not self._weight or stamp != self._stamp:  # seen for the first time: it may be the last
             self._weight, self._stamp, self._packed = weight, stamp, None
             return F.linear(x, weight[:, :width], bias)
         if self._packed is None:
-            self._packed = _pack(weight[:, :width])
-        return _multiply(x, self._packed, bias)
+            self._packed = onednn.pack(weight[:, :width])
+        return onednn.multiply(x, self._packed, bias)
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN can multiply these, and is the faster one."""
     rows = x.numel() // max(1, x.size(-1))
-    return (
-        (rows > 1 or rows == 1 and weight.numel() >= _SMALL)
-        and x.dtype is torch.float32 is weight.dtype
-        and x.is_cpu
-        and weight.is_cpu
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
-        and not torch.compiler.is_compiling()
-        and _has_onednn()
-    )
+    return (rows > 1 or rows == 1 and weight.numel() >= _SMALL) and onednn.suits(x, weight)
 
 
 class Linear(nn.Linear):

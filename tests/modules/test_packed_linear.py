@@ -7,19 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mos_fairseq.modules import ElasticEmbedding, Linear, PackedWeight
-from mos_fairseq.modules import packed_linear as module
+from mos_fairseq.modules import ElasticEmbedding, Linear, PackedWeight, onednn
 
 I, O = 13, 7  # noqa: E741
-pytestmark = pytest.mark.skipif(not module._has_onednn(), reason="this torch has no oneDNN operators")
+pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
 
 
 @pytest.fixture
 def multiplied(monkeypatch) -> list[int]:
     """Grows by one entry at each product with packed weights."""
     seen: list[int] = []
-    original = module._multiply
-    monkeypatch.setattr(module, "_multiply", lambda x, *rest: (seen.append(x.numel()), original(x, *rest))[1])
+    original = onednn.multiply
+    monkeypatch.setattr(onednn, "multiply", lambda x, *rest: (seen.append(x.numel()), original(x, *rest))[1])
     return seen
 
 

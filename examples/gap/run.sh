@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# How far are subnets from the same architectures trained alone? Trains supernets with each routing and each distillation,
+# and six architectures from scratch with the same options, updates and seed (mos-gap):
+#   bash examples/gap/run.sh embedded WORK_DIR [SEED…]
+#   bash examples/gap/run.sh libreoffice WORK_DIR DATA REFERENCE [SEED…]
+# "embedded" makes its own corpus, 20,000 pairs of numbers and dates; "libreoffice" is for the corpus of
+# examples/libreoffice_help, REFERENCE its raw test file of the target language. SUPERNETS="none neuron" trains fewer
+# supernets. Run again, it goes on where it stopped.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+if [ $# -lt 2 ] || { [ "$1" != embedded ] && { [ "$1" != libreoffice ] || [ $# -lt 4 ]; }; }; then
+    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+fi
+corpus=$1 work=$2
+shift 2
+. "$here/../cpu_env.sh"
+if ! command -v mos-gap >/dev/null; then
+    export PATH="$root/.venv/bin:$PATH" # of setup_venv.sh
+fi
+mkdir -p "$work"
+
+if [ "$corpus" = embedded ]; then
+    data=$work/data-bin
+    space=tiny epochs=4 warmup=300 tokens=2048 halfway=454
+    subnets=largest,smallest judging=()
+    sampled=4
+    if [ ! -e "$work/prepared" ]; then
+        python "$root/examples/embedded_corpus.py" --output "$work/text" --seed 1 --train 20000 --valid 500 --test 500
+        python "$root/examples/subwords.py" --text "$work/text" --output "$work/spm" --vocab-size 2000
+        rm -rf "$data"
+        fairseq-preprocess --source-lang en --target-lang de --joined-dictionary --srcdict "$work/spm/dict.txt" \
+            --trainpref "$work/spm/train" --validpref "$work/spm/valid" --testpref "$work/spm/test" \
+            --destdir "$data" --workers 1 >"$work/preprocess.log" 2>&1
+        touch "$work/prepared"
+    fi
+else
+    data=$1 judging=(--reference "$2")
+    shift 2
+    folder=$root/examples/libreoffice_help
+    space=$folder/search_space.yaml epochs=4 warmup=400 tokens=3000 halfway=528
+    subnets=largest,$folder/subnets/r1.yaml,$folder/subnets/r2.yaml,$folder/subnets/r3.yaml,smallest
+    sampled=1
+fi
+seeds=("$@")
+training=(
+    --optimizer adam --adam-betas '(0.9, 0.98)' --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates "$warmup"
+    --dropout 0.1 --label-smoothing 0.1 --max-tokens "$tokens" --required-batch-size-multiple 1
+    --max-epoch "$epochs" --num-workers 0 --log-format simple --log-interval 100 --no-epoch-checkpoints
+)
+plain=(--criterion label_smoothed_cross_entropy_mos)
+distilled=(--criterion distillation_mos --distillation-weight 0.5 --distillation-from "$halfway")
+
+# Supernet NAME SEED: trains it unless it is trained
+supernet() {
+    local folder=$work/$1-$2 options=(--mos-routing "$1" "${plain[@]}")
+    case $1 in
+    kl | alpha) options=(--mos-routing neuron "${distilled[@]}" --distillation "$1") ;;
+    esac
+    if [ ! -e "$folder/trained" ]; then
+        echo "$(date +%T) $1, seed $2"
+        mkdir -p "$folder"
+        fairseq-train "$data" --user-dir "$root/mos_fairseq" --task translation_mos --search-space "$space" \
+            --arch transformer_mos --share-all-embeddings --num-experts 2 --subnet-sampling sandwich \
+            --num-random-subnets 1 --valid-subnets "$subnets" "${training[@]}" "${options[@]}" --seed "$2" \
+            --save-dir "$folder" >>"$folder/train.log" 2>&1 || {
+            tail -n 1 "$folder/train.log" >&2
+            exit 1
+        }
+        touch "$folder/trained"
+    fi
+}
+
+for seed in "${seeds[@]:-1}"; do
+    paths=()
+    for name in ${SUPERNETS:-none layer neuron kl alpha}; do
+        supernet "$name" "$seed"
+        paths+=(--path "$name=$work/$name-$seed/checkpoint_last.pt")
+    done
+    mos-gap measure "$data" "${paths[@]}" --subnet "$subnets" --num-subnets "$sampled" --remove-bpe sentencepiece \
+        "${judging[@]}" --output "$work/gap-$seed" --standalone "$work/standalone"
+done

@@ -1,0 +1,89 @@
+"""Matrix products by oneDNN on a CPU in fp32, where torch would use MKL.
+
+On the AMD machine of README's figures MKL is 3 times slower at the few rows of a beam, and a tenth at a training batch.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+_TYPICAL_ROWS = 5  # a packed layout is chosen for a number of rows, and serves any
+_MANY_ROWS = 256  # with fewer, Python's part of the autograd function outweighs the gain
+_LARGE = 1 << 22  # weights of more elements, as of an output projection, gain nothing in training
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Whether this torch can do it: these operators are what torch.compile uses for frozen weights."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        with torch.inference_mode():
+            multiply(torch.ones(2, 3), pack(torch.ones(4, 3)), None)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN can multiply these."""
+    return (
+        x.dtype is torch.float32 is weight.dtype
+        and x.is_cpu
+        and weight.is_cpu
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+        and has_onednn()
+    )
+
+
+def suits_training(x: Tensor, weight: Tensor) -> bool:
+    """Whether :func:`linear` can multiply these, and is the faster one."""
+    return x.numel() >= _MANY_ROWS * x.size(-1) and weight.numel() <= _LARGE and suits(x, weight)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """weight [o, i] in oneDNN's blocked layout, for :func:`multiply`."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _TYPICAL_ROWS)
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., i], weight [o, i] (packed, or dense in either order), bias [o] -> [..., o]; no gradients.
+
+    With gaps between rows it would take minutes.
+    """
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    """torch's linear, with oneDNN for the output and for the input's gradient; MKL is as fast for the weight's."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        return multiply(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            twice = torch.is_grad_enabled()  # the backward pass will be differentiated too
+            grad_x = grad @ weight if twice else multiply(grad, weight.t(), None)
+        rows = grad.reshape(-1, grad.size(-1))
+        if ctx.needs_input_grad[1]:
+            grad_weight = rows.t() @ x.reshape(-1, x.size(-1))
+        if ctx.needs_input_grad[2]:
+            grad_bias = rows.sum(0)
+        return grad_x, grad_weight, grad_bias
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., i], weight [o, i], bias [o] -> [..., o], with gradients. See :func:`suits_training`."""
+    return _Linear.apply(x, weight, bias)
