@@ -19,7 +19,7 @@ from mos_fairseq.files import write_atomically
 from mos_fairseq.gap import Row, read_table, write_table
 from mos_fairseq.gap.judge import Judge
 from mos_fairseq.gap.measure import Experiment
-from mos_fairseq.gap.report import gap_table, plot_gap, score_table, summarise, versions
+from mos_fairseq.gap.report import difference_table, gap_table, plot_gap, score_table, summarise, versions
 from mos_fairseq.nas.evaluator import EvaluationOptions
 from mos_fairseq.search_space import split_specs
 
@@ -95,6 +95,14 @@ def _add_measure(commands: Any) -> None:
         metavar="TEXT",
         help="options of fairseq-train for that, as in '--lr 2e-4 --warmup-updates 50'; they win over all others",
     )
+    measure.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="test sets that sacreBLEU's paired bootstrap resamples to compare the BLEU of other supernets with "
+        "that of the first; 0 for no comparison (default: %(default)s)",
+    )
     measure.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
     measure.add_argument("--device", help="to score on, as in cuda:0 (default: the GPU, or else the CPU)")
     _add_evaluation_options(measure)
@@ -145,8 +153,9 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     for name in ("workers", "max_update"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise InputError(f"{name} is {value}: allowed are whole numbers from 1")
-    if args.num_subnets < 0 or args.seed < 0:
-        raise InputError(f"num_subnets is {args.num_subnets}, seed is {args.seed}: allowed are whole numbers from 0")
+    for name in ("num_subnets", "seed", "bootstrap"):
+        if (value := getattr(args, name)) < 0:
+            raise InputError(f"{name} is {value}: allowed are whole numbers from 0")
     specs = split_specs(args.subnet) if args.subnet else []
     specs += [f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets)]
     if not specs:
@@ -167,6 +176,7 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
         finetune_updates=_growing(args.finetune_updates),
         finetune_more=shlex.split(args.finetune_options),
         workers=args.workers,
+        bootstrap=args.bootstrap,
         threads=max(1, torch.get_num_threads() // args.workers),
         tell=lambda text: print(text, file=sys.stderr, flush=True),
     )
@@ -215,4 +225,6 @@ def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -
     for metric in dict.fromkeys(row.metric for row in rows):
         print(aligned(score_table(rows, metric)) + "\n")
         print(aligned(gap_table(summaries, metric)) + "\n")
+    if differences := difference_table(rows):
+        print(aligned(differences) + "\n")
     print(f"report: {output / 'gap.json'}, gap.jsonl, gap.png")

@@ -59,7 +59,7 @@ class Judge:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def scores(self, path: Path, prepare: Callable[[], ModelEvaluator]) -> dict[str, Any]:
-        """``bleu``, ``loss`` (bits per token), sacreBLEU's ``signature`` and ``params`` of a model.
+        """``bleu``, ``loss`` (bits per token), sacreBLEU's ``signature``, and the file of a model's ``hypotheses``.
 
         Args:
             path: file that keeps them, read if it is there; translations go beside it, with the ending ``.txt``.
@@ -68,10 +68,11 @@ class Judge:
         Raises:
             InputError: a score is not finite, or the reference is of another length.
         """
+        kept = {"hypotheses": str(path.with_suffix(".txt"))}
         if path.exists():
             try:
                 scores = json.loads(path.read_text(encoding="utf-8"))
-                return scores | {name: float(scores[name]) for name in METRICS}
+                return scores | {name: float(scores[name]) for name in METRICS} | kept
             except (OSError, ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: cannot be read; remove it to judge anew") from None
         evaluator = prepare()
@@ -87,4 +88,4 @@ class Judge:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path.with_suffix(".txt"), "".join(text + "\n" for text in hypotheses))
         write_atomically(path, json.dumps(scores, indent=1))
-        return scores
+        return scores | kept

@@ -16,6 +16,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export import build_supernet, read_supernet, save_checkpoint, twin_checkpoint
 from mos_fairseq.gap.judge import METRICS, Judge
 from mos_fairseq.gap.options import Options, effective, overridden, training_options
+from mos_fairseq.gap.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
 from mos_fairseq.gap.training import Training, train_all
 from mos_fairseq.nas.evaluator import ModelEvaluator, SubnetEvaluator
@@ -53,6 +54,7 @@ class Experiment:
         finetune_updates: numbers of updates after which fine-tuned subnets are judged; empty for no fine-tuning.
         finetune_more: arguments that win in fine-tuning.
         workers, threads: processes that train at a time, and the threads of each.
+        bootstrap: resampled test sets for the comparison of the supernets with the first; 0 for none.
 
     Raises:
         InputError: a checkpoint is no supernet; they differ in search space or in how they were trained; a subnet is
@@ -70,6 +72,7 @@ class Experiment:
     finetune_more: Sequence[str] = ()
     workers: int = 1
     threads: int = 1
+    bootstrap: int = 0
     tell: Tell = field(default=lambda text: None)
 
     def __post_init__(self) -> None:
@@ -173,16 +176,17 @@ class Experiment:
         return self._trained_scores(training)["signature"]
 
     @cached_property
-    def _set_digest(self) -> str:
-        path = next(iter(self.supernets.values()))
-        evaluator = SubnetEvaluator(path, self.judge.data, self.judge.options, self.judge.device)
-        return self.judge.digest(evaluator.set_fingerprint())
+    def _set(self) -> tuple[str, list[str]]:
+        """What tells the set that is translated from others, and its references."""
+        path, judge = next(iter(self.supernets.values())), self.judge
+        evaluator = SubnetEvaluator(path, judge.data, judge.options, judge.device)
+        return judge.digest(evaluator.set_fingerprint()), judge.reference_lines() or evaluator.references()
 
     def _trained_scores(self, training: Training) -> dict[str, Any]:
         """Scores of a run that is done."""
         judge, path = self.judge, str(training.result)
         prepare = partial(ModelEvaluator, path, judge.data, judge.options, judge.device)
-        return judge.scores(training.folder / f"scores-{training.updates}-{self._set_digest}.json", prepare)
+        return judge.scores(training.folder / f"scores-{training.updates}-{self._set[0]}.json", prepare)
 
     def standalone_scores(self) -> dict[str, dict[str, Any]]:
         """Scores of all architectures, trained alone."""
@@ -228,12 +232,14 @@ class Experiment:
         """All scores: one row for each metric, supernet and architecture."""
         _ = self.subnets, self.arguments, self.budget  # mistakes in them are told before any work
         inherited = {name: self.inherited(name) for name in self.supernets}
+        compared = self._compared(inherited)
         standalone = self.standalone_scores()
         for name in self.supernets:
             finetuned = self.finetuned_scores(name, inherited[name], standalone)
             for metric in METRICS:
                 for label, subnet in self.subnets.items():
                     mine, alone = inherited[name][label], standalone[label]
+                    sure = compared[label].get(name, {}) if metric == "bleu" else {}
                     tuned = {updates: scores[metric] for updates, scores in finetuned[label].items()}
                     yield Row(
                         label,
@@ -243,8 +249,17 @@ class Experiment:
                         metric,
                         tuned,
                         self._extra_updates(mine, alone, finetuned[label]) if metric == "bleu" else None,
-                        {"architecture": subnet.to_dict()},
+                        {"architecture": subnet.to_dict()} | sure,
                     )
+
+    def _compared(self, inherited: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+        """By subnet and supernet, how sure the BLEU is, and its difference to that of the first supernet."""
+        found: dict[str, dict[str, dict[str, float]]] = {label: {} for label in self.subnets}
+        for label in found if self.bootstrap and len(self.supernets) > 1 else ():
+            files = {name: Path(scores[label]["hypotheses"]) for name, scores in inherited.items()}
+            systems = {name: file.read_text(encoding="utf-8").splitlines() for name, file in files.items()}
+            found[label] = paired_bootstrap(systems, self._set[1], self.bootstrap)
+        return found
 
     def _extra_updates(self, inherited: Any, standalone: Any, finetuned: Mapping[int, Any]) -> int | None:
         if not self.finetune_updates:

@@ -59,6 +59,26 @@ def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
     return table
 
 
+def difference_table(rows: Sequence[Row]) -> list[list[str]]:
+    """BLEU of each supernet less that of the first, and in brackets the paired bootstrap's p-value, as cells; empty
+    where none was made."""
+    group = [row for row in rows if row.metric == "bleu"]
+    supernets = list(dict.fromkeys(row.supernet for row in group))
+    compared = {(row.subnet, row.supernet): row for row in group if row.details.get("p_value") is not None}
+    if not compared:
+        return []
+    first = {row.subnet: row.inherited for row in group if row.supernet == supernets[0]}
+    table = [[f"BLEU less {supernets[0]}'s (p)", *supernets[1:]]]
+    for subnet in dict.fromkeys(name for name, _ in compared):
+        found = [compared.get((subnet, supernet)) for supernet in supernets[1:]]
+        cells = [
+            "-" if row is None else f"{row.inherited - first[subnet]:+.2f} ({row.details['p_value']:.3f})"
+            for row in found
+        ]
+        table.append([subnet, *cells])
+    return table
+
+
 def gap_table(summaries: Sequence[dict[str, Any]], metric: str) -> list[list[str]]:
     """The gap of one metric as cells: a line for each supernet."""
     group = [summary for summary in summaries if summary["metric"] == metric]

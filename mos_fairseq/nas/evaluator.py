@@ -157,13 +157,20 @@ class ModelEvaluator:
     @torch.inference_mode()
     def translate(self) -> tuple[list[str], list[str]]:
         """(hypotheses, references), both in the order of the set."""
-        found: dict[int, tuple[str, str]] = {}
+        found: dict[int, str] = {}
         for batch in self.batches:
             hypotheses = self._generator.generate([self.model], batch)
-            for index, sentence, target in zip(batch["id"].tolist(), hypotheses, batch["target"], strict=True):
-                found[index] = (self._text(sentence[0]["tokens"]), self._text(target, escape_unk=True))
-        pairs = [found[index] for index in sorted(found)]
-        return [hypothesis for hypothesis, _ in pairs], [reference for _, reference in pairs]
+            for index, sentence in zip(batch["id"].tolist(), hypotheses, strict=True):
+                found[index] = self._text(sentence[0]["tokens"])
+        return [found[index] for index in sorted(found)], self.references()
+
+    def references(self) -> list[str]:
+        """Target sentences in the order of the set."""
+        found: dict[int, str] = {}
+        for batch in self.batches:
+            for index, target in zip(batch["id"].tolist(), batch["target"], strict=True):
+                found[index] = self._text(target, escape_unk=True)
+        return [found[index] for index in sorted(found)]
 
     def bleu(self) -> float:
         """sacreBLEU of the translations."""

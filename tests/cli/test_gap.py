@@ -84,7 +84,9 @@ def test_standalone_models_are_shared(commands, joined, supernet, text, measured
     done = commands.fork("mos-gap", *arguments(joined, supernet, tmp_path / "two", *chosen, *paths, *BUDGET, *more))
     assert len(logs) == 2 and {path: path.stat().st_mtime_ns for path in output.rglob("train.log")} == logs
     old, new = rows_of(output), rows_of(tmp_path / "two")
-    assert new["a", "bleu", "smallest"] == old["supernet", "bleu", "smallest"] | {"supernet": "a"}
+    sure = {name: new["a", "bleu", "smallest"][name] for name in ("supernet", "bleu_ci")}
+    assert new["a", "bleu", "smallest"] == old["supernet", "bleu", "smallest"] | sure
+    assert sure["bleu_ci"] > 0 and 0 < new["b", "bleu", "smallest"]["p_value"] <= 1
     assert new["a", "loss", "smallest"]["standalone"] == new["b", "loss", "smallest"]["standalone"]
     report = ["report", tmp_path / "two" / "gap.jsonl", "--output", tmp_path / "table", "--json"]
     again = commands.fork("mos-gap", *report)
@@ -133,6 +135,7 @@ def log_level():
         (["--subnet", "largest", "--max-update", 0], "max_update is 0"),
         (["--subnet", "largest", "--workers", 0], "workers is 0"),
         (["--num-subnets", -1], "num_subnets is -1"),
+        (["--subnet", "largest", "--bootstrap", -1], "bootstrap is -1"),
         (["--num-subnets", 2, "--subnet", "random:2"], "'random:2' is given twice"),
         (["--subnet", "huge"], "subnet 'huge': no such file"),
         (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are growing"),
