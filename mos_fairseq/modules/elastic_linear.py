@@ -90,12 +90,9 @@ class ElasticLinear(nn.Module):
                 bias = (self.bias[:, :, :o] * scale).sum(0)
         return weight.reshape(-1, i), None if bias is None else bias.reshape(-1)
 
-    def materialize(self, probs: Tensor | None = None, contiguous: bool = False) -> None:
+    def materialize(self, probs: Tensor | None = None) -> None:
         """Merge now and use the result in every forward until :meth:`release`."""
-        weight, bias = self.merge(probs)
-        if contiguous:
-            weight = weight.contiguous()
-        self._materialized = (weight, bias)
+        self._materialized = self.merge(probs)
 
     def release(self) -> None:
         """Forget the merged weights."""

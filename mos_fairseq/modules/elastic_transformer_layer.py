@@ -106,7 +106,7 @@ class _ElasticLayerMixin:
                 return
         probs = self.mixing_probs()
         for name, linear in self._linears.items():
-            linear.materialize(probs.get(name), contiguous=keep)
+            linear.materialize(probs.get(name))
         for norm in self._norms:
             norm.materialize()
         self._stamp = stamp

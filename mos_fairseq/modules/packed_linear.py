@@ -14,23 +14,36 @@ from mos_fairseq.modules import onednn
 _SMALL = 1 << 20  # below that many elements, MKL is as fast for a single row
 
 
-class PackedWeight:
-    """Keeps one weight matrix packed for as long as it stays the same tensor with the same values.
+class _Derived:
+    """Something made of a weight, kept for as long as that stays the same tensor with the same values.
 
-    Costs a second copy of the weights, in inference only. Copies and pickles of it are empty.
+    Copies and pickles of it are empty.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the packed weights."""
+        """Forget it."""
         self._weight: Tensor | None = None
         self._stamp: tuple[int, int, int] | None = None
-        self._packed: Tensor | None = None
+        self._made: Tensor | None = None
 
     def __reduce__(self):
-        return PackedWeight, ()
+        return type(self), ()
+
+    def _knows(self, weight: Tensor, width: int) -> bool:
+        """Whether ``weight``, of which ``width`` columns count, is the one of the last call; if not, forget."""
+        # tensors made in inference mode count no versions, nor are they written to here
+        stamp = (width, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        known = weight is self._weight and stamp == self._stamp
+        if not known:
+            self._weight, self._stamp, self._made = weight, stamp, None
+        return known
+
+
+class PackedWeight(_Derived):
+    """Keeps one weight matrix packed. Costs a second copy of the weights, in inference only."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., i], weight [o, i' >= i] of which the first i columns count, bias [o] -> [..., o]."""
@@ -38,16 +51,21 @@ class PackedWeight:
         if torch.is_grad_enabled():
             active = weight if width == weight.size(1) else weight[:, :width]
             return (onednn.linear if onednn.suits_training(x, active) else F.linear)(x, active, bias)
-        if not _suits(x, weight):
+        if not _suits(x, weight) or not self._knows(weight, width):  # seen for the first time: it may be the last
             return F.linear(x, weight[:, :width], bias)
-        # tensors made in inference mode count no versions, nor are they written to here
-        stamp = (width, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        if weight is not self._weight or stamp != self._stamp:  # seen for the first time: it may be the last
-            self._weight, self._stamp, self._packed = weight, stamp, None
-            return F.linear(x, weight[:, :width], bias)
-        if self._packed is None:
-            self._packed = onednn.pack(weight[:, :width])
-        return onednn.multiply(x, self._packed, bias)
+        if self._made is None:
+            self._made = onednn.pack(weight[:, :width])
+        return onednn.multiply(x, self._made, bias)
+
+
+class TransposedWeight(_Derived):
+    """Keeps one weight matrix transposed, in inference: 3 times faster to multiply with a single vector on a CPU."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """x [i], weight and bias of any shapes [..., i] and [...] -> [o], o being the product of all ``...``."""
+        if not self._knows(weight, x.size(-1)) or self._made is None:
+            self._made = weight.detach().flatten(0, -2).t().contiguous()
+        return F.linear(x, self._made.t(), bias.flatten())
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mos_fairseq.modules.elastic_linear import ElasticLinear
+from mos_fairseq.modules.packed_linear import TransposedWeight
 
 
 def _spread_out(weight: Tensor, bias: Tensor, lowest: Sequence[float], gain: float) -> None:
@@ -79,7 +80,7 @@ class LayerRouter(_Router):
 class NeuronRouter(_Router):
     """Neuron-wise routing: a mixture for each output row of one expert matrix, P [E, G, o].
 
-    The last layer is elastic: only the o active rows of each of the G groups are computed.
+    The last layer is elastic: only the o active rows of each of the G groups are used.
 
     Args:
         lowest: as in :class:`LayerRouter`.
@@ -95,10 +96,24 @@ class NeuronRouter(_Router):
         self.head = ElasticLinear(
             self.head_in_features, linear.max_out_features, groups=self.num_experts * self.groups
         )
+        self._transposed = TransposedWeight()
         self._reset_parameters(lowest, self.head)
+
+    def train(self, mode: bool = True):
+        self._transposed.clear()
+        return super().train(mode)
+
+    def _apply(self, fn, recurse: bool = True):
+        self._transposed.clear()  # weights that go to another device and back may lie where they lay
+        return super()._apply(fn, recurse)
 
     def forward(self, encoding: Tensor, out_features: int) -> Tensor:
         """encoding [n], o -> probabilities [E, G, o], fp32, summing to 1 over E."""
-        self.head.set_active_size(self.head.max_in_features, out_features)
-        logits = self.head(self.trunk(encoding)).view(self.num_experts, self.groups, out_features)
+        hidden = self.trunk(encoding)
+        if self.training or torch.is_grad_enabled():
+            self.head.set_active_size(self.head.max_in_features, out_features)
+            logits = self.head(hidden)
+        else:  # of all rows: which are active changes with the subnet, and the copy shall not
+            logits = self._transposed.linear(hidden, self.head.weight, self.head.bias)
+        logits = logits.view(self.num_experts, self.groups, -1)[:, :, :out_features]
         return torch.softmax(logits.float(), dim=0)

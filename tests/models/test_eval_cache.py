@@ -129,7 +129,8 @@ def test_cache_is_renewed_after(change, model):
     before = evaluate(model)
     CHANGES[change](model)
     after = evaluate(model)
-    torch.testing.assert_close(after, recomputed(model), atol=1e-6, rtol=1e-6)
+    rounding = {torch.float16: 1e-2, torch.bfloat16: 5e-2}.get(after.dtype, 2e-5)  # routers multiply in another order
+    torch.testing.assert_close(after, recomputed(model), atol=rounding, rtol=rounding)
     assert after.dtype != before.dtype or not torch.equal(after, before)
 
 
@@ -138,9 +139,9 @@ def test_caches_are_dropped_by(switch, model, calls):
     evaluate(model), evaluate(model)
     count(calls)
     packed = model.encoder.layers[0].fc1._packed
-    assert packed._packed is not None
+    assert packed._made is not None
     switch(model)
-    assert packed._packed is None and packed._weight is None  # it would take as much memory as the weights
+    assert packed._made is None and packed._weight is None  # it would take as much memory as the weights
     evaluate(model)
     assert count(calls) == expected_calls(model)
 
@@ -213,7 +214,7 @@ def test_plain_weight_sharing_slices_once():
     evaluate(model)
     fc1 = model.encoder.layers[0].fc1
     kept = fc1._materialized[0]
-    assert kept.is_contiguous() and kept.shape == (17, 12)
+    assert kept.shape == (17, 12) and kept.data_ptr() == fc1.weight.data_ptr()  # not even copied
     evaluate(model)
     assert fc1._materialized[0] is kept
     torch.testing.assert_close(evaluate(model), recomputed(model))

@@ -102,7 +102,7 @@ def test_copies_and_pickles_start_empty(multiplied):
     with torch.no_grad():
         expected = [layer(x) for _ in range(2)][1]
         for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-            assert other._packed._packed is None
+            assert other._packed._made is None
             torch.testing.assert_close(other(x), expected)
             other.weight.zero_()
     assert layer.weight.any() and isinstance(copy.copy(layer._packed), PackedWeight)

@@ -1,5 +1,6 @@
 """Position embeddings at each width; routers."""
 
+import copy
 import math
 
 import pytest
@@ -118,6 +119,40 @@ def test_neuron_router_computes_only_active_rows(monkeypatch):
     router(ENCODING, 4).square().sum().backward()
     assert not router.head.weight.grad[:, :, 4:].any() and not router.head.bias.grad[:, :, 4:].any()
     assert router.head.weight.grad[:, :, :4].any()
+
+
+@torch.no_grad()
+def step(router):
+    router.head.weight.mul_(-2)
+
+
+def write_through_data(router):
+    router.train()
+    router.head.weight.data.mul_(-2)
+    router.eval()
+
+
+CHANGES = {
+    "in place": step,
+    "written through .data while training": write_through_data,
+    "load_state_dict": lambda y: y.load_state_dict({n: -2 * p for n, p in y.state_dict().items()}),
+    "other type and back": lambda y: (y.double(), step(y), y.float()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_neuron_router_in_inference_keeps_no_old_weights(change, mode):
+    router, before = neuron_router().eval(), None
+    for _ in range(2):
+        with mode():
+            found = [router(ENCODING, rows) for rows in (4, ROWS, 4)]
+        wanted = [router(ENCODING, rows).detach() for rows in (4, ROWS, 4)]
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+        assert before is None or not torch.allclose(found[1], before, atol=1e-3)
+        before = found[1]
+        CHANGES[change](router)
+    assert not copy.deepcopy(router)._transposed._knows(router.head.weight, 11)
 
 
 @pytest.mark.parametrize("make", [layer_router, neuron_router])
