@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from mos_fairseq.benchmark import CostOptions, subnet_cost
-from mos_fairseq.benchmark.speed import SUITES, Section, SpeedOptions, Variants, memory, plot_suite, run_suite, timing
+from mos_fairseq.benchmark.speed import (
+    SUITES,
+    Section,
+    SpeedOptions,
+    Variants,
+    memory,
+    plot_suite,
+    run_suite,
+    suites,
+    timing,
+)
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import SearchSpace
 
@@ -118,8 +128,31 @@ def test_suites_run_and_are_drawn(variants, name, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_widths_scale_with_the_space(variants):
+    twice = variants.scaled(2.0)
+    assert twice.max("encoder_embed_dim") == 48 and twice.max("decoder_ffn_embed_dim") == 74
+    assert twice.largest().encoder_attention_heads == (4, 4) and twice.to_dict()["qkv_dim"] == 72
+    section = suites._by_width(variants, "half", 0.5, lambda: None)  # 18 columns are not for 4 heads
+    assert section.rows() == [] and "18" in section.skipped["neuron"]
+    section = suites._by_width(variants, "twice", 2.0, lambda: None)
+    assert [row["variant"] for row in section.rows()] == ["none", "neuron"]
+
+
+def test_what_cannot_be_compiled_is_skipped(variants, monkeypatch):
+    def compile_(function, dynamic):
+        def refuse(*args, **kwargs):
+            raise RuntimeError("no working C++ compiler\nfound")
+
+        return refuse if "Layer" in type(function.__self__).__name__ else function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    (section,) = run_suite("compile", variants)
+    assert list(section.seconds) == ["static twin", "compiled encoder"]
+    assert section.skipped == {"compiled encoder and decoder layers": "no working C++ compiler"}
+
+
 def test_every_suite_has_a_name():
-    assert list(SUITES) == ["train", "decode", "memory", "mixture", "search"]
+    assert list(SUITES) == ["train", "decode", "memory", "mixture", "search", "compile"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("tokens", 0), ("repeats", 1), ("threads", 0), ("vocab_size", 5)])

@@ -18,7 +18,7 @@ def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--suite", "trian"], "suite is trian: allowed are train, decode, memory, mixture, search and all"),
+        (["--suite", "trian"], "suite is trian: allowed are train, decode, memory, mixture, search, compile and all"),
         (["--repeats", 0], "repeats is 0: allowed are whole numbers from 2"),
     ],
 )

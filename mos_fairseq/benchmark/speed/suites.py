@@ -1,4 +1,4 @@
-"""What ``mos-benchmark`` compares: training steps, translation, merging experts, judging candidates, memory."""
+"""What ``mos-benchmark`` compares: updates, translation, merging experts, judging candidates, memory, torch.compile."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from mos_fairseq.benchmark.speed.memory import memory_sections
 from mos_fairseq.benchmark.speed.timing import Section, in_turn
 from mos_fairseq.benchmark.speed.variants import Variants
+from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_ctranslate2
 from mos_fairseq.models import TransformerMosModel, TransformerSubnetModel
 from mos_fairseq.search_space import Subnet, resolve_subnet
@@ -23,7 +24,7 @@ _OnRound = Callable[[], object]
 
 
 def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """Updates: against stock fairseq, routings against plain weight sharing, growth with tokens and experts."""
+    """Updates: against stock fairseq, routings against plain weight sharing, growth with tokens, width and experts."""
     rounds, tokens = variants.options.repeats, variants.batch()["ntokens"]
     same_sizes = {
         STOCK: variants.training_step(variants.stock(), "adam"),
@@ -51,6 +52,8 @@ def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
         title = f"forward and backward of {variants.batch(number)['ntokens']} tokens"
         yield Section(title, in_turn(steps, max(2, rounds // 2), on_round=on_round), "none", number)
     del models
+    for name, factor in (("half", 0.5), ("twice", 2.0)):
+        yield _by_width(variants, f"forward and backward at {name} the width", factor, on_round)
     steps = {"none": variants.training_step(variants.supernet("none"), None)}
     for number in EXPERTS:
         steps[f"neuron, {number} experts"] = variants.training_step(variants.supernet("neuron", number), None)
@@ -60,6 +63,16 @@ def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
         "none",
         tokens,
     )
+
+
+def _by_width(variants: Variants, title: str, factor: float, on_round: _OnRound) -> Section:
+    names, tokens = ("none", "neuron"), variants.batch()["ntokens"]
+    try:
+        space = variants.scaled(factor)
+    except InputError as error:
+        return Section(title, {}, "none", tokens, skipped=dict.fromkeys(names, str(error)))
+    steps = {name: variants.training_step(variants.supernet(name, space=space), None) for name in names}
+    return Section(title, in_turn(steps, max(2, variants.options.repeats // 2), on_round=on_round), "none", tokens)
 
 
 def _activate(models: dict[str, TransformerMosModel], subnet: Subnet) -> None:
@@ -184,12 +197,32 @@ def _judging(model: TransformerMosModel, sample: dict, variants: Variants) -> Ca
     return run
 
 
+def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
+    """Translation with a static twin as it is, and with parts of it compiled by ``torch.compile``."""
+    calls, skipped = {}, {}
+    for name, sides in (("static twin", 0), ("compiled encoder", 1), ("compiled encoder and decoder layers", 2)):
+        twin = variants.supernet("none", space=variants.stock_space).get_active_subnet()
+        for module in [twin.encoder][:sides] + [*twin.decoder.layers] * (sides == 2):
+            module.forward = torch.compile(module.forward, dynamic=True)  # lengths grow
+        call = variants.translation(twin, 5, 1)
+        try:
+            call()
+        except RuntimeError as error:  # as without a C++ compiler
+            skipped[name] = str(error).strip().splitlines()[0]
+            continue
+        calls[name] = call
+    times = in_turn(calls, variants.options.repeats, on_round=on_round)
+    title = "translation with torch.compile, beam 5, batch 1"
+    yield Section(title, times, "static twin", variants.options.length, skipped=skipped)
+
+
 SUITES: dict[str, Callable[[Variants, _OnRound], Iterator[Section]]] = {
     "train": train,
     "decode": decode,
     "memory": memory_sections,
     "mixture": mixture,
     "search": search,
+    "compile": compiled,
 }
 
 

@@ -86,6 +86,21 @@ class Variants:
         values.pop("head_dim", None)
         return SearchSpace.from_dict(values)
 
+    def scaled(self, factor: float) -> SearchSpace:
+        """The space with every width multiplied by ``factor``, and as many layers and heads.
+
+        Raises:
+            InputError: such a space cannot be, as where heads do not divide.
+        """
+        names = [f"{side}_{part}" for side in ("encoder", "decoder") for part in ("embed_dim", "ffn_embed_dim")]
+        values = self.space.to_dict()
+        for name in names:
+            values[name] = list(dict.fromkeys(int(factor * value) for value in values[name]))
+        for name in ("qkv_dim", "head_dim"):
+            if values.get(name) is not None:
+                values[name] = int(factor * values[name])
+        return SearchSpace.from_dict(values)
+
     def stock(self) -> nn.Module:
         """fairseq's own ``transformer`` of the sizes of ``stock_space``'s largest subnet."""
         largest = self.stock_space.largest()
