@@ -204,13 +204,13 @@ def measure_subnet(subnet: Subnet, reference: SubnetTimer, baseline_ms: float, w
     }
 
 
-def machine(options: LatencyOptions) -> dict[str, Any]:
-    """What the figures depend on besides the subnet."""
-    device = torch.device(options.device)
+def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+    """What figures depend on besides the subnet: of the device with torch's name ``name``, and ``threads`` of torch."""
+    device = torch.device(name)
     return {
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cores": os.cpu_count(),
-        "threads": options.threads or torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fairseq": fairseq.__version__,

@@ -111,7 +111,7 @@ def check_latency_file(
         "format": FORMAT,
         "search_space": space.to_dict(),
         "options": options_dict(options),
-        "machine": machine(options),
+        "machine": machine(options.device, options.threads),
         "reference": space.smallest().to_dict(),
     }
     rows = _rows_so_far(path)

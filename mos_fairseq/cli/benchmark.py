@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mos_fairseq.benchmark import LatencyOptions, machine
+from mos_fairseq.benchmark import machine
 from mos_fairseq.benchmark.speed import SUITES, Section, SpeedOptions, Variants, plot_suite, run_suite
 from mos_fairseq.cli import quiet
 from mos_fairseq.errors import InputError
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in names:
         sections = _run(name, variants, quiet_table=args.json)
         report["suites"][name] = [section.to_dict() for section in sections]
-        report["machine"] = machine(LatencyOptions(vocab_size=options.vocab_size, threads=options.threads))
+        report["machine"] = machine(threads=options.threads)
         if args.output is not None:
             write_atomically(Path(args.output) / "benchmark.json", json.dumps(report, indent=1) + "\n")
             plot_suite(name, sections, Path(args.output) / f"{name}.png")

@@ -1,6 +1,9 @@
 """mos-benchmark end to end."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +29,15 @@ def test_bad_options(commands, tmp_path, arguments, message):
     options = ["--search-space", "tiny", *arguments, "--output", "out"]
     assert message in commands.fork("mos-benchmark", *options, cwd=tmp_path, check=False).error()
     assert not list(tmp_path.iterdir())
+
+
+def test_generation_in_turn_with_stock_fairseq(joined, supernet, tmp_path):
+    """examples/benchmarks/generate.py, as README has it."""
+    script = Path(__file__).parents[2] / "examples" / "benchmarks" / "generate.py"
+    options = ["--subnet", "smallest", "--rounds", 1, "--max-len-b", 9]
+    words = [joined, supernet[0] / "checkpoint_last.pt", tmp_path, *options]
+    done = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "generate.json").read_text())
+    assert found["equal_hypotheses"] == found["sentences"] > 0 and found["ratio"] > 0
+    assert f"{found['sentences']} of {found['sentences']} hypotheses equal" in done.stdout
