@@ -72,6 +72,7 @@ supernet() {
     fi
 }
 
+reports=()
 for seed in "${seeds[@]:-1}"; do
     paths=()
     for name in ${SUPERNETS:-none layer neuron kl alpha}; do
@@ -80,4 +81,6 @@ for seed in "${seeds[@]:-1}"; do
     done
     mos-gap measure "$data" "${paths[@]}" --subnet "$subnets" --num-subnets "$sampled" --remove-bpe sentencepiece \
         "${judging[@]}" --output "$work/gap-$seed" --standalone "$work/standalone"
+    reports+=("$work/gap-$seed/gap.json")
 done
+python "$here/summary.py" "${reports[@]}"
