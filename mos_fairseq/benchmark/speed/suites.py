@@ -20,6 +20,7 @@ from mos_fairseq.search_space import Subnet, resolve_subnet
 STOCK = "stock transformer"
 ROUTINGS = ("none", "layer", "neuron")
 EXPERTS = (1, 2, 4, 8)
+_WARMUP = 2  # updates until a process's memory is as large as it gets: fresh pages cost half of the second update
 _OnRound = Callable[[], object]
 
 
@@ -33,7 +34,7 @@ def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
     }
     yield Section(
         "update of the largest subnet, in stock fairseq's sizes",
-        in_turn(same_sizes, rounds, on_round=on_round),
+        in_turn(same_sizes, rounds, _WARMUP, on_round),
         STOCK,
         tokens,
         targets={"none": 0.95, "none, adam_fused": 0.95},
@@ -45,12 +46,12 @@ def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
             steps = {n: variants.training_step(m, optimizer) for n, m in models.items()}
             _activate(models, resolve_subnet(spec, variants.space))
             title = f"update of subnet {spec}, {optimizer}"
-            yield Section(title, in_turn(steps, rounds, on_round=on_round), "none", tokens, {"neuron": 1.03})
+            yield Section(title, in_turn(steps, rounds, _WARMUP, on_round), "none", tokens, {"neuron": 1.03})
     _activate(models, variants.space.largest())
     for number in (tokens // 4, 4 * tokens):
         steps = {n: variants.training_step(models[n], None, number) for n in ("none", "neuron")}
         title = f"forward and backward of {variants.batch(number)['ntokens']} tokens"
-        yield Section(title, in_turn(steps, max(2, rounds // 2), on_round=on_round), "none", number)
+        yield Section(title, in_turn(steps, max(2, rounds // 2), _WARMUP, on_round), "none", number)
     del models
     for name, factor in (("half", 0.5), ("twice", 2.0)):
         yield _by_width(variants, f"forward and backward at {name} the width", factor, on_round)
@@ -59,7 +60,7 @@ def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
         steps[f"neuron, {number} experts"] = variants.training_step(variants.supernet("neuron", number), None)
     yield Section(
         "forward and backward by number of experts",
-        in_turn(steps, max(2, rounds // 2), on_round=on_round),
+        in_turn(steps, max(2, rounds // 2), _WARMUP, on_round),
         "none",
         tokens,
     )
@@ -72,7 +73,7 @@ def _by_width(variants: Variants, title: str, factor: float, on_round: _OnRound)
     except InputError as error:
         return Section(title, {}, "none", tokens, skipped=dict.fromkeys(names, str(error)))
     steps = {name: variants.training_step(variants.supernet(name, space=space), None) for name in names}
-    return Section(title, in_turn(steps, max(2, variants.options.repeats // 2), on_round=on_round), "none", tokens)
+    return Section(title, in_turn(steps, max(2, variants.options.repeats // 2), _WARMUP, on_round), "none", tokens)
 
 
 def _activate(models: dict[str, TransformerMosModel], subnet: Subnet) -> None:
