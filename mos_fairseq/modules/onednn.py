@@ -1,6 +1,7 @@
 """Matrix products by oneDNN on a CPU in fp32, where torch would use MKL.
 
-On the AMD machine of README's figures MKL is 3 times slower at the few rows of a beam, and a tenth at a training batch.
+On the AMD machine of README's figures MKL takes 3 times as long for the few rows of a beam, and a tenth longer for a
+training batch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 _TYPICAL_ROWS = 5  # a packed layout is chosen for a number of rows, and serves any
-_MANY_ROWS = 256  # with fewer, Python's part of the autograd function outweighs the gain
+# oneDNN prepares for each new number of rows, 1.5 ms a product: multiplications from which on the gain is more
+_MULTIPLICATIONS = 1 << 30
 _LARGE = 1 << 22  # weights of more elements, as of an output projection, gain nothing in training
 
 
@@ -43,7 +45,8 @@ def suits(x: Tensor, weight: Tensor) -> bool:
 
 def suits_training(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`linear` can multiply these, and is the faster one."""
-    return x.numel() >= _MANY_ROWS * x.size(-1) and weight.numel() <= _LARGE and suits(x, weight)
+    multiplications = x.numel() * weight.size(0)
+    return multiplications >= _MULTIPLICATIONS and weight.numel() <= _LARGE and suits(x, weight)
 
 
 def pack(weight: Tensor) -> Tensor:

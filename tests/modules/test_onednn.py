@@ -10,6 +10,11 @@ ROWS, I, O = (37, 7), 13, 11  # noqa: E741
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
 
 
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch):
+    monkeypatch.setattr(onednn, "_MULTIPLICATIONS", 200 * I * O)
+
+
 def tensors(*shapes, requires_grad=True):
     generator = torch.Generator().manual_seed(3)
     return [torch.randn(*shape, generator=generator).requires_grad_(requires_grad) for shape in shapes]
