@@ -4,7 +4,7 @@
     python examples/benchmarks/generate.py DATA CHECKPOINT OUTPUT_DIR [--subnet S] [--rounds N] [fairseq-generate's …]
 
 CHECKPOINT is a supernet's; its subnet S (default: the largest that attends to the last encoder layer) is exported in
-both formats and translates the test set N times (3). Prints the seconds that fairseq-generate reports (without
+both formats and translates the test set N times (6). Prints the seconds that fairseq-generate reports (without
 loading), the median ratio with a 95 % interval, and how many hypotheses are the same; OUTPUT_DIR/generate.json holds
 all of it.
 """
@@ -26,6 +26,7 @@ logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it i
 import mos_fairseq  # noqa: E402
 from mos_fairseq.benchmark import machine  # noqa: E402
 from mos_fairseq.benchmark.speed.timing import ratio  # noqa: E402
+from mos_fairseq.errors import InputError  # noqa: E402
 from mos_fairseq.export import read_supernet  # noqa: E402
 from mos_fairseq.files import write_atomically  # noqa: E402
 from mos_fairseq.search_space import SearchSpace  # noqa: E402
@@ -36,7 +37,10 @@ DEFAULTS = ["--beam", "4", "--max-len-a", "1.2", "--max-len-b", "10", "--max-tok
 
 def widest(checkpoint: str) -> str:
     """The largest subnet whose cross-attention reads the last encoder layer."""
-    largest = SearchSpace.from_spec(read_supernet(checkpoint)["cfg"]["model"]["search_space"]).largest()
+    try:
+        largest = SearchSpace.from_spec(read_supernet(checkpoint)["cfg"]["model"]["search_space"]).largest()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     return replace(largest, decoder_arbitrary_ende_attn=(-1,) * largest.decoder_layers).key
 
 
@@ -51,9 +55,13 @@ def export(checkpoint: str, subnet: str, output: Path) -> dict[str, Path]:
 
 def run(command: list[str]) -> str:
     """Output of a command; ends with its last line if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        sys.exit(f"error: {command[0]} is not on the PATH: activate the environment where mos_fairseq is installed")
     if done.returncode:
-        sys.exit((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        sys.exit(said[-1] if said else f"error: {command[0]} ended with status {done.returncode}")
     return done.stdout + done.stderr
 
 
@@ -74,8 +82,10 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("output", type=Path)
     parser.add_argument("--subnet", metavar="S", help="as for mos-export")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
     args, options = parser.parse_known_args()
+    if args.rounds < 1:
+        sys.exit(f"error: rounds is {args.rounds}: allowed are whole numbers from 1")
     args.output.mkdir(parents=True, exist_ok=True)
     paths = export(args.checkpoint, args.subnet or widest(args.checkpoint), args.output)
     seconds: dict[str, list[float]] = {name: [] for name in paths}

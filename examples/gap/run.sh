@@ -13,8 +13,25 @@ if [ $# -lt 2 ] || { [ "$1" != embedded ] && { [ "$1" != libreoffice ] || [ $# -
     sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 fi
+fail() {
+    echo "error: $1" >&2
+    exit 1
+}
 corpus=$1 work=$2
 shift 2
+if [ "$corpus" = libreoffice ]; then
+    data=$1 reference=$2
+    shift 2
+    [ -d "$data" ] || fail "DATA is $data: no such folder"
+    [ -f "$reference" ] || fail "REFERENCE is $reference: no such file"
+fi
+seeds=("$@")
+for seed in "$@"; do
+    [[ $seed =~ ^[0-9]+$ ]] || fail "SEED is $seed: allowed are whole numbers"
+done
+for name in ${SUPERNETS:=none layer neuron kl alpha}; do
+    [[ " none layer neuron kl alpha " == *" $name "* ]] || fail "SUPERNETS has $name: allowed are none layer neuron kl alpha"
+done
 . "$here/../cpu_env.sh"
 if ! command -v mos-gap >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of setup_venv.sh
@@ -23,9 +40,9 @@ mkdir -p "$work"
 
 if [ "$corpus" = embedded ]; then
     data=$work/data-bin
-    space=tiny epochs=4 warmup=300 tokens=2048 halfway=454
-    subnets=largest,smallest judging=()
-    sampled=4
+    space=tiny epochs=4 updates=908 warmup=300 tokens=2048
+    subnets=largest,smallest sampled=4 judging=()
+    batching=(--required-batch-size-multiple 1)
     if [ ! -e "$work/prepared" ]; then
         python "$root/examples/embedded_corpus.py" --output "$work/text" --seed 1 --train 20000 --valid 500 --test 500
         python "$root/examples/subwords.py" --text "$work/text" --output "$work/spm" --vocab-size 2000
@@ -36,31 +53,34 @@ if [ "$corpus" = embedded ]; then
         touch "$work/prepared"
     fi
 else
-    data=$1 judging=(--reference "$2")
-    shift 2
+    judging=(--reference "$reference")
     folder=$root/examples/libreoffice_help
-    space=$folder/search_space.yaml epochs=4 warmup=400 tokens=3000 halfway=528
+    space=$folder/search_space.yaml epochs=4 updates=1056 warmup=400 tokens=3000
     subnets=largest,$folder/subnets/r1.yaml,$folder/subnets/r2.yaml,$folder/subnets/r3.yaml,smallest
-    sampled=1
+    sampled=1 batching=()
 fi
-seeds=("$@")
 training=(
     --optimizer adam --adam-betas '(0.9, 0.98)' --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates "$warmup"
-    --dropout 0.1 --label-smoothing 0.1 --max-tokens "$tokens" --required-batch-size-multiple 1
+    --dropout 0.1 --label-smoothing 0.1 --max-tokens "$tokens" "${batching[@]}"
     --max-epoch "$epochs" --num-workers 0 --log-format simple --log-interval 100 --no-epoch-checkpoints
 )
 plain=(--criterion label_smoothed_cross_entropy_mos)
-distilled=(--criterion distillation_mos --distillation-weight 0.5 --distillation-from "$halfway")
+distilled=(--criterion distillation_mos --distillation-weight 0.5 --distillation-from $((updates / 2)))
 
-# Supernet NAME SEED: trains it unless it is trained
+# Supernet NAME SEED: trains it unless it is trained with these options
 supernet() {
-    local folder=$work/$1-$2 options=(--mos-routing "$1" "${plain[@]}")
+    local folder=$work/$1-$2 options=(--mos-routing "$1" "${plain[@]}") wanted
     case $1 in
     kl | alpha) options=(--mos-routing neuron "${distilled[@]}" --distillation "$1") ;;
     esac
+    wanted="$data $space ${training[*]} ${options[*]}"
+    if [ "$(cat "$folder/options" 2>/dev/null || true)" != "$wanted" ]; then
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        printf '%s' "$wanted" >"$folder/options"
+    fi
     if [ ! -e "$folder/trained" ]; then
         echo "$(date +%T) $1, seed $2"
-        mkdir -p "$folder"
         fairseq-train "$data" --user-dir "$root/mos_fairseq" --task translation_mos --search-space "$space" \
             --arch transformer_mos --share-all-embeddings --num-experts 2 --subnet-sampling sandwich \
             --num-random-subnets 1 --valid-subnets "$subnets" "${training[@]}" "${options[@]}" --seed "$2" \
@@ -75,7 +95,7 @@ supernet() {
 reports=()
 for seed in "${seeds[@]:-1}"; do
     paths=()
-    for name in ${SUPERNETS:-none layer neuron kl alpha}; do
+    for name in $SUPERNETS; do
         supernet "$name" "$seed"
         paths+=(--path "$name=$work/$name-$seed/checkpoint_last.pt")
     done

@@ -21,9 +21,12 @@ TITLES = ("supernet", "mean", "bias", "MAE", "tau")
 
 
 def read(path: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """The gaps of one report by metric and supernet, with the ``mean`` inherited score; ``alone`` as one more."""
-    report = json.loads(Path(path).read_text(encoding="utf-8"))
-    found = {(gap["metric"], gap["supernet"]): dict(gap) for gap in report["gaps"]}
+    """The gaps of one report by metric and supernet, each with the ``mean`` of inherited scores and that ``alone``."""
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = {(gap["metric"], gap["supernet"]): dict(gap) for gap in report["gaps"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        sys.exit(f"error: {path}: no gap.json of mos-gap ({type(error).__name__}: {error})")
     for (metric, name), gap in found.items():
         rows = [row for row in report["scores"] if (row["metric"], row["supernet"]) == (metric, name)]
         gap["mean"] = statistics.fmean(row["inherited"] for row in rows)
@@ -50,7 +53,7 @@ def table(reports: Sequence[dict[tuple[str, str], dict[str, Any]]]) -> list[str]
         digits = 1 if metric == "bleu" else 3
         unit = "BLEU" if metric == "bleu" else f"{metric} [bits]"
         lines += [f"| {unit}: {' | '.join(TITLES)} |", f"|{'---|' * len(TITLES)}"]
-        alone = [report[metric, names[0]]["alone"] for report in reports]
+        alone = [next(gap["alone"] for (kind, _), gap in report.items() if kind == metric) for report in reports]
         lines.append(f"| alone | {spread(alone, digits)} | | | |")
         for name in names:
             gaps = [report[metric, name] for report in reports if (metric, name) in report]

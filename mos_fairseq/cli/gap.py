@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -101,7 +102,8 @@ def _add_measure(commands: Any) -> None:
         default=1000,
         metavar="N",
         help="test sets that sacreBLEU's paired bootstrap resamples to compare the BLEU of other supernets with "
-        "that of the first; 0 for no comparison (default: %(default)s)",
+        "that of the first; 0 for no comparison. It knows the chance of test sentences, not of training's seeds "
+        "(default: %(default)s)",
     )
     measure.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
     measure.add_argument("--device", help="to score on, as in cuda:0 (default: the GPU, or else the CPU)")
@@ -158,6 +160,8 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
             raise InputError(f"{name} is {value}: allowed are whole numbers from 0")
     specs = split_specs(args.subnet) if args.subnet else []
     specs += [f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets)]
+    if not (seed := os.environ.get("SACREBLEU_SEED", "12345")).isdecimal() and seed.lower() != "none":
+        raise InputError(f"SACREBLEU_SEED is {seed}: allowed are whole numbers from 0, and none")
     if not specs:
         raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
     split_specs(",".join(specs))  # tells whether two have one name
@@ -200,6 +204,7 @@ def _record(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
         "supernets": dict(experiment.supernets),
         "architectures": {label: subnet.to_dict() for label, subnet in experiment.subnets.items()},
         "seed": args.seed,
+        "bootstrap": {"samples": args.bootstrap, "seed": os.environ.get("SACREBLEU_SEED", "12345")},
         "evaluation": asdict(experiment.judge.options) | {"reference": args.reference},
         "signature": experiment.signature,
         "standalone": {

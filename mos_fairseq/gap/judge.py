@@ -53,6 +53,22 @@ class Judge:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"reference {self.reference}: cannot be read ({reason})") from None
 
+    @staticmethod
+    def hypotheses(path: str, count: int) -> list[str]:
+        """The translations that :meth:`scores` left in a file, ``count`` lines.
+
+        Raises:
+            InputError: the file is not there, or of another length.
+        """
+        try:
+            lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        if len(lines) != count:
+            scores = Path(path).with_suffix(".json")
+            raise InputError(f"{path}: it holds {len(lines)} translations of {count}; remove {scores} to judge anew")
+        return lines
+
     def digest(self, *parts: str) -> str:
         """A name for scores that depend on the reference and ``parts`` (fingerprints, keys)."""
         text = json.dumps([*parts, self.reference_lines()])

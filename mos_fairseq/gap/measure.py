@@ -256,8 +256,8 @@ class Experiment:
         """By subnet and supernet, how sure the BLEU is, and its difference to that of the first supernet."""
         found: dict[str, dict[str, dict[str, float]]] = {label: {} for label in self.subnets}
         for label in found if self.bootstrap and len(self.supernets) > 1 else ():
-            files = {name: Path(scores[label]["hypotheses"]) for name, scores in inherited.items()}
-            systems = {name: file.read_text(encoding="utf-8").splitlines() for name, file in files.items()}
+            files = {name: scores[label]["hypotheses"] for name, scores in inherited.items()}
+            systems = {name: self.judge.hypotheses(file, len(self._set[1])) for name, file in files.items()}
             found[label] = paired_bootstrap(systems, self._set[1], self.bootstrap)
         return found
 

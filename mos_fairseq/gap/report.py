@@ -60,22 +60,23 @@ def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
 
 
 def difference_table(rows: Sequence[Row]) -> list[list[str]]:
-    """BLEU of each supernet less that of the first, and in brackets the paired bootstrap's p-value, as cells; empty
-    where none was made."""
-    group = [row for row in rows if row.metric == "bleu"]
-    supernets = list(dict.fromkeys(row.supernet for row in group))
-    compared = {(row.subnet, row.supernet): row for row in group if row.details.get("p_value") is not None}
+    """BLEU of each supernet less that of the one it was compared with, and in brackets the paired bootstrap's p-value,
+    as cells; empty where nothing was compared."""
+    scores = {(row.subnet, row.supernet): row for row in rows if row.metric == "bleu"}
+    compared = {key: row for key, row in scores.items() if "p_value" in row.details}
+    columns = list(dict.fromkeys((name, row.details.get("compared_with", "")) for (_, name), row in compared.items()))
     if not compared:
         return []
-    first = {row.subnet: row.inherited for row in group if row.supernet == supernets[0]}
-    table = [[f"BLEU less {supernets[0]}'s (p)", *supernets[1:]]]
-    for subnet in dict.fromkeys(name for name, _ in compared):
-        found = [compared.get((subnet, supernet)) for supernet in supernets[1:]]
-        cells = [
-            "-" if row is None else f"{row.inherited - first[subnet]:+.2f} ({row.details['p_value']:.3f})"
-            for row in found
-        ]
-        table.append([subnet, *cells])
+    table = [["BLEU less another's (p)", *(f"{name} - {base}" for name, base in columns)]]
+    for subnet in dict.fromkeys(subnet for subnet, _ in compared):
+        cells = [subnet]
+        for name, base in columns:
+            row, other = compared.get((subnet, name)), scores.get((subnet, base))
+            if row is None or other is None or row.details.get("compared_with") != base:
+                cells.append("-")
+            else:
+                cells.append(f"{row.inherited - other.inherited:+.2f} ({row.details['p_value']:.3f})")
+        table.append(cells)
     return table
 
 

@@ -1,4 +1,7 @@
-"""Is one supernet's BLEU better than another's, or is it chance? sacreBLEU's paired bootstrap."""
+"""Is one supernet's BLEU better than another's on sentences like those of the test set? sacreBLEU's paired bootstrap.
+
+It tells chance in the choice of test sentences from difference, not chance in training: that takes several seeds.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from sacrebleu.significance import PairedTest
 
 def paired_bootstrap(
     systems: Mapping[str, Sequence[str]], references: Sequence[str], samples: int
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Compare translations of one set with those of the first system (Koehn 2004, as sacreBLEU does it).
 
     Args:
@@ -20,15 +23,17 @@ def paired_bootstrap(
         samples: resampled test sets; their seed is 12345, or that in ``SACREBLEU_SEED``.
 
     Returns:
-        by name, ``bleu_ci``: half of the 95 % confidence interval of the BLEU; and, for all but the first, ``p_value``:
-        how likely a difference as large is if the two were equally good.
+        by name, ``bleu_ci``: half of the 95 % confidence interval of the BLEU; and, for all but the first,
+        ``compared_with``, the first's name, and sacreBLEU's ``p_value`` of the difference, which is about that of a
+        one-sided test (1 for equal scores); not corrected for the number of comparisons.
     """
     assert len(systems) > 1, "one system has nothing to be compared with"
     named = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
     test = PairedTest(named, {"BLEU": BLEU()}, [list(references)], test_type="bs", n_samples=samples)
     _, scores = test()
-    found: dict[str, dict[str, float]] = {}
-    for name, result in zip(systems, scores["BLEU"], strict=True):
-        p_value: Any = result.p_value
-        found[name] = {"bleu_ci": float(result.ci)} | ({} if p_value is None else {"p_value": float(p_value)})
+    (first, base), *others = zip(systems, scores["BLEU"], strict=True)
+    found: dict[str, dict[str, Any]] = {first: {"bleu_ci": float(base.ci)}}
+    for name, result in others:
+        p_value = 1.0 if result.score == base.score else float(result.p_value)  # sacreBLEU's is 1/(samples + 1) then
+        found[name] = {"bleu_ci": float(result.ci), "compared_with": first, "p_value": p_value}
     return found

@@ -90,6 +90,7 @@ def _row(values: dict[str, Any], where: str) -> Row:
         raise InputError(f"{where} lacks {', '.join(missing)}; needed are {', '.join(COLUMNS)}")
     extra, finetuned = values.get("extra_updates"), values.get("finetuned") or {}
     known = {*COLUMNS, "supernet", "metric", "extra_updates", "finetuned"}
+    sure = {name: _number(values[name], f"{where}: {name}") for name in ("bleu_ci", "p_value") if name in values}
     if not isinstance(finetuned, dict):
         raise InputError(f"{where}: finetuned is {finetuned}: allowed is an object of updates and scores")
     return Row(
@@ -100,7 +101,7 @@ def _row(values: dict[str, Any], where: str) -> Row:
         metric=str(values.get("metric", "bleu")),
         finetuned={_whole(k, where): _number(v, f"{where}: finetuned {k}") for k, v in finetuned.items()},
         extra_updates=None if extra is None else _whole(extra, where),
-        details={key: value for key, value in values.items() if key not in known},
+        details={key: value for key, value in values.items() if key not in known} | sure,
     )
 
 

@@ -30,7 +30,9 @@ class ElasticLayerNorm(nn.Module):
 
     def materialize(self) -> None:
         """Slice now and use the result in every forward until :meth:`release`."""
-        self._materialized = self.merge()
+        weight, bias = self.merge()
+        # a view that was made without gradients cannot be copied once its parameter has changed
+        self._materialized = (weight, bias) if torch.is_grad_enabled() else (weight.detach(), bias.detach())
 
     def release(self) -> None:
         """Forget the slices."""

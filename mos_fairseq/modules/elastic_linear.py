@@ -92,7 +92,10 @@ class ElasticLinear(nn.Module):
 
     def materialize(self, probs: Tensor | None = None) -> None:
         """Merge now and use the result in every forward until :meth:`release`."""
-        self._materialized = self.merge(probs)
+        merged = self.merge(probs)
+        if not torch.is_grad_enabled():  # a view that was made so cannot be copied once its parameter has changed
+            merged = tuple(None if y is None else y.detach() for y in merged)
+        self._materialized = merged
 
     def release(self) -> None:
         """Forget the merged weights."""

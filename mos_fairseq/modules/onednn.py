@@ -67,7 +67,6 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, weight = x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight)
         return multiply(x, weight, bias)
 
@@ -89,4 +88,4 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., i], weight [o, i], bias [o] -> [..., o], with gradients. See :func:`suits_training`."""
-    return _Linear.apply(x, weight, bias)
+    return _Linear.apply(x.contiguous(), weight.contiguous(), bias)

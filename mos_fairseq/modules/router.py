@@ -110,10 +110,10 @@ class NeuronRouter(_Router):
     def forward(self, encoding: Tensor, out_features: int) -> Tensor:
         """encoding [n], o -> probabilities [E, G, o], fp32, summing to 1 over E."""
         hidden = self.trunk(encoding)
-        if self.training or torch.is_grad_enabled():
+        if self.training or torch.is_grad_enabled() or not encoding.is_cpu:
             self.head.set_active_size(self.head.max_in_features, out_features)
             logits = self.head(hidden)
-        else:  # of all rows: which are active changes with the subnet, and the copy shall not
+        else:  # all rows: which are active changes with the subnet, and the copy shall not
             logits = self._transposed.linear(hidden, self.head.weight, self.head.bias)
         logits = logits.view(self.num_experts, self.groups, -1)[:, :, :out_features]
         return torch.softmax(logits.float(), dim=0)

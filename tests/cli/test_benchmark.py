@@ -32,7 +32,7 @@ def test_bad_options(commands, tmp_path, arguments, message):
 
 
 def test_generation_in_turn_with_stock_fairseq(joined, supernet, tmp_path):
-    """examples/benchmarks/generate.py, as README has it."""
+    """examples/benchmarks/generate.py."""
     script = Path(__file__).parents[2] / "examples" / "benchmarks" / "generate.py"
     options = ["--subnet", "smallest", "--rounds", 1, "--max-len-b", 9]
     words = [joined, supernet[0] / "checkpoint_last.pt", tmp_path, *options]

@@ -87,6 +87,7 @@ def test_standalone_models_are_shared(commands, joined, supernet, text, measured
     sure = {name: new["a", "bleu", "smallest"][name] for name in ("supernet", "bleu_ci")}
     assert new["a", "bleu", "smallest"] == old["supernet", "bleu", "smallest"] | sure
     assert sure["bleu_ci"] > 0 and 0 < new["b", "bleu", "smallest"]["p_value"] <= 1
+    assert new["b", "bleu", "smallest"]["compared_with"] == "a"
     assert new["a", "loss", "smallest"]["standalone"] == new["b", "loss", "smallest"]["standalone"]
     report = ["report", tmp_path / "two" / "gap.jsonl", "--output", tmp_path / "table", "--json"]
     again = commands.fork("mos-gap", *report)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import summary
 
 from mos_fairseq.gap import Row
@@ -30,6 +31,16 @@ def test_mean_and_range_over_seeds(tmp_path):
     assert lines[3].startswith("| none | 29.5 (29.0 to 30.0) | -1.5 (-2.0 to -1.0) | 1.5 (1.0 to 2.0) | 1.00 (1.00 to")
     assert lines[4].startswith("| neuron | 31.0 (31.0 to 31.0) | +0.0 (+0.0 to +0.0) | 1.3 (1.3 to 1.3) | -1.00 (-1.00")
     assert lines[6].startswith("| loss [bits]: supernet") and lines[9].startswith("| none | 0.295 (0.290 to 0.300)")
+
+
+def test_supernets_may_differ(tmp_path):
+    one, two = (summary.read(report(tmp_path, name, 1.0)) for name in ("a", "b"))
+    lines = summary.table([{key: gap for key, gap in one.items() if key[1] == "neuron"}, two])
+    assert lines[2].startswith("| alone | 31.0") and lines[4].startswith("| none | 30.0 |")
+    (tmp_path / "bad.json").write_text("{}")
+    for name in ("bad.json", "no.json"):
+        with pytest.raises(SystemExit, match=f"{name}: no gap.json of mos-gap"):
+            summary.read(str(tmp_path / name))
 
 
 def test_one_seed_has_no_range(tmp_path):

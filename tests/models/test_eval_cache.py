@@ -184,6 +184,15 @@ def test_deepcopy_is_independent(model):
         assert held and not mine & {id(m) for m in held}
 
 
+@pytest.mark.parametrize("routing", ["none", "neuron"])
+def test_copies_after_a_change_in_evaluation(routing):
+    model = supernet(mos_routing=routing, dropout=0.0).eval()
+    evaluate(model), evaluate(model)
+    add_to_weights(model)
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(evaluate(twin), recomputed(model), atol=2e-5, rtol=2e-5)
+
+
 def test_evaluation_with_grad_gives_gradients_also_after_a_cached_one(model):
     expected = evaluate(model)
     for _ in range(2):

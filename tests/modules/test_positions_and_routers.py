@@ -152,7 +152,12 @@ def test_neuron_router_in_inference_keeps_no_old_weights(change, mode):
         assert before is None or not torch.allclose(found[1], before, atol=1e-3)
         before = found[1]
         CHANGES[change](router)
-    assert not copy.deepcopy(router)._transposed._knows(router.head.weight, 11)
+    with mode():
+        router(ENCODING, 4)
+        made = router._transposed._made
+        router(ENCODING, ROWS)
+    assert made is not None and router._transposed._made is made  # once for all subnets
+    assert copy.deepcopy(router)._transposed._made is None
 
 
 @pytest.mark.parametrize("make", [layer_router, neuron_router])

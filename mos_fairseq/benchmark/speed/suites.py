@@ -200,16 +200,19 @@ def _judging(model: TransformerMosModel, sample: dict, variants: Variants) -> Ca
 
 def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
     """Translation with a static twin as it is, and with parts of it compiled by ``torch.compile``."""
-    calls, skipped = {}, {}
-    for name, sides in (("static twin", 0), ("compiled encoder", 1), ("compiled encoder and decoder layers", 2)):
-        twin = variants.supernet("none", space=variants.stock_space).get_active_subnet()
-        for module in [twin.encoder][:sides] + [*twin.decoder.layers] * (sides == 2):
+    def twin() -> TransformerSubnetModel:
+        return variants.supernet("none", space=variants.stock_space).get_active_subnet()
+
+    calls, skipped = {"static twin": variants.translation(twin(), 5, 1)}, {}
+    for name, with_decoder in (("compiled encoder", False), ("compiled encoder and decoder layers", True)):
+        compiled_twin = twin()
+        for module in (compiled_twin.encoder, *(compiled_twin.decoder.layers if with_decoder else ())):
             module.forward = torch.compile(module.forward, dynamic=True)  # lengths grow
-        call = variants.translation(twin, 5, 1)
+        call = variants.translation(compiled_twin, 5, 1)
         try:
             call()
         except RuntimeError as error:  # as without a C++ compiler
-            skipped[name] = str(error).strip().splitlines()[0]
+            skipped[name] = next(iter(str(error).strip().splitlines()), type(error).__name__)
             continue
         calls[name] = call
     times = in_turn(calls, variants.options.repeats, on_round=on_round)
