@@ -210,7 +210,8 @@ def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
             module.forward = torch.compile(module.forward, dynamic=True)  # lengths grow
         call = variants.translation(compiled_twin, 5, 1)
         try:
-            call()
+            with torch._dynamo.config.patch(recompile_limit=64):  # all layers count as one function
+                call()
         except RuntimeError as error:  # as without a C++ compiler
             skipped[name] = next(iter(str(error).strip().splitlines()), type(error).__name__)
             continue
