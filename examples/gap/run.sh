@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How far are subnets from the same architectures trained alone? Trains supernets with each routing and each distillation,
-# and six architectures from scratch with the same options, updates and seed (mos-gap):
+# How far are subnets from the same architectures trained alone? Trains supernets with each routing (neuron-wise also with
+# linear routers) and each distillation, and six architectures from scratch with the same options, updates and seed (mos-gap):
 #   bash examples/gap/run.sh embedded WORK_DIR [SEED…]
 #   bash examples/gap/run.sh libreoffice WORK_DIR DATA REFERENCE [SEED…]
 # "embedded" makes its own corpus, 20,000 pairs of numbers and dates; "libreoffice" is for the corpus of
@@ -29,8 +29,9 @@ seeds=("$@")
 for seed in "$@"; do
     [[ $seed =~ ^[0-9]+$ ]] || fail "SEED is $seed: allowed are whole numbers"
 done
-for name in ${SUPERNETS:=none layer neuron kl alpha}; do
-    [[ " none layer neuron kl alpha " == *" $name "* ]] || fail "SUPERNETS has $name: allowed are none layer neuron kl alpha"
+known="none layer neuron linear kl alpha"
+for name in ${SUPERNETS:=$known}; do
+    [[ " $known " == *" $name "* ]] || fail "SUPERNETS has $name: allowed are $known"
 done
 . "$here/../cpu_env.sh"
 if ! command -v mos-gap >/dev/null; then
@@ -71,6 +72,7 @@ distilled=(--criterion distillation_mos --distillation-weight 0.5 --distillation
 supernet() {
     local folder=$work/$1-$2 options=(--mos-routing "$1" "${plain[@]}") wanted
     case $1 in
+    linear) options=(--mos-routing neuron --router-layers 1 "${plain[@]}") ;;
     kl | alpha) options=(--mos-routing neuron "${distilled[@]}" --distillation "$1") ;;
     esac
     wanted="$data $space ${training[*]} ${options[*]}"
