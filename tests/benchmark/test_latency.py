@@ -168,6 +168,15 @@ def test_a_file_can_be_checked_before_hours_of_other_work(clock, tmp_path):
         latency_file.check_latency_file(path, SPACE, OPTIONS)
 
 
+def test_visits_that_were_disturbed_do_not_count(tmp_path):
+    path, subnet = tmp_path / "latency.jsonl", SPACE.largest().to_dict()
+    header = {"format": latency_file.FORMAT, "search_space": SPACE.to_dict()}
+    times = [10.0, 11.0, 12.0, 13.0, 400.0, 9.0, 11.0, 1.0]  # without two at either end: 10, 11, 11, 12
+    rows = [{"subnet": subnet, "raw_latency_ms": ms, "reference_ms": 5.0} for ms in times]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [header, *rows]))
+    assert latency_file.read_latencies(path).latency_ms == [11.0]
+
+
 @pytest.mark.parametrize("content", ['{"family": "ridge"}', "notes", '{"a": 1}\n{"half'])
 def test_other_files_are_not_overwritten(clock, tmp_path, content):
     path = tmp_path / "mine.json"
