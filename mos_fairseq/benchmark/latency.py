@@ -147,11 +147,11 @@ class SubnetTimer:
         return Latency(1000 * self._encoder_seconds, 1000 * (total - self._encoder_seconds))
 
 
-def trimmed_mean(values: list[float]) -> float:
-    """Mean without the highest and the lowest ``TRIM`` of the values. ValueError where one is not finite or none is."""
+def trimmed_mean(values: list[float], trim: float = TRIM) -> float:
+    """Mean without the part ``trim`` of the values at either end. ValueError where one is not finite or none is."""
     if not values or not all(0 < value < float("inf") for value in values):
         raise ValueError(f"latencies must be positive and finite, got {values[:3]}")
-    cut = int(TRIM * len(values))
+    cut = int(trim * len(values))
     return statistics.fmean(sorted(values)[cut : len(values) - cut])
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 
 from mos_fairseq.benchmark.latency import (
     LatencyOptions,
@@ -23,6 +22,7 @@ from mos_fairseq.benchmark.latency import (
     options_dict,
     summarise,
     time_in_turn,
+    trimmed_mean,
 )
 from mos_fairseq.errors import InputError
 from mos_fairseq.jsonl import JsonlWriter, read_jsonl
@@ -34,7 +34,7 @@ FORMAT = "mos-latency 1"
 # iterations explains 3 to 4: longer visits cannot remove the rest, more of them do (halves of 20 visits agree to 2.0 %,
 # of 8 to 3.2 %, of 4 to 4.4 %). Ten times 1 + 5 runs take as long as three times 3 + 20 did.
 REPEATS = 10
-_TRIMMED = 0.25  # of visits at either end
+_TRIM = 0.25  # of visits at either end
 # of a published file, in order; then encoder and decoder mean and standard deviation in ms
 HAT_COLUMNS = (
     "encoder_embed_dim",
@@ -210,7 +210,7 @@ def _latencies(
         [float(row["raw_latency_ms"]) * baseline_ms / float(row["reference_ms"]) for row in done[subnet.key]]
         for subnet in subnets
     ]
-    means = [float(stats.trim_mean(values, _TRIMMED)) for values in times]
+    means = [trimmed_mean(values, _TRIM) for values in times]
     squares = [statistics.variance(values) / statistics.fmean(values) ** 2 for values in times if len(values) > 1]
     std = 100 * statistics.fmean(squares) ** 0.5 if squares else None
     measured = {part: header.get(part, {}) for part in ("options", "machine")}

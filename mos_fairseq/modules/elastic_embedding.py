@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mos_fairseq.modules.packed_linear import PackedWeight
+from mos_fairseq.modules.packed_linear import KeepsDerived, PackedWeight
 
 
-class ElasticEmbedding(nn.Module):
+class ElasticEmbedding(KeepsDerived):
     """Table [V, D] shared by encoder input, decoder input and output projection; each names its active width d <= D
     at the call, because the same table serves different widths in one forward pass."""
 
@@ -20,14 +20,6 @@ class ElasticEmbedding(nn.Module):
         nn.init.normal_(self.weight, mean=0, std=embedding_dim**-0.5)
         nn.init.zeros_(self.weight[padding_idx])
         self._packed = PackedWeight()
-
-    def train(self, mode: bool = True):
-        self._packed.clear()
-        return super().train(mode)
-
-    def _apply(self, fn, recurse: bool = True):
-        self._packed.clear()
-        return super()._apply(fn, recurse)
 
     def forward(self, tokens: Tensor, width: int) -> Tensor:
         """tokens [B, T] -> [B, T, width].

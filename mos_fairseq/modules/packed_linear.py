@@ -1,6 +1,6 @@
-"""Matrix products of inference on a CPU, with weights kept in oneDNN's blocked layout.
+"""Products of inference on a CPU, with weights kept in a layout that is faster: oneDNN's blocked one, or transposed.
 
-Laying weights out takes about as long as multiplying 200 rows, and pays from the second product on.
+Laying weights out for oneDNN takes about as long as multiplying 200 rows, and pays from the second product on.
 """
 
 from __future__ import annotations
@@ -74,20 +74,29 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
     return (rows > 1 or rows == 1 and weight.numel() >= _SMALL) and onednn.suits(x, weight)
 
 
-class Linear(nn.Linear):
+class KeepsDerived(nn.Module):
+    """To be inherited first: forgets its attributes' packed or transposed weights when mode, device or type changes."""
+
+    def _forget(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, _Derived):
+                value.clear()
+
+    def train(self, mode: bool = True):
+        self._forget()
+        return super().train(mode)
+
+    def _apply(self, fn, recurse: bool = True):
+        self._forget()  # weights that go to another device and back may lie where they lay
+        return super()._apply(fn, recurse)
+
+
+class Linear(KeepsDerived, nn.Linear):
     """:class:`torch.nn.Linear` that packs its weights in inference on a CPU."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
         self._packed = PackedWeight()
-
-    def train(self, mode: bool = True):
-        self._packed.clear()
-        return super().train(mode)
-
-    def _apply(self, fn, recurse: bool = True):
-        self._packed.clear()  # weights that go to another device and back may lie where they lay
-        return super()._apply(fn, recurse)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., i] -> [..., o]."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mos_fairseq.modules.elastic_linear import ElasticLinear
-from mos_fairseq.modules.packed_linear import TransposedWeight
+from mos_fairseq.modules.packed_linear import KeepsDerived, TransposedWeight
 
 
 def _spread_out(weight: Tensor, bias: Tensor, lowest: Sequence[float], gain: float) -> None:
@@ -77,7 +77,7 @@ class LayerRouter(_Router):
         return torch.softmax(self.head(self.trunk(encoding)).float(), dim=0)
 
 
-class NeuronRouter(_Router):
+class NeuronRouter(KeepsDerived, _Router):
     """Neuron-wise routing: a mixture for each output row of one expert matrix, P [E, G, o].
 
     The last layer is elastic: only the o active rows of each of the G groups are used.
@@ -98,14 +98,6 @@ class NeuronRouter(_Router):
         )
         self._transposed = TransposedWeight()
         self._reset_parameters(lowest, self.head)
-
-    def train(self, mode: bool = True):
-        self._transposed.clear()
-        return super().train(mode)
-
-    def _apply(self, fn, recurse: bool = True):
-        self._transposed.clear()  # weights that go to another device and back may lie where they lay
-        return super()._apply(fn, recurse)
 
     def forward(self, encoding: Tensor, out_features: int) -> Tensor:
         """encoding [n], o -> probabilities [E, G, o], fp32, summing to 1 over E."""
