@@ -128,6 +128,14 @@ def test_suites_run_and_are_drawn(variants, name, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_fresh_memory_does_not_count(variants, monkeypatch):
+    """The second update of a process still meets it, and who has more parameters meets more of it."""
+    seen = []
+    monkeypatch.setattr(suites, "in_turn", lambda steps, rounds, warmup=1, on_round=None: seen.append(warmup) or {})
+    list(run_suite("train", variants))
+    assert len(seen) >= 9 and set(seen) == {2}
+
+
 def test_widths_scale_with_the_space(variants):
     twice = variants.scaled(2.0)
     assert twice.max("encoder_embed_dim") == 48 and twice.max("decoder_ffn_embed_dim") == 74
