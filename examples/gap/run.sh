@@ -66,15 +66,20 @@ training=(
     --max-epoch "$epochs" --num-workers 0 --log-format simple --log-interval 100 --no-epoch-checkpoints
 )
 plain=(--criterion label_smoothed_cross_entropy_mos)
-distilled=(--criterion distillation_mos --distillation-weight 0.5 --distillation-from $((updates / 2)))
+distilled=(--mos-routing neuron --criterion distillation_mos --distillation-weight 0.5)
 
-# Supernet NAME SEED: trains it unless it is trained with these options
+# Supernet NAME SEED: trains it unless it is trained with these options. Until distillation begins, kl, alpha and neuron
+# (where it never does) are one run: its first half is trained once, named half.
 supernet() {
     local folder=$work/$1-$2 options=(--mos-routing "$1" "${plain[@]}") wanted
     case $1 in
     linear) options=(--mos-routing neuron --router-layers 1 "${plain[@]}") ;;
-    kl | alpha) options=(--mos-routing neuron "${distilled[@]}" --distillation "$1") ;;
+    half | neuron) options=("${distilled[@]}" --distillation-from "$updates") ;;
+    kl | alpha) options=("${distilled[@]}" --distillation-from $((updates / 2)) --distillation "$1") ;;
     esac
+    if [ "$1" = half ]; then
+        options+=(--max-epoch $((epochs / 2)))
+    fi
     wanted="$data $space ${training[*]} ${options[*]}"
     if [ "$(cat "$folder/options" 2>/dev/null || true)" != "$wanted" ]; then
         rm -rf "$folder"
@@ -82,6 +87,10 @@ supernet() {
         printf '%s' "$wanted" >"$folder/options"
     fi
     if [ ! -e "$folder/trained" ]; then
+        if [[ $1 == @(neuron|kl|alpha) ]] && [ ! -e "$folder/checkpoint_last.pt" ]; then
+            supernet half "$2"
+            cp "$work/half-$2/checkpoint_last.pt" "$folder/copy" && mv "$folder/copy" "$folder/checkpoint_last.pt"
+        fi
         echo "$(date +%T) $1, seed $2"
         fairseq-train "$data" --user-dir "$root/mos_fairseq" --task translation_mos --search-space "$space" \
             --arch transformer_mos --share-all-embeddings --num-experts 2 --subnet-sampling sandwich \
