@@ -67,10 +67,11 @@ def test_ctranslate2_translates_as_the_active_subnet(commands, text, supernet, t
     found = translator.translate_batch(sentences, beam_size=2, max_decoding_length=10)
     hypotheses = {n: " ".join(result.hypotheses[0]) for n, result in enumerate(found)}
     # at the longest length fairseq adds the end's probability to the score, CTranslate2 does not
-    expected = {n: words for n, words in by_supernet("smallest").hypotheses().items() if len(words.split()) < 10}
-    same = sum(hypotheses[n] == words for n, words in expected.items())
-    assert len(expected) >= 8
-    assert same == len(expected) if quantization is None else same > len(expected) / 2
+    pairs = {n: (words, hypotheses[n]) for n, words in by_supernet("smallest").hypotheses().items()}
+    pairs = {n: pair for n, pair in pairs.items() if all(len(words.split()) < 10 for words in pair)}
+    same = sum(mine == theirs for mine, theirs in pairs.values())
+    assert len(pairs) >= 6
+    assert same == len(pairs) if quantization is None else same > len(pairs) / 2
 
 
 def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_path):
