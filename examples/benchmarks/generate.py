@@ -69,10 +69,11 @@ def translate(data: str, path: Path, options: list[str]) -> tuple[float, list[st
     """(seconds, hypotheses) of one fairseq-generate."""
     plugin = ["--user-dir", mos_fairseq.__path__[0]]  # without it fairseq reads no checkpoint under torch >= 2.6
     text = run(["fairseq-generate", data, *plugin, "--task", "translation", "--path", str(path), *DEFAULTS, *options])
-    seconds = re.search(r"Translated [\d,]+ sentences \([\d,]+ tokens\) in ([\d.]+)s", text)
-    assert seconds is not None, text[-2000:]
+    said = re.search(r"Translated [\d,]+ sentences \(([\d,]+) tokens\) in [\d.]+s \(.*, ([\d.]+) tokens/s\)", text)
+    assert said is not None, text[-2000:]
+    seconds = int(said[1].replace(",", "")) / float(said[2])  # what it says of seconds is rounded to tenths
     lines = [line.split("\t") for line in text.splitlines() if line.startswith("H-")]
-    return float(seconds[1]), [words for _, _, words in sorted(lines, key=lambda line: int(line[0][2:]))]
+    return seconds, [words for _, _, words in sorted(lines, key=lambda line: int(line[0][2:]))]
 
 
 def main() -> None:
@@ -94,7 +95,7 @@ def main() -> None:
         for name in list(paths) if turn % 2 else reversed(paths):
             taken, hypotheses[name] = translate(args.data, paths[name], options)
             seconds[name].append(taken)
-            print(f"round {turn + 1}: {name} {taken:.1f} s", flush=True)
+            print(f"round {turn + 1}: {name} {taken:.2f} s", flush=True)
     stock, ours = (hypotheses[name] for name in FORMATS)
     found = {
         "options": [*DEFAULTS, *options],
@@ -106,7 +107,7 @@ def main() -> None:
     }
     write_atomically(args.output / "generate.json", json.dumps(found, indent=1) + "\n")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(", ".join(f"{name} {value:.1f} s" for name, value in medians.items()))
+    print(", ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
     print(f"ratio {found['ratio']:.3f} {found['interval']}, ", end="")
     print(f"{found['equal_hypotheses']} of {found['sentences']} hypotheses equal")
 
