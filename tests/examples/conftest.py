@@ -7,6 +7,6 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-for folder in (EXAMPLES, EXAMPLES / "libreoffice_help", EXAMPLES / "gap", EXAMPLES / "warm_start", EXAMPLES / "benchmarks"):
+for folder in (EXAMPLES, *(EXAMPLES / name for name in ("benchmarks", "gap", "libreoffice_help", "warm_start"))):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
