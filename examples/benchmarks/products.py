@@ -5,7 +5,7 @@
 
 Multiplies x [rows, i] by as many matrices [o, i] as 150 MB hold, so that they come from memory, both ways in turn;
 prints the median of five rounds, after two of warm-up, as a table in Markdown. ``mos_fairseq.modules.packed_linear``
-decides by the machine of README's figures.
+decides by such tables of an AMD EPYC and of an Intel Xeon.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from mos_fairseq.modules import onednn
 
-_SMALL = 1 << 20  # below that many elements, MKL is as fast for a single row
+# fewest rows and elements from which on oneDNN is the faster one (examples/benchmarks/products.py)
+_FEW_ROWS = 4
+_SMALL = 1 << 18
 
 
 class _Derived:
@@ -69,9 +71,13 @@ class TransposedWeight(_Derived):
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN can multiply these, and is the faster one."""
-    rows = x.numel() // max(1, x.size(-1))
-    return (rows > 1 or rows == 1 and weight.numel() >= _SMALL) and onednn.suits(x, weight)
+    """Whether oneDNN can multiply these, and is the faster one. Only the columns that count do, as in a static twin."""
+    rows, large = x.numel() // max(1, x.size(-1)), weight.size(0) * x.size(-1) >= _SMALL
+    if onednn.is_intel():
+        faster = rows >= _FEW_ROWS and large
+    else:
+        faster = rows > 1 or rows == 1 and large
+    return faster and onednn.suits(x, weight)
 
 
 class KeepsDerived(nn.Module):

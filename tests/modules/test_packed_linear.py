@@ -1,13 +1,14 @@
 """Packed weights give what F.linear gives, in inference only, and never an old result."""
 
 import copy
+import io
 import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mos_fairseq.modules import ElasticEmbedding, Linear, PackedWeight, onednn
+from mos_fairseq.modules import ElasticEmbedding, Linear, PackedWeight, onednn, packed_linear
 
 I, O = 13, 7  # noqa: E741
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
@@ -15,9 +16,10 @@ pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has 
 
 @pytest.fixture
 def multiplied(monkeypatch) -> list[int]:
-    """Grows by one entry at each product with packed weights."""
+    """Grows by one entry at each product with packed weights, on a processor that is not Intel's."""
     seen: list[int] = []
     original = onednn.multiply
+    monkeypatch.setattr(onednn, "is_intel", lambda: False)
     monkeypatch.setattr(onednn, "multiply", lambda x, *rest: (seen.append(x.numel()), original(x, *rest))[1])
     return seen
 
@@ -116,3 +118,34 @@ def test_embeddings_project_at_any_width(multiplied):
             x = inputs(4, width)
             torch.testing.assert_close(table.project(x), x @ table.weight[:, :width].T, atol=1e-6, rtol=1e-5)
     assert len(multiplied) == 3
+
+
+@pytest.mark.parametrize(
+    ("intel", "rows", "packed"),
+    [(True, 3, []), (True, 4, ["large"]), (False, 0, []), (False, 1, ["large"]), (False, 2, ["small", "large"])],
+)
+def test_only_where_it_is_faster(intel, rows, packed, multiplied, monkeypatch):
+    monkeypatch.setattr(onednn, "is_intel", lambda: intel)
+    monkeypatch.setattr(packed_linear, "_SMALL", O * I)
+    seen = []
+    with torch.no_grad():
+        for size, width in (("small", I - 1), ("large", I)):
+            table, before = ElasticEmbedding(O, I, 1).eval(), len(multiplied)
+            for _ in range(2):
+                table.project(inputs(rows, width))  # the columns that count decide, as in a static twin
+            seen += [size] * (len(multiplied) - before)
+    assert seen == packed
+
+
+@pytest.mark.parametrize(("text", "intel"), [("vendor_id : GenuineIntel", True), ("vendor_id : AuthenticAMD", False)])
+def test_intels_processors_are_known(text, intel, monkeypatch):
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(text))
+    assert onednn.is_intel.__wrapped__() is intel
+
+
+def test_without_cpuinfo_no_processor_is_intels(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", missing)
+    assert onednn.is_intel.__wrapped__() is False
