@@ -7,6 +7,7 @@ a training batch. On an Intel machine the few rows must be four and the matrix l
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor
@@ -15,6 +16,17 @@ _TYPICAL_ROWS = 5  # a packed layout is chosen for a number of rows, and serves 
 # oneDNN prepares for each new number of rows, 1.5 ms a product: multiplications from which on the gain is more
 _MULTIPLICATIONS = 1 << 30
 _LARGE = 1 << 22  # weights of more elements, as of an output projection, gain nothing in training
+
+
+def _is_intel() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return any("GenuineIntel" in line for line in itertools.islice(file, 10))  # of the first of many cores
+    except OSError:  # not Linux
+        return False
+
+
+IS_INTEL = _is_intel()  # MKL is as fast as oneDNN there for few rows and small weights
 
 
 @functools.cache
@@ -28,16 +40,6 @@ def has_onednn() -> bool:
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
     return True
-
-
-@functools.cache
-def is_intel() -> bool:
-    """Whether the processor is Intel's, where MKL is as fast as oneDNN for few rows and small weights."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            return "GenuineIntel" in file.read()
-    except OSError:  # not Linux
-        return False
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:

@@ -73,7 +73,7 @@ class TransposedWeight(_Derived):
 def _suits(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN can multiply these, and is the faster one. Only the columns that count do, as in a static twin."""
     rows, large = x.numel() // max(1, x.size(-1)), weight.size(0) * x.size(-1) >= _SMALL
-    if onednn.is_intel():
+    if onednn.IS_INTEL:
         faster = rows >= _FEW_ROWS and large
     else:
         faster = rows > 1 or rows == 1 and large

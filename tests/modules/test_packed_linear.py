@@ -19,7 +19,7 @@ def multiplied(monkeypatch) -> list[int]:
     """Grows by one entry at each product with packed weights, on a processor that is not Intel's."""
     seen: list[int] = []
     original = onednn.multiply
-    monkeypatch.setattr(onednn, "is_intel", lambda: False)
+    monkeypatch.setattr(onednn, "IS_INTEL", False)
     monkeypatch.setattr(onednn, "multiply", lambda x, *rest: (seen.append(x.numel()), original(x, *rest))[1])
     return seen
 
@@ -125,7 +125,7 @@ def test_embeddings_project_at_any_width(multiplied):
     [(True, 3, []), (True, 4, ["large"]), (False, 0, []), (False, 1, ["large"]), (False, 2, ["small", "large"])],
 )
 def test_only_where_it_is_faster(intel, rows, packed, multiplied, monkeypatch):
-    monkeypatch.setattr(onednn, "is_intel", lambda: intel)
+    monkeypatch.setattr(onednn, "IS_INTEL", intel)
     monkeypatch.setattr(packed_linear, "_SMALL", O * I)
     seen = []
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_only_where_it_is_faster(intel, rows, packed, multiplied, monkeypatch):
 @pytest.mark.parametrize(("text", "intel"), [("vendor_id : GenuineIntel", True), ("vendor_id : AuthenticAMD", False)])
 def test_intels_processors_are_known(text, intel, monkeypatch):
     monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(text))
-    assert onednn.is_intel.__wrapped__() is intel
+    assert onednn._is_intel() is intel
 
 
 def test_without_cpuinfo_no_processor_is_intels(monkeypatch):
@@ -148,4 +148,13 @@ def test_without_cpuinfo_no_processor_is_intels(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", missing)
-    assert onednn.is_intel.__wrapped__() is False
+    assert onednn._is_intel() is False
+
+
+def test_compiles_without_a_break(multiplied, recwarn):
+    layer, x = linear(), inputs(5, I)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(compiled(x), F.linear(x, layer.weight, layer.bias), atol=1e-6, rtol=1e-5)
+    assert not multiplied and not [w for w in recwarn if "cache" in str(w.message)]
