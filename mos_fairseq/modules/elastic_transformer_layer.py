@@ -70,6 +70,7 @@ class _ElasticLayerMixin:
                 {n.replace(".", "_"): NeuronRouter(lowest, m, *router_args) for n, m in experts.items()}
             )
         self._max_dropouts = {m: m.p for m in self._dropouts()}
+        self._owners = [m for m in self.modules() if m._parameters]  # to look for them costs more than to look at all
 
     def _dropouts(self) -> list[nn.Module]:
         attentions = [m for m in self.modules() if isinstance(m, MultiheadAttention)]
@@ -101,7 +102,8 @@ class _ElasticLayerMixin:
         if keep:
             if not check and self._stamp is not None:
                 return
-            stamp = tuple((p._version, p.data_ptr()) for p in self.parameters())
+            parameters = (p for m in self._owners for p in m._parameters.values() if p is not None)
+            stamp = tuple((p._version, p.data_ptr()) for p in parameters)
             if stamp == self._stamp:
                 return
         probs = self.mixing_probs()

@@ -92,11 +92,12 @@ def test_a_translation_has_the_length_asked_for(variants):
 
 
 def test_variants_run_in_turn_and_the_first_rounds_do_not_count(monkeypatch):
-    clock, order = iter(range(1000)), []
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    clock, order, pauses = iter(range(1000)), [], []
+    fake = SimpleNamespace(perf_counter=lambda: float(next(clock)), sleep=pauses.append)
+    monkeypatch.setattr(timing, "time", fake)
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
-    seconds = timing.in_turn(calls, rounds=3, warmup=2)
-    assert "".join(order) == "abcbcacababcbca"
+    seconds = timing.in_turn(calls, rounds=3, warmup=2, pause=0.25)
+    assert "".join(order) == "abcbcacababcbca" and pauses == 15 * [0.25]
     assert all(len(values) == 3 for values in seconds.values())
 
 
@@ -134,6 +135,16 @@ def test_fresh_memory_does_not_count(variants, monkeypatch):
     monkeypatch.setattr(suites, "in_turn", lambda steps, rounds, warmup=1, on_round=None: seen.append(warmup) or {})
     list(run_suite("train", variants))
     assert len(seen) >= 9 and set(seen) == {2}
+
+
+def test_ctranslate2_with_one_thread_and_with_all(variants, monkeypatch):
+    """More than one may slow it down."""
+    ctranslate2, used = pytest.importorskip("ctranslate2"), []
+    monkeypatch.setattr(suites, "in_turn", lambda calls, *_, **__: {name: [1.0] for name in calls})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(ctranslate2, "Translator", lambda _, intra_threads, **__: used.append(intra_threads))
+    titles = [section.title for section in run_suite("decode", variants) if "CTranslate2" in section.title]
+    assert [title[-11:] for title in titles] == ["threads: 1)", "threads: 2)"] and used == [1, 1, 2, 2]
 
 
 def test_widths_scale_with_the_space(variants):

@@ -99,9 +99,9 @@ def add_to_weights(model):
             parameter.add_(0.1)
 
 
-def load_other(model):
+def load_other(model, assign=False):
     other = supernet(seed=9, mos_routing=str(model.cfg.mos_routing), mos_linears="all")
-    assert model.load_state_dict(other.state_dict()).missing_keys == []
+    assert model.load_state_dict(other.state_dict(), assign=assign).missing_keys == []
 
 
 def there_and_back(model):
@@ -115,6 +115,7 @@ CHANGES = {
     "optimizer step": optimizer_step,
     "in place": add_to_weights,
     "load_state_dict": load_other,
+    "load_state_dict of new parameters": lambda m: load_other(m, assign=True),
     "double": lambda m: m.double(),
     "bfloat16": lambda m: m.bfloat16(),
     "half": lambda m: m.half(),
@@ -180,7 +181,7 @@ def test_deepcopy_is_independent(model):
     assert model.active_subnet == model.search_space.largest()
     mine = {id(m) for m in model.modules()}
     for layer in (*twin.encoder.layers, *twin.decoder.layers):
-        held = [*layer._linears.values(), *layer._norms, *layer._max_dropouts]
+        held = [*layer._linears.values(), *layer._norms, *layer._max_dropouts, *layer._owners]
         assert held and not mine & {id(m) for m in held}
 
 

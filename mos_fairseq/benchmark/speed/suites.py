@@ -21,6 +21,7 @@ STOCK = "stock transformer"
 ROUTINGS = ("none", "layer", "neuron")
 EXPERTS = (1, 2, 4, 8)
 _WARMUP = 2  # updates until a process's memory is as large as it gets: fresh pages cost half of the second update
+_ASLEEP = 0.3  # seconds until the threads of CTranslate2's OpenMP no longer wait busily for work
 _OnRound = Callable[[], object]
 
 
@@ -92,7 +93,8 @@ def decode(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
         title = f"translation in stock fairseq's sizes, beam {beam}, batch {batch}"
         yield Section(title, times, STOCK, batch * length, {"static twin": 0.90} if beam == 5 else {})
     del stock
-    yield _ctranslate2(variants, same, on_round)
+    for number in sorted({1, torch.get_num_threads()}):
+        yield _ctranslate2(variants, same, number, on_round)
     del same
     model = variants.supernet("neuron")
     for spec in ("largest", "smallest"):
@@ -106,8 +108,9 @@ def decode(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
             yield Section(title, times, "static twin", length, {"active subnet": 1.02})
 
 
-def _ctranslate2(variants: Variants, twin: TransformerSubnetModel, on_round: _OnRound) -> Section:
-    """The twin in PyTorch, and in CTranslate2 as it is and quantised to int8."""
+def _ctranslate2(variants: Variants, twin: TransformerSubnetModel, threads: int, on_round: _OnRound) -> Section:
+    """The twin in PyTorch, and in CTranslate2, as it is and quantised to int8, with a number of threads of its own:
+    more than one can slow down a small model, and PyTorch beside it."""
     calls = {"static twin": variants.translation(twin, 5, 1)}
     skipped = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -119,11 +122,11 @@ def _ctranslate2(variants: Variants, twin: TransformerSubnetModel, on_round: _On
                 continue
             path = Path(folder) / f"{quantization}"
             save_ctranslate2(twin, (variants.words.symbols, variants.words.symbols), path, quantization)
-            translator = ctranslate2.Translator(str(path), intra_threads=torch.get_num_threads(), inter_threads=1)
+            translator = ctranslate2.Translator(str(path), intra_threads=threads, inter_threads=1)
             calls[name] = _translation_ctranslate2(variants, translator)
-        times = in_turn(calls, variants.options.repeats, on_round=on_round)
+        times = in_turn(calls, variants.options.repeats, on_round=on_round, pause=_ASLEEP)
         calls.clear()
-    title = "translation, beam 5, batch 1, in PyTorch and CTranslate2"
+    title = f"translation, beam 5, batch 1, in PyTorch and in CTranslate2 (its threads: {threads})"
     return Section(title, times, "static twin", variants.options.length, {"CTranslate2 int8": 0.5}, skipped)
 
 

@@ -73,14 +73,16 @@ def in_turn(
     rounds: int,
     warmup: int = 1,
     on_round: Callable[[], object] = lambda: None,
+    pause: float = 0.0,
 ) -> dict[str, list[float]]:
     """Wall-clock seconds of each variant, ``rounds`` times in turn, another one first in each round; the ``warmup``
-    rounds before do not count."""
+    rounds before do not count. ``pause`` seconds before each let another one's idle threads fall asleep."""
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(warmup + rounds):
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
+            time.sleep(pause)
             begin = time.perf_counter()
             variants[name]()
             if index >= warmup:
