@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mos_fairseq.modules.mixture import mix_experts
+from mos_fairseq.modules.mixture import merged_again, mix_experts
 from mos_fairseq.modules.packed_linear import PackedWeight
+
+_LARGE = 1 << 19  # merged weights of fewer elements may stay in memory until the backward pass: it saves 0.5 % of time
 
 
 class ElasticLinear(nn.Module):
@@ -48,6 +53,7 @@ class ElasticLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts, groups, out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(num_experts, groups, out_features)) if bias else None
         self._materialized: tuple[Tensor, Tensor | None] | None = None
+        self._mix_again: Callable[[], Tensor] | None = None
         self._packed = PackedWeight()
         self.reset_parameters(gain)
 
@@ -96,17 +102,22 @@ class ElasticLinear(nn.Module):
         if not torch.is_grad_enabled():  # a view that was made so cannot be copied once its parameter has changed
             merged = tuple(None if y is None else y.detach() for y in merged)
         self._materialized = merged
+        if self.num_experts > 1 and merged[0].requires_grad and merged[0].numel() >= _LARGE:
+            sizes = self.active_out_features, self.active_in_features
+            self._mix_again = partial(mix_experts, self.weight, probs, *sizes)
 
     def release(self) -> None:
         """Forget the merged weights."""
-        self._materialized = None
+        self._materialized = self._mix_again = None
         self._packed.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., i] -> [..., G*o]."""
         if self._materialized is None:
             return F.linear(x, *self.merge())
-        return self._packed.linear(x, *self._materialized)
+        again = nullcontext() if self._mix_again is None else merged_again(self._materialized[0], self._mix_again)
+        with again:
+            return self._packed.linear(x, *self._materialized)
 
     def extra_repr(self) -> str:
         return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -62,3 +64,26 @@ def mix_experts(weight: Tensor, probs: Tensor, out_size: int, in_size: int) -> T
     probs = probs.to(weight.dtype)
     probs = probs.view(-1, 1, 1, 1) if probs.dim() == 1 else probs.unsqueeze(-1)
     return _MixExperts.apply(weight, probs, out_size, in_size)
+
+
+def merged_again(merged: Tensor, merge: Callable[[], Tensor]) -> torch.autograd.graph.saved_tensors_hooks:
+    """Context in which autograd, instead of ``merged``, keeps how to make it.
+
+    So a training step holds the merged weights of one layer at a time, not of all of them from the forward to the
+    backward pass. Merging costs memory traffic only: far less than the products it is made for.
+
+    Args:
+        merged: a merged weight.
+        merge: gives it again, with gradients where these are enabled.
+    """
+    address, numel = merged.data_ptr(), merged.numel()  # and not the tensor, which shall be free to go
+
+    def keep(saved: Tensor) -> Tensor | tuple:
+        if saved.data_ptr() != address or saved.numel() != numel:
+            return saved
+        return saved.size(), saved.stride()
+
+    def get(kept: Tensor | tuple) -> Tensor:
+        return kept if isinstance(kept, Tensor) else merge().as_strided(*kept)  # products keep it transposed
+
+    return torch.autograd.graph.saved_tensors_hooks(keep, get)

@@ -17,6 +17,12 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def every_merged_weight_is_made_again(monkeypatch):
+    monkeypatch.setattr("mos_fairseq.modules.elastic_linear._LARGE", 1)
+
+
+
 def small_subnet(space: SearchSpace):
     """Fewer layers and smaller sizes than the largest, but not in every layer the smallest."""
     return next(

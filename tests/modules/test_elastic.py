@@ -1,11 +1,14 @@
 """Elastic linear, layer norm and embedding use prefix slices; experts are mixed as DESIGN section 2 says."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mos_fairseq.modules import ElasticEmbedding, ElasticLayerNorm, ElasticLinear, mix_experts
+import mos_fairseq.modules.elastic_linear as elastic_linear_module
+from mos_fairseq.modules import ElasticEmbedding, ElasticLayerNorm, ElasticLinear, mix_experts, onednn
 
 EXPERTS, GROUPS, ROWS, COLUMNS = 3, 2, 7, 5
 SIZES = [(ROWS, COLUMNS), (4, 3), (ROWS, 2), (1, COLUMNS)]
@@ -94,6 +97,34 @@ def test_linear_mixes_weights_and_biases_alike(rows, columns, per_neuron, bias):
             value = sum(p[e] * (x @ linear.weight[e, g, r, :columns]) for e in range(EXPERTS))
             parts.append(value + (sum(p[e] * linear.bias[e, g, r] for e in range(EXPERTS)) if bias else 0))
     torch.testing.assert_close(linear(x), torch.stack(parts, dim=-1))
+
+
+@pytest.mark.parametrize("rows_of_x", [6, 600])
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_merged_weights_are_made_again_for_the_backward_pass(per_neuron, rows_of_x, monkeypatch):
+    """They are not held, and the gradients, and gradients of gradients, are those of plain autograd."""
+    monkeypatch.setattr(elastic_linear_module, "_LARGE", 4 * 3 * GROUPS)
+    monkeypatch.setattr(onednn, "_MULTIPLICATIONS", 10_000)  # the larger one by oneDNN
+    linear, x = elastic_linear(EXPERTS).float(), torch.randn(rows_of_x, 3, requires_grad=True)
+    probs = probabilities(per_neuron, 4).float().detach().requires_grad_()
+    linear.set_active_size(3, 4)
+    linear.materialize(probs)
+    merged, kept = weakref.ref(linear._materialized[0].untyped_storage()), linear.merge(probs)
+    actual, expected = linear(x), F.linear(x, *kept)
+    linear.release()
+    assert merged() is None
+    linear.set_active_size(COLUMNS, ROWS)  # other sizes by then do not matter
+    inputs = (x, probs, *linear.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(actual.square().sum(), inputs), torch.autograd.grad(expected.square().sum(), inputs)
+    )
+    linear.set_active_size(3, 4)
+    linear.materialize(probs)
+    penalties = []
+    for y in (linear(x), F.linear(x, *linear.merge(probs))):
+        (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        penalties.append(torch.autograd.grad(slope.square().sum(), (x, probs, linear.weight)))
+    torch.testing.assert_close(*penalties, atol=1e-3, rtol=1e-4)
 
 
 def test_linear_with_experts_refuses_to_run_unmixed():

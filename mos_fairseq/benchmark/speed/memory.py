@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,16 +15,18 @@ from mos_fairseq.benchmark.speed.variants import SpeedOptions, Variants
 from mos_fairseq.search_space import SearchSpace
 
 _STEPS = 3  # gradients and Adam's state are there after the first
+_PROCESSES = 3  # of each variant: how well memory is filled differs by some per cent
 
 
 class MemorySection(Section):
-    """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model."""
+    """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model; the
+    median of several processes."""
 
     def _row(self, name: str) -> dict:
-        values = self.seconds[name]
-        row = {"variant": name, "peak_mib": round(max(values) / 2**20, 1)}
+        median, base = (statistics.median(self.seconds[key]) for key in (name, self.base))
+        row = {"variant": name, "peak_mib": round(median / 2**20, 1)}
         if name != self.base:
-            row["ratio"] = round(max(values) / max(self.seconds[self.base]), 4)
+            row["ratio"] = round(median / base, 4)
         if name in self.targets:
             row["target"] = self.targets[name]
         return row
@@ -39,10 +42,11 @@ def memory_sections(variants: Variants, on_round: Callable[[], object]) -> Itera
         ("peak memory of updates in stock fairseq's sizes", ("stock", "none as stock"), "stock", {}),
         ("peak memory of updates", ("none", "layer", "neuron"), "none", {"neuron": 1.40}),
     ):
-        found = {}
-        for name in names:
-            found[name] = [_measure(variants, name)]
-            on_round()
+        found = {name: [] for name in names}
+        for _ in range(_PROCESSES):
+            for name in names:
+                found[name].append(_measure(variants, name))
+                on_round()
         yield MemorySection(title, found, base, targets=targets)
 
 
