@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +51,7 @@ class ElasticLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts, groups, out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(num_experts, groups, out_features)) if bias else None
         self._materialized: tuple[Tensor, Tensor | None] | None = None
-        self._mix_again: Callable[[], Tensor] | None = None
+        self._merged_of: tuple[Tensor, Tensor, int, int] | None = None  # if it shall be made again
         self._packed = PackedWeight()
         self.reset_parameters(gain)
 
@@ -102,22 +100,21 @@ class ElasticLinear(nn.Module):
         if not torch.is_grad_enabled():  # a view that was made so cannot be copied once its parameter has changed
             merged = tuple(None if y is None else y.detach() for y in merged)
         self._materialized = merged
-        if self.num_experts > 1 and merged[0].requires_grad and merged[0].numel() >= _LARGE:
-            sizes = self.active_out_features, self.active_in_features
-            self._mix_again = partial(mix_experts, self.weight, probs, *sizes)
+        again = self.num_experts > 1 and merged[0].requires_grad and merged[0].numel() >= _LARGE
+        self._merged_of = (self.weight, probs, self.active_out_features, self.active_in_features) if again else None
 
     def release(self) -> None:
         """Forget the merged weights."""
-        self._materialized = self._mix_again = None
+        self._materialized = self._merged_of = None
         self._packed.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., i] -> [..., G*o]."""
         if self._materialized is None:
             return F.linear(x, *self.merge())
-        again = nullcontext() if self._mix_again is None else merged_again(self._materialized[0], self._mix_again)
-        with again:
-            return self._packed.linear(x, *self._materialized)
+        weight, bias = self._materialized
+        with nullcontext() if self._merged_of is None else merged_again(weight, *self._merged_of):
+            return self._packed.linear(x, weight, bias)
 
     def extra_repr(self) -> str:
         return (

@@ -70,7 +70,8 @@ class _ElasticLayerMixin:
                 {n.replace(".", "_"): NeuronRouter(lowest, m, *router_args) for n, m in experts.items()}
             )
         self._max_dropouts = {m: m.p for m in self._dropouts()}
-        self._owners = [m for m in self.modules() if m._parameters]  # to look for them costs more than to look at all
+        # looking for them costs more than looking at all their parameters; they stay, parameters may be replaced
+        self._owners = [m for m in self.modules() if m._parameters]
 
     def _dropouts(self) -> list[nn.Module]:
         attentions = [m for m in self.modules() if isinstance(m, MultiheadAttention)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -66,24 +64,37 @@ def mix_experts(weight: Tensor, probs: Tensor, out_size: int, in_size: int) -> T
     return _MixExperts.apply(weight, probs, out_size, in_size)
 
 
-def merged_again(merged: Tensor, merge: Callable[[], Tensor]) -> torch.autograd.graph.saved_tensors_hooks:
-    """Context in which autograd, instead of ``merged``, keeps how to make it.
+def merged_again(
+    merged: Tensor, weight: Tensor, probs: Tensor, out_size: int, in_size: int
+) -> torch.autograd.graph.saved_tensors_hooks:
+    """Context for a product with ``merged``, of which autograd keeps how to make it, and makes it again when needed.
 
-    So a training step holds the merged weights of one layer at a time, not of all of them from the forward to the
-    backward pass. Merging costs memory traffic only: far less than the products it is made for.
+    So a training step does not hold the merged weights of all layers from the forward to the backward pass. Merging
+    costs memory traffic only: far less than the products it is made for. Hooks of an outer context do not see what is
+    saved inside; under autocast the merged weight's copy of lower precision is saved as ever.
 
     Args:
-        merged: a merged weight.
-        merge: gives it again, with gradients where these are enabled.
+        merged: what :func:`mix_experts` gave of the other arguments, [G, o, i] or [G*o, i].
+
+    Raises:
+        RuntimeError: in the backward pass, if a tensor that it needs was modified in place since.
     """
     address, numel = merged.data_ptr(), merged.numel()  # and not the tensor, which shall be free to go
+    sources = [(tensor, tensor._version) for tensor in (weight, probs)]
 
-    def keep(saved: Tensor) -> Tensor | tuple:
+    def keep(saved: Tensor) -> tuple:
         if saved.data_ptr() != address or saved.numel() != numel:
-            return saved
-        return saved.size(), saved.stride()
+            return saved, saved._version
+        return None, (saved.size(), saved.stride())
 
-    def get(kept: Tensor | tuple) -> Tensor:
-        return kept if isinstance(kept, Tensor) else merge().as_strided(*kept)  # products keep it transposed
+    @torch.no_grad()
+    def get(kept: tuple) -> Tensor:
+        saved, layout = kept
+        for tensor, version in sources if saved is None else [kept]:
+            if tensor._version != version:  # as autograd says it where there are no hooks
+                raise RuntimeError("a tensor needed for gradient computation has been modified by an inplace operation")
+        if saved is not None:
+            return saved
+        return mix_experts(weight, probs, out_size, in_size).contiguous().as_strided(*layout)  # products transpose it
 
     return torch.autograd.graph.saved_tensors_hooks(keep, get)

@@ -1,7 +1,7 @@
 """Matrix products by oneDNN on a CPU in fp32, where torch would use MKL.
 
 On the AMD machine of README's figures MKL takes 2 to 3 times as long for the few rows of a beam, and a tenth longer for
-a training batch. On an Intel machine the few rows must be four and the matrix larger; a batch was not looked at there.
+a training batch. On an Intel machine it pays for large weights and more than two rows; a batch was not looked at there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _is_intel() -> bool:
         return False
 
 
-IS_INTEL = _is_intel()  # MKL is as fast as oneDNN there for few rows and small weights
+IS_INTEL = _is_intel()  # there MKL is the faster one for few rows or small weights
 
 
 @functools.cache

@@ -16,11 +16,10 @@ CASES = [
     (HEAD_DIM_SPACE, {"mos_routing": "layer", "mos_linears": "attention"}),
 ]
 
-
-@pytest.fixture(autouse=True)
-def every_merged_weight_is_made_again(monkeypatch):
-    monkeypatch.setattr("mos_fairseq.modules.elastic_linear._LARGE", 1)
-
+@pytest.fixture(autouse=True, params=["merged weights are held", "made again"])
+def large(request, monkeypatch):
+    if request.param == "made again":
+        monkeypatch.setattr("mos_fairseq.modules.elastic_linear._LARGE", 1)
 
 
 def small_subnet(space: SearchSpace):

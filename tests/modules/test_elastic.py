@@ -127,6 +127,51 @@ def test_merged_weights_are_made_again_for_the_backward_pass(per_neuron, rows_of
     torch.testing.assert_close(*penalties, atol=1e-3, rtol=1e-4)
 
 
+def test_small_merged_weights_are_held():
+    linear, x, probs = elastic_linear(EXPERTS), leaf(2, COLUMNS), probabilities(False, ROWS)
+    linear.materialize(probs)
+    storage = weakref.ref(linear._materialized[0].untyped_storage())
+    y = linear(x)
+    linear.release()
+    assert storage() is not None
+    y.sum().backward()
+    assert storage() is None
+
+
+@pytest.mark.parametrize("changed", ["x", "weight", "probs"])
+def test_changes_before_the_backward_pass_are_refused(changed, monkeypatch):
+    """As autograd does without merging again; a weight that was held would still be right."""
+    monkeypatch.setattr(elastic_linear_module, "_LARGE", 1)
+    linear, x, probs = elastic_linear(EXPERTS), leaf(2, COLUMNS), probabilities(True, ROWS)
+    tensors = {"x": x * 1, "weight": linear.weight, "probs": probs}
+    linear.materialize(probs)
+    y = linear(tensors["x"])
+    with torch.no_grad():
+        tensors[changed].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(y.sum(), linear.weight if changed == "x" else x)
+
+
+def test_a_second_merge_forgets_the_first(monkeypatch):
+    monkeypatch.setattr(elastic_linear_module, "_LARGE", 1)
+    linear, x, (first, second) = elastic_linear(EXPERTS), leaf(2, COLUMNS), (leaf(EXPERTS, seed=i) for i in (1, 2))
+    linear.materialize(first)
+    with torch.no_grad():
+        linear.materialize(second)
+    weight = linear._materialized[0]
+    torch.testing.assert_close(torch.autograd.grad(linear(x).sum(), x)[0], weight.sum(0).expand(2, -1))
+
+
+def test_other_layouts_of_the_weights_have_the_same_gradients(monkeypatch):
+    monkeypatch.setattr(elastic_linear_module, "_LARGE", 1)
+    linear, x, probs = elastic_linear(EXPERTS), leaf(2, COLUMNS), probabilities(True, ROWS)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        linear.to(memory_format=layout).materialize(probs)
+        gradients.append(torch.autograd.grad(linear(x).square().sum(), (x, linear.weight)))
+    torch.testing.assert_close(*gradients)
+
+
 def test_linear_with_experts_refuses_to_run_unmixed():
     linear = elastic_linear(EXPERTS)
     with pytest.raises(AssertionError, match="router"):
