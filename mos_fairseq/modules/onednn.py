@@ -1,7 +1,8 @@
 """Matrix products by oneDNN on a CPU in fp32, where torch would use MKL.
 
-On the AMD machine of README's figures MKL takes 2 to 3 times as long for the few rows of a beam, and a tenth longer for
-a training batch. On an Intel machine it pays for large weights and more than two rows; a batch was not looked at there.
+On the AMD machine of README's figures MKL takes 2 to 3 times as long for the few rows of a beam, and twice as long for
+a training batch (it does not use AVX-512 there). On an Intel machine oneDNN pays for large weights and more than two
+rows; a batch was not looked at there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 _TYPICAL_ROWS = 5  # a packed layout is chosen for a number of rows, and serves any
 # oneDNN prepares for each new number of rows, 1.5 ms a product: multiplications from which on the gain is more
 _MULTIPLICATIONS = 1 << 30
-_LARGE = 1 << 22  # weights of more elements, as of an output projection, gain nothing in training
+_LARGE = 1 << 22  # slices of more elements, as of an output projection, are not worth the copy that oneDNN needs
+_ROWS = 4096  # of a weight's gradient at a time: the output's gradient is transposed for it, and takes memory
 
 
 def _is_intel() -> bool:
@@ -58,7 +60,8 @@ def suits(x: Tensor, weight: Tensor) -> bool:
 def suits_training(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`linear` can multiply these, and is the faster one."""
     multiplications = x.numel() * weight.size(0)
-    return multiplications >= _MULTIPLICATIONS and weight.numel() <= _LARGE and suits(x, weight)
+    copied = not weight.is_contiguous()
+    return multiplications >= _MULTIPLICATIONS and not (copied and weight.numel() > _LARGE) and suits(x, weight)
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """torch's linear, with oneDNN for the output and for the input's gradient; MKL is as fast for the weight's."""
+    """torch's linear, with oneDNN for the output and the gradients of input and weight."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -87,15 +90,25 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         grad_x = grad_weight = grad_bias = None
+        twice = torch.is_grad_enabled()  # the backward pass will be differentiated too
         if ctx.needs_input_grad[0]:
-            twice = torch.is_grad_enabled()  # the backward pass will be differentiated too
             grad_x = grad @ weight if twice else multiply(grad, weight.t(), None)
         rows = grad.reshape(-1, grad.size(-1))
         if ctx.needs_input_grad[1]:
-            grad_weight = rows.t() @ x.reshape(-1, x.size(-1))
+            columns = x.reshape(-1, x.size(-1)).t()
+            grad_weight = rows.t() @ columns.t() if twice else _outer(rows, columns)
         if ctx.needs_input_grad[2]:
             grad_bias = rows.sum(0)
         return grad_x, grad_weight, grad_bias
+
+
+def _outer(rows: Tensor, columns: Tensor) -> Tensor:
+    """rows [n, o], columns [i, n] -> [o, i], their products summed over n."""
+    found = rows.new_empty(rows.size(1), columns.size(0))
+    for begin in range(0, len(found), _ROWS):
+        some = slice(begin, begin + _ROWS)
+        found[some] = multiply(rows[:, some].t().contiguous(), columns, None)
+    return found
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has 
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch):
     monkeypatch.setattr(onednn, "_MULTIPLICATIONS", 200 * I * O)
+    monkeypatch.setattr(onednn, "_ROWS", 4)
 
 
 def tensors(*shapes, requires_grad=True):
@@ -38,6 +39,12 @@ def test_equals_torchs_linear(weight_columns, with_bias):
     for found, wanted in zip(mine, torchs, strict=True):
         assert (found is None) == (wanted is None)
         torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
+
+
+def test_large_slices_are_left_to_torch(monkeypatch):
+    x, weight = tensors((*ROWS, I), (O, I + 4))
+    monkeypatch.setattr(onednn, "_LARGE", O * I - 1)
+    assert not onednn.suits_training(x, weight[:, :I]) and onednn.suits_training(x, weight[:, :I].contiguous())
 
 
 def test_what_is_frozen_gets_no_gradient():
