@@ -20,6 +20,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 
+from mos_fairseq import processor
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import TransformerSubnetConfig, TransformerSubnetModel
 from mos_fairseq.search_space import Subnet
@@ -208,7 +209,7 @@ def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
     """What figures depend on besides the subnet: of the device with torch's name ``name``, and ``threads`` of torch."""
     device = torch.device(name)
     return {
-        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor.name(),
         "cores": os.cpu_count(),
         "threads": threads or torch.get_num_threads(),
         "python": platform.python_version(),
@@ -217,15 +218,6 @@ def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "platform": platform.platform(),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith(("model name", "Model"))]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def options_dict(options: LatencyOptions) -> dict[str, Any]:

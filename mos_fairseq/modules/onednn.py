@@ -8,27 +8,21 @@ rows; a batch was not looked at there.
 from __future__ import annotations
 
 import functools
-import itertools
 
 import torch
 from torch import Tensor
 
+from mos_fairseq import processor
+
 _TYPICAL_ROWS = 5  # a packed layout is chosen for a number of rows, and serves any
-# oneDNN prepares for each new number of rows, 1.5 ms a product: multiplications from which on the gain is more
-_MULTIPLICATIONS = 1 << 30
+# oneDNN prepares for each new number of rows, 1.5 ms a product (Zen 5: 0.2 to 0.5, and it gains twice as much):
+# multiplications from which on the gain is more
+_MULTIPLICATIONS = 1 << (27 if processor.is_zen5() else 30)
 _LARGE = 1 << 22  # slices of more elements, as of an output projection, are not worth the copy that oneDNN needs
 _ROWS = 4096  # of a weight's gradient at a time: the output's gradient is transposed for it, and takes memory
 
 
-def _is_intel() -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            return any("GenuineIntel" in line for line in itertools.islice(file, 10))  # of the first of many cores
-    except OSError:  # not Linux
-        return False
-
-
-IS_INTEL = _is_intel()  # there MKL is the faster one for few rows or small weights
+IS_INTEL = processor.is_intel()  # there MKL is the faster one for few rows or small weights
 
 
 @functools.cache

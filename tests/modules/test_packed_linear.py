@@ -1,7 +1,6 @@
 """Packed weights give what F.linear gives, in inference only, and never an old result."""
 
 import copy
-import io
 import pickle
 
 import pytest
@@ -135,20 +134,6 @@ def test_only_where_it_is_faster(intel, rows, packed, multiplied, monkeypatch):
                 table.project(inputs(rows, width))  # the columns that count decide, as in a static twin
             seen += [size] * (len(multiplied) - before)
     assert seen == packed
-
-
-@pytest.mark.parametrize(("text", "intel"), [("vendor_id : GenuineIntel", True), ("vendor_id : AuthenticAMD", False)])
-def test_intels_processors_are_known(text, intel, monkeypatch):
-    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(text))
-    assert onednn._is_intel() is intel
-
-
-def test_without_cpuinfo_no_processor_is_intels(monkeypatch):
-    def missing(*_, **__):
-        raise FileNotFoundError
-
-    monkeypatch.setattr("builtins.open", missing)
-    assert onednn._is_intel() is False
 
 
 def test_compiles_without_a_break(multiplied, recwarn):
