@@ -42,6 +42,21 @@ def test_equals_torchs(shape, mode, multiplied):
     assert len(multiplied) == 2  # a weight seen once may not come again
 
 
+@pytest.mark.parametrize("smallest", [O * I, O * I + 1])
+@pytest.mark.parametrize("shape", [(1,), (2,), (1, 2), (2, 1), (3,), (5,)])
+def test_one_or_two_rows_by_a_very_large_matrix_are_filled_up(shape, smallest, multiplied, monkeypatch):
+    monkeypatch.setattr(packed_linear, "_SMALL", 0)
+    monkeypatch.setattr(packed_linear, "_VERY_LARGE", smallest)
+    layer, x = linear(), inputs(*shape, I)
+    with torch.no_grad():
+        for _ in range(3):
+            output = layer(x)
+            torch.testing.assert_close(output, F.linear(x, layer.weight, layer.bias), atol=1e-6, rtol=1e-5)
+    assert output.is_contiguous()
+    rows = x.numel() // I
+    assert multiplied == [I * (4 if rows < 3 and smallest == O * I else rows)] * 2
+
+
 def test_not_where_gradients_or_other_types_are_wanted(multiplied):
     layer, x = linear(), inputs(5, I)
     for _ in range(3):
