@@ -1,8 +1,8 @@
 """Matrix products by oneDNN on a CPU in fp32, where torch would use MKL.
 
-On the AMD machine of README's figures MKL takes 2 to 3 times as long for the few rows of a beam, and twice as long for
-a training batch (it does not use AVX-512 there). On an Intel machine oneDNN pays for large weights and more than two
-rows; a batch was not looked at there.
+On AMD's processors MKL takes up to 3 times as long for the few rows of a beam, and on Zen 5 twice as long for a
+training batch (it does not use AVX-512 there; on Zen 4 up to 15 % longer). On an Intel machine oneDNN pays for large
+weights and more than two rows; a batch was not looked at there.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mos_fairseq import processor
 from mos_fairseq.benchmark import LatencyOptions, SubnetTimer, latency, latency_file
 from mos_fairseq.benchmark.latency import Latency, measure_subnet, summarise, trimmed_mean
 from mos_fairseq.errors import InputError
@@ -115,6 +116,7 @@ def test_a_file_is_continued(clock, tmp_path):
     assert read.measured["options"]["tgt_len"] == 7 and read.measured["machine"]["torch"] == torch.__version__
     header = json.loads(path.read_text().splitlines()[0])
     assert header["options"]["beam"] == 3 and header["machine"]["torch"] == torch.__version__
+    assert header["machine"]["processor"] == processor.name()
 
 
 def test_a_bad_moment_at_the_start_does_not_spoil_the_file(clock, tmp_path):
