@@ -180,7 +180,8 @@ def test_the_bar_knows_the_total(commands, joined, supernet, tmp_path, budget):
 
 def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path, "--cache", tmp_path / "cache"]
-    running = commands.start("mos-search", joined, *path, *SMALL, "--workers", 2)
+    # so many iterations that no stall of the machine lets it end before the signal
+    running = commands.start("mos-search", joined, *path, *SMALL, "--workers", 2, "--iterations", 1000)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not any(file.stat().st_size for file in tmp_path.glob("cache/*.jsonl")):
         time.sleep(0.01)
