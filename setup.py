@@ -57,7 +57,7 @@ setup(
     extras_require={
         "quickstart": QUICKSTART,
         "ctranslate2": ["ctranslate2"],
-        "test": ["pytest", "hypothesis", "ruff", "ctranslate2", "playwright", *QUICKSTART],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "ctranslate2", "playwright", *QUICKSTART],
     },
     entry_points={
         "console_scripts": [
