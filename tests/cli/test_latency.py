@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 
 import pytest
 from tqdm import tqdm
 
 from mos_fairseq.benchmark.latency_file import HAT_COLUMNS, HAT_LATENCIES
 from mos_fairseq.cli import latency
+from tests.processes import until
 
 SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
 
@@ -99,9 +99,7 @@ def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     options = ["--search-space", files / "space.yaml", "--num-subnets", 4, "--output", path, *SMALL]
     running = commands.start("mos-latency", "measure", *options)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 3):
-        time.sleep(0.01)
+    until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 3)
     assert running.kill().status == -signal.SIGKILL
     before = path.read_bytes()
     before = before[: before.rfind(b"\n") + 1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from fairseq import checkpoint_utils
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
 from mos_fairseq.search_space import SearchSpace
+from tests.processes import until
 
 from .conftest import MIDDLE, SPACE, generation, training
 
@@ -163,11 +163,9 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, joined, files, tmp_pa
 
     commands.fork("train", *run("whole", 12))
     running = commands.start("train", *run("parts", 100_000))
-    middle, deadline = tmp_path / "parts" / "checkpoint_1_4.pt", time.monotonic() + 300
-    while not middle.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    middle = tmp_path / "parts" / "checkpoint_1_4.pt"
+    until(middle.exists)
     assert running.kill().status == -9
-    assert middle.exists()
     for file in middle.parent.iterdir():
         if file != middle:
             file.unlink()
