@@ -99,7 +99,8 @@ def test_ctranslate2_translates_as_the_active_subnet(commands, joined, text, by_
     sentences = [line.split() for line in (text / "test.xx").read_text().splitlines()]
     found = translator.translate_batch(sentences, beam_size=1, max_decoding_length=10)
     hypotheses = [" ".join(result.hypotheses[0]) for result in found]
-    generated = commands.fork("generate", *generation(joined, by_heart, "--subnet", "smallest", "--beam", 1)).hypotheses()
+    arguments = generation(joined, by_heart, "--subnet", "smallest", "--beam", 1)
+    generated = commands.fork("generate", *arguments).hypotheses()
     assert hypotheses == [words for _, words in sorted(generated.items())]
     assert hypotheses == (text / "test.yy").read_text().splitlines()
 

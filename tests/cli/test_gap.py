@@ -96,10 +96,25 @@ def test_standalone_models_are_shared(commands, joined, supernet, text, measured
     assert (tmp_path / "table" / "gap.png").exists()
 
 
-def test_a_killed_run_goes_on_and_fine_tunes(commands, joined, supernet, tmp_path):
-    """Fine-tuning against a model that has trained longer: one update is not enough, some dozens may be."""
+@pytest.fixture(scope="module")
+def one_answer(commands, joined, text, tmp_path_factory) -> Path:
+    """Data of the same words whose every translation is A B C D E F, which some dozens of updates learn and
+    none, or a single one, does."""
+    folder = tmp_path_factory.mktemp("one_answer")
+    for split in ("train", "valid", "test"):
+        lines = (text / f"{split}.xx").read_text()
+        (folder / f"{split}.xx").write_text(lines)
+        (folder / f"{split}.yy").write_text("A B C D E F\n" * lines.count("\n"))
+    words = [word for split in ("train", "valid", "test") for word in (f"--{split}pref", folder / split)]
+    words += ["--srcdict", joined / "dict.xx.txt", "--joined-dictionary", "--destdir", folder / "bin"]
+    commands.fork("preprocess", "-s", "xx", "-t", "yy", *words)
+    return folder / "bin"
+
+
+def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp_path):
+    """Fine-tuning on what the supernet has not learnt, and a model trained alone has."""
     tuning = ["--finetune-updates", "1,60", "--finetune-options", "--lr 0.01 --seed 3"]
-    words = arguments(joined, supernet, tmp_path, "--subnet", "largest", "--max-update", 90, *tuning, *MORE)
+    words = arguments(one_answer, supernet, tmp_path, "--subnet", "largest", "--max-update", 90, *tuning, *MORE)
     running = commands.start("mos-gap", *words)
     last = until(lambda: next(tmp_path.rglob("checkpoint_last.pt"), None))
     assert running.kill().status == -9
@@ -115,6 +130,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, joined, supernet, tmp_pat
     assert [*row["finetuned"]] == ["1", "60"]
     scores = {0: row["inherited"]} | {int(updates): score for updates, score in row["finetuned"].items()}
     reached = [updates for updates, score in scores.items() if score >= row["standalone"]]
+    assert row["standalone"] > 90 and not {0, 1} & set(reached)
     assert row["extra_updates"] == (reached[0] if reached else None)
     assert losses["finetuned"]["60"] < losses["finetuned"]["1"]
     (log,) = (tmp_path / "finetuned").rglob("train.log")
