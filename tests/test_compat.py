@@ -222,6 +222,7 @@ def test_allow_list_holds_nothing_that_acts():
         }, value
 
 
+@pytest.mark.slow
 def test_opting_out_reads_other_types(path):
     torch.save(stock_checkpoint(extra_state={"colour": collections.deque([1])}), path)
     refused = run_python(READ, path)
@@ -324,6 +325,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["raise", "raise Exception('Cannot load')", "raise Exception('Cannot load') from ValueError()"]
 )
@@ -336,11 +338,13 @@ def test_mistake_is_one_line(how):
         assert own_lines(done) == ["error: --subnet x.yaml: no such file"]
 
 
+@pytest.mark.slow
 def test_traceback_on_request():
     done = run_python(MISTAKE.format(how="raise"), **{compat.SHOW_TRACEBACK: "1"})
     assert done.returncode == 1 and "Traceback" in done.stderr and "no such file" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_errors_reach_the_previous_hook():
     code = "import sys\nsys.excepthook = lambda *a: print('mine', a[1])\n"
     done = run_python(code + "from mos_fairseq import compat\ncompat.apply()\nraise KeyError('k')")

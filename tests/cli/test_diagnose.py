@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def diagnose(commands, joined, path, output, *options: object, **kwargs):
     return commands.fork("mos-diagnose", joined, "--path", path, "--output", output, *options, **kwargs)

@@ -102,6 +102,7 @@ def test_subnets_and_sentences_differ(expected):
     assert all(len({round(float(score), 3) for score, _ in lines.values()}) > 6 for lines in found)
 
 
+@pytest.mark.slow
 def test_interactive_reads_stdin(commands, joined, supernet, text, expected):
     lines = (text / "test.xx").read_text()
     options = ["--subnet", "smallest", "-s", "xx", "-t", "yy", "--buffer-size", 4, "--batch-size", 3]

@@ -95,6 +95,7 @@ def test_rows_of_averages_are_told_apart(commands, tmp_path):
     assert 0 < scores["held_out"]["subnets"] < 12 and scores["held_out"]["subnets"] % 2 == 0
 
 
+@pytest.mark.slow
 def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     options = ["--search-space", files / "space.yaml", "--num-subnets", 4, "--output", path, *SMALL]
@@ -130,6 +131,7 @@ def test_bad_input(commands, files, measured, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_commands_say_nothing_of_fairseqs_imports(commands, files):
     """As users start them: nothing but what was asked for."""
     assert commands.spawn("mos-cost", "--search-space", files / "space.yaml").err == ""

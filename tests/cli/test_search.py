@@ -25,6 +25,8 @@ from tests.processes import until
 
 from .conftest import SPACE, USER_DIR, generation, same_words
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossovers", 5, "--iterations", 4]
 
 

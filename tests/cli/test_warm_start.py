@@ -10,6 +10,8 @@ from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
 
 from .conftest import SPACE, generation, same_translations, training
 
+pytestmark = pytest.mark.slow
+
 WARM = {key: value for key, value in SPACE.items() if key != "qkv_dim"} | {
     "encoder_ffn_embed_dim": [32, 8],
     "decoder_ffn_embed_dim": [32, 8],

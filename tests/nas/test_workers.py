@@ -113,6 +113,7 @@ def _hang(rank: int):
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_does_not_keep_the_search_from_its_end(monkeypatch):
     monkeypatch.setattr(workers_module, "_GRACE", 0.2)
     begin = time.monotonic()
