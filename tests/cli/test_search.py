@@ -39,6 +39,14 @@ def params(architecture: dict) -> int:
     return subnet_cost(Subnet.from_dict(architecture), CostOptions()).params_without_embeddings
 
 
+def flops(architecture: dict) -> float:
+    return subnet_cost(Subnet.from_dict(architecture), CostOptions()).flops_without_output_projection
+
+
+def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
 @pytest.fixture(scope="module")
 def budget() -> int:
     space = SearchSpace.from_dict(SPACE)
@@ -135,20 +143,25 @@ def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, t
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "killed", "--cache", folder]
     running = commands.start("mos-search", joined, *path, *SMALL, *options)
 
-    def judged() -> int:
+    def lines() -> int:
         return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
 
-    until(lambda: judged() >= 7)
+    until(lambda: lines() >= 7)
     assert running.kill().status == -signal.SIGKILL
-    before = judged()
+    before = lines()
     search(commands, joined, supernet, tmp_path / "killed", *options)
-    assert 7 <= before < judged()
+    assert 7 <= before < lines()
     for name in ("front.jsonl", "search.json", "best.yaml"):
         assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
     front = [json.loads(line) for line in (tmp_path / "whole" / "front.jsonl").read_text().splitlines()]
     costs = [row["flops_without_output_projection"] for row in front]
     losses = [row["loss"] for row in front]
-    assert len(front) > 1 and costs == sorted(costs) and losses == sorted(losses, reverse=True)
+    assert costs == sorted(costs) and losses == sorted(losses, reverse=True)
+    (cache,) = (tmp_path / "whole" / "cache").iterdir()
+    judged = [json.loads(line) for line in cache.read_text().splitlines()]
+    points = {row["key"]: (row["loss"], flops(json.loads(row["key"]))) for row in judged}
+    best = {key for key, point in points.items() if not any(dominates(other, point) for other in points.values())}
+    assert {Subnet.from_dict(row["architecture"]).key for row in front} == best
 
 
 def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, supernet, tmp_path):

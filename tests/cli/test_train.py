@@ -38,7 +38,7 @@ def test_what_is_logged(supernet):
     assert {f"valid_{kind}{of}" for kind in ("loss", "nll_loss", "ppl", "bleu") for of in names} <= row.keys()
     for kind in ("loss", "bleu"):
         mean = sum(float(row[f"valid_{kind}{of}"]) for of in names[1:]) / 4
-        assert float(row[f"valid_{kind}"]) == pytest.approx(mean, abs=0.01)
+        assert float(row[f"valid_{kind}"]) == pytest.approx(mean, abs=0.02)  # BLEU has two decimals
 
 
 def test_what_was_sampled_is_logged(supernet):
