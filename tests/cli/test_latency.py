@@ -99,14 +99,16 @@ def test_rows_of_averages_are_told_apart(commands, tmp_path):
 def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     options = ["--search-space", files / "space.yaml", "--num-subnets", 4, "--output", path, *SMALL]
-    running = commands.start("mos-latency", "measure", *options)
+    # so often that no stall of the machine lets it end before it is killed
+    running = commands.start("mos-latency", "measure", *options, "--repeats", 10_000)
     until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 3)
     assert running.kill().status == -signal.SIGKILL
     before = path.read_bytes()
     before = before[: before.rfind(b"\n") + 1]
-    assert 3 <= before.count(b"\n") < 42
+    assert before.count(b"\n") >= 3
     commands.fork("mos-latency", "measure", *options)
-    assert path.read_bytes().startswith(before) and path.read_bytes().count(b"\n") == 41
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes().count(b"\n") == max(41, before.count(b"\n"))
 
 
 @pytest.mark.parametrize(
