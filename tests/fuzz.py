@@ -159,7 +159,8 @@ class Targets:
     @staticmethod
     def _hydra(path: Path) -> object:
         """Composed as fairseq-hydra-train does, with the search space that it names."""
-        with initialize_config_dir(str(path.parent), version_base=None):
+        # fairseq's; Hydra keeps it for the process, and a later one would break fairseq's own commands in it
+        with initialize_config_dir(str(path.parent), version_base="1.1"):
             cfg = OmegaConf.to_container(compose(path.stem), resolve=True)
         task = cfg.get("task") if isinstance(cfg, dict) else None
         space = task.get("search_space") if isinstance(task, dict) else None
