@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -122,17 +123,21 @@ class Commands:
         )
         assert self.server.stdout.readline() == "ready\n"
 
-    def fork(self, command: str, *args: object, cwd: Path | None = None, stdin: str = "", check: bool = True) -> Done:
-        """``fairseq-COMMAND ARGS`` in a fork of a process that has imported fairseq."""
-        done = self.start(command, *args, cwd=cwd, stdin=stdin).wait()
+    def fork(self, command: str, *args: object, check: bool = True, **how: Any) -> Done:
+        """``fairseq-COMMAND ARGS`` in a fork of a process that has imported fairseq; ``how`` as for ``start``."""
+        done = self.start(command, *args, **how).wait()
         assert not check or done.status == 0, f"{done.err[-3000:]}\n{done.out[-1000:]}"
         return done
 
-    def start(self, command: str, *args: object, cwd: Path | None = None, stdin: str = "") -> Running:
+    def start(
+        self, command: str, *args: object, cwd: Path | None = None, stdin: str = "", threads: int | None = None
+    ) -> Running:
+        """The same, which may still run. ``threads`` of torch: those of the environment unless given."""
         self.count += 1
         files = {name: str(self.folder / f"{self.count}.{name}") for name in ("stdin", "stdout", "stderr")}
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
         request = {"command": command, "args": [str(a) for a in args], "cwd": str(cwd or self.folder), **files}
+        request |= {"threads": threads}
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return Running(self.server, int(self.server.stdout.readline()), files)

@@ -2,8 +2,8 @@
 
 ``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but neither
 fairseq's commands nor mos_fairseq: those are imported in the forks, as in the real commands. One request a line on
-stdin, as JSON {command, args, cwd, stdin, stdout, stderr}; the answers are two lines on stdout, the fork's process id
-and then its exit status.
+stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads}; the answers are two lines on stdout, the fork's
+process id and then its exit status.
 """
 
 import importlib
@@ -12,6 +12,8 @@ import logging
 import os
 import signal
 import sys
+
+import torch
 
 replies = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # fairseq may log there
@@ -31,6 +33,8 @@ def run_command(request: dict) -> None:
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(request[name], flags, 0o644), number)
     os.chdir(request["cwd"])
+    if request["threads"] is not None:
+        torch.set_num_threads(request["threads"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
     command = request["command"]
     if command.startswith("mos-"):

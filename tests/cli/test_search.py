@@ -31,8 +31,9 @@ SMALL = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossover
 
 
 def search(commands, joined, supernet, output, *options: object, **kwargs):
+    """With one thread: more, which several workers share out among them, add up in another order."""
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", output, "--cache", output / "cache"]
-    return commands.fork("mos-search", joined, *path, *SMALL, *options, **kwargs)
+    return commands.fork("mos-search", joined, *path, *SMALL, *options, threads=1, **kwargs)
 
 
 def params(architecture: dict) -> int:
@@ -142,7 +143,7 @@ def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, t
     folder = tmp_path / "killed" / "cache"
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "killed", "--cache", folder]
     # so many generations that no stall of the machine lets it end before it is killed
-    running = commands.start("mos-search", joined, *path, *SMALL, *options, "--iterations", 1000)
+    running = commands.start("mos-search", joined, *path, *SMALL, *options, "--iterations", 1000, threads=1)
 
     def lines() -> int:
         return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
@@ -251,7 +252,8 @@ def test_torchrun_comes_to_the_same_front(commands, joined, supernet, tmp_path):
     script = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script += [str(Path(sys.executable).with_name("mos-search")), str(joined)]
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2", "--cache", tmp_path / "cache2"]
-    run = subprocess.run([*script, *map(str, path + SMALL)], capture_output=True, text=True, timeout=300)
+    words, one = [*script, *map(str, path + SMALL)], {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(words, env=one, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     assert same(tmp_path / "1", tmp_path / "2")
     assert run.stdout.count("best of ") == 1
@@ -261,7 +263,7 @@ def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, tmp_
     search(commands, joined, supernet, tmp_path / "1")
     options = ["--workers", 2, "--cache", tmp_path / "cache2"]
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2"]
-    running = commands.start("mos-search", joined, *path, *SMALL, *options)
+    running = commands.start("mos-search", joined, *path, *SMALL, *options, threads=1)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
 
     def workers() -> list[int]:
