@@ -25,7 +25,7 @@ ALLOWED = {
     "benchmark": {"errors", "files", "jsonl", "processor", "search_space", "models", "criterions", "export"},
     "nas": {"errors", "files", "jsonl", "models", "search_space"},
     "export": {"errors", "files", "modules", "models", "search_space"},
-    "gap": {"errors", "files", "jsonl", "modules", "models", "search_space", "nas", "export"},
+    "gap": {"errors", "files", "jsonl", "modules", "models", "search_space", "nas", "export", "tasks"},
     "warm_start": {"errors", "modules", "models", "search_space", "export"},
     "cli": {"errors", "files", "jsonl", "models", "search_space", "benchmark", "export", "nas", "gap", "warm_start"},
 }

@@ -19,6 +19,7 @@ from mos_fairseq.distributed import check_launch, data_parallel_rank
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
+from mos_fairseq.tasks.same_batches import same_batches
 from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics, warn_of_bad_losses
 
 logger = logging.getLogger(__name__)
@@ -227,6 +228,7 @@ class TranslationMosTask(TranslationTask):
             logger.info("generating with subnet %s: %s", self.cfg.subnet or "largest", self.subnet.summary())
         return super().build_generator(models, args, *more, **kwargs)
 
+    @same_batches
     def get_batch_iterator(self, dataset, *args, required_batch_size_multiple=1, **kwargs):
         """As fairseq's, but every set other than --train-subset is seen whole: where the last batch is no multiple of
         --required-batch-size-multiple (8 by default), fairseq leaves it out, and with it the longest sentences."""
