@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
+from mos_fairseq.cli import command_parser
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas import EvolutionOptions, ParetoOptions
+from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
-from mos_fairseq.nas.evaluator import OBJECTIVES, EvaluationOptions
+from mos_fairseq.nas.evaluation_options import OBJECTIVES, EvaluationOptions
+
+if TYPE_CHECKING:
+    from mos_fairseq.nas import ParetoOptions
 
 ALGORITHMS = ("evolution", "nsga2", "random")
 
@@ -32,17 +37,18 @@ class RandomOptions:
         return self.num_subnets
 
 
-AlgorithmOptions = EvolutionOptions | ParetoOptions | RandomOptions
+AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions"
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-search``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-search",
-        description="Search a trained supernet for the best subnet within budgets, or for the front of quality against "
+    parser = command_parser(
+        "mos-search",
+        "Search a trained supernet for the best subnet within budgets, or for the front of quality against "
         "a cost. Subnets are judged with the weights they inherit; each is judged once, also across runs. An "
         "interrupted search goes on when it is started again.",
-        allow_abbrev=False,
+        "mos-search data-bin --path checkpoints/checkpoint_best.pt --predictor predictor.json "
+        "--constraint 'latency_ms<=40' --valid-samples 500 --output search",
     )
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
@@ -125,6 +131,8 @@ def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
         names = ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations", "seed")
         return EvolutionOptions(**{name: getattr(args, name) for name in names})
     if args.algorithm == "nsga2":
+        from mos_fairseq.nas import ParetoOptions
+
         return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
     return RandomOptions(args.num_subnets, args.seed)
 

@@ -20,8 +20,6 @@ from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.models.transformer_config import embed_scale
 from mos_fairseq.modules import MultiheadAttention
 
-QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
-
 
 def save_ctranslate2(
     twin: TransformerSubnetModel,
@@ -33,7 +31,7 @@ def save_ctranslate2(
 
     Args:
         vocabularies: the words of source and target dictionary, in order.
-        quantization: of the weights, one of ``QUANTIZATIONS``; None keeps them as they are.
+        quantization: of the weights, one of :data:`mos_fairseq.export.QUANTIZATIONS`; None keeps them as they are.
 
     Raises:
         InputError: CTranslate2 is not installed or cannot express the subnet, or the folder exists already or cannot

@@ -5,15 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mos_fairseq.files import write_atomically
 from mos_fairseq.gap.statistics import gap_of
 from mos_fairseq.gap.table import Row
+from mos_fairseq.versions import versions_of
 
-_PACKAGES = ("mos-fairseq", "ve-fairseq", "fairseq-fixed", "torch", "numpy", "scipy", "sacrebleu")
 _UNITS = {"bleu": "BLEU", "loss": "loss [bits per token]"}
 
 
@@ -104,12 +103,7 @@ def _number(value: float | None, sign: str = "") -> str:
 def versions() -> dict[str, str]:
     """Of Python, the machine, and the packages that scores depend on."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # one of the two fairseqs; or this package, used by its path
-            continue
-    return found
+    return found | versions_of("torch", "numpy", "scipy", "sacrebleu")
 
 
 def plot_gap(rows: Sequence[Row], path: Path) -> None:

@@ -37,7 +37,8 @@ from mos_fairseq.modules import (
     LayerSizes,
     MixtureOptions,
 )
-from mos_fairseq.search_space import ENCODING_KINDS, SearchSpace, Subnet, arch_encoding
+from mos_fairseq.mos_options import CHOICES, MosOptions
+from mos_fairseq.search_space import SearchSpace, Subnet, arch_encoding
 
 
 @dataclass
@@ -46,19 +47,27 @@ class TransformerMosConfig(TransformerBaseConfig):
 
     # of the task, which at training replaces it by the space itself, so that checkpoints carry it; null elsewhere
     search_space: Optional[str] = "${oc.select:task.search_space,null}"
-    mos_routing: ChoiceEnum(["none", "layer", "neuron"]) = field(
-        default="neuron",
+    mos_routing: ChoiceEnum(list(CHOICES["mos_routing"])) = field(
+        default=MosOptions.mos_routing,
         metadata={"help": "how experts are mixed: none (plain weight sharing), one mixture a layer, or one a neuron"},
     )
-    num_experts: int = field(default=2, metadata={"help": "experts of each matrix that has them"})
-    mos_linears: ChoiceEnum(["ffn", "attention", "all"]) = field(
-        default="ffn", metadata={"help": "matrices that have experts: the FFN's, the attention projections, or all"}
+    num_experts: int = field(
+        default=MosOptions.num_experts, metadata={"help": "experts of each matrix that has them"}
     )
-    arch_encoding: ChoiceEnum(list(ENCODING_KINDS)) = field(
-        default="aggregate", metadata={"help": "the routers' input: ten averages, or every layer's sizes"}
+    mos_linears: ChoiceEnum(list(CHOICES["mos_linears"])) = field(
+        default=MosOptions.mos_linears,
+        metadata={"help": "matrices that have experts: the FFN's, the attention projections, or all"},
     )
-    router_hidden_dim: int = field(default=128, metadata={"help": "hidden size of the routers"})
-    router_layers: int = field(default=2, metadata={"help": "linear layers of a router; 1 is a linear router"})
+    arch_encoding: ChoiceEnum(list(CHOICES["arch_encoding"])) = field(
+        default=MosOptions.arch_encoding,
+        metadata={"help": "the routers' input: ten averages, or every layer's sizes"},
+    )
+    router_hidden_dim: int = field(
+        default=MosOptions.router_hidden_dim, metadata={"help": "hidden size of the routers"}
+    )
+    router_layers: int = field(
+        default=MosOptions.router_layers, metadata={"help": "linear layers of a router; 1 is a linear router"}
+    )
     router_dropout: float = field(default=0.1, metadata={"help": "dropout within the routers"})
     dropout_scaling: ChoiceEnum(list(DROPOUT_SCALINGS)) = field(
         default="width",

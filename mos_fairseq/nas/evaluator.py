@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -19,46 +19,10 @@ from fairseq.data import data_utils
 from fairseq.sequence_generator import SequenceGenerator
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.nas.evaluation_options import EvaluationOptions
 from mos_fairseq.search_space import Subnet
 
 logger = logging.getLogger(__name__)
-
-OBJECTIVES = ("loss", "bleu")
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What is evaluated.
-
-    Args:
-        objective: ``loss``: bits per target token, fairseq's ``nll_loss``; ``bleu``: sacreBLEU of a beam search.
-        valid_subset: name of the set of sentence pairs.
-        valid_samples: how many of them, drawn by ``seed``; None for all.
-        max_tokens: of a batch.
-        beam, max_len_a, max_len_b, remove_bpe: of the beam search, as fairseq calls them.
-
-    Raises:
-        InputError: a value out of range.
-    """
-
-    objective: str = "loss"
-    valid_subset: str = "valid"
-    valid_samples: int | None = None
-    max_tokens: int = 4000
-    beam: int = 4
-    max_len_a: float = 1.2
-    max_len_b: int = 10
-    remove_bpe: str | None = None
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise InputError(f"objective is {self.objective}: allowed are {', '.join(OBJECTIVES)}")
-        for name in ("valid_samples", "max_tokens", "beam"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}: allowed are whole numbers from 1")
-
 
 class ModelEvaluator:
     """Evaluates the model of one checkpoint on one set.

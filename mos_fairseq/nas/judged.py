@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.jsonl import SharedJsonl
 from mos_fairseq.nas.evaluator import SubnetEvaluator
 from mos_fairseq.nas.workers import Workers
+from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _DIGITS = 6  # what a sum over a set keeps in float32, whatever the number of threads
 
@@ -53,7 +55,7 @@ class JudgedSubnets:
         self._take(self.file.read())
         new = [subnet for subnet in subnets if subnet.key not in self.known]  # to all searches
         if self.bar is None:
-            self.bar = tqdm(unit="subnet", desc="judging", total=self.total, smoothing=0)
+            self.bar = progress(unit="subnet", desc="judging", total=self.total, smoothing=0)
         self._skip_to(before + len(subnets) - len(new))
         for index, value in self._values(new):
             row = {"key": new[index].key, "loss": round(sign * value, _DIGITS)}
