@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.benchmark import REPEATS, CostOptions, LatencyOptions, subnet_cost
-from mos_fairseq.cli import check_exists, start, warn
+from mos_fairseq.cli import check_exists, make_folder, start, warn
 from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    """What needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
     cost = args.cost or ("latency_ms" if args.predictor else "flops")
     options, evaluation = algorithm_options(args, cost), evaluation_options(args)
@@ -62,8 +63,25 @@ def _run(args: argparse.Namespace) -> None:
     if args.workers < 1:
         raise InputError(f"workers is {args.workers}: allowed are whole numbers from 1")
     check_exists(args.path)
-    predictor = _load(args.predictor)
+    predictor = None
+    if args.predictor:
+        from mos_fairseq.nas import LatencyPredictor
+
+        predictor = LatencyPredictor.load(args.predictor)
     start()
+    prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
+    _run_search(args, prepare, constraints, cost, options, predictor)
+
+
+def _run_search(
+    args: argparse.Namespace,
+    prepare: Callable[[int], SubnetEvaluator],
+    constraints: Sequence[Constraint],
+    cost: str,
+    options: AlgorithmOptions,
+    predictor: LatencyPredictor | None,
+) -> None:
+    """``prepare`` makes the evaluator of the process with a rank."""
     import torch
 
     from mos_fairseq.benchmark import check_latency_file
@@ -74,7 +92,6 @@ def _run(args: argparse.Namespace) -> None:
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
     read_supernet(args.path)  # tells what it is instead, if it is none
-    prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
     with ExitStack() as stack:
         fleet = launched()
         if fleet is not None and args.workers > 1:
@@ -111,12 +128,6 @@ def _run(args: argparse.Namespace) -> None:
         _measure(args, results, predictor)
         write_results(Path(args.output), results, seen)
     _print(args, results)
-
-
-def _load(path: str | None) -> LatencyPredictor | None:
-    from mos_fairseq.nas import LatencyPredictor
-
-    return LatencyPredictor.load(path) if path else None
 
 
 def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | None, rank: int) -> SubnetEvaluator:
@@ -160,11 +171,8 @@ def _latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> t
 def _folders(args: argparse.Namespace) -> Path:
     """Make the folder of the results and that of the judged subnets; returns the second."""
     cache = Path(args.cache) if args.cache else Path(args.path).resolve().parent / "subnet-evaluations"
-    for name, folder in (("output", Path(args.output)), ("cache", cache)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{name} {folder}: cannot be made ({error.strerror or error})") from None
+    make_folder(args.output)
+    make_folder(cache, "cache")
     return cache
 
 
