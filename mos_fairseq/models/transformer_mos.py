@@ -190,7 +190,7 @@ class TransformerMosModel(TransformerModel):
             layer.set_arch(encoding, scale)
             layer.activation_dropout_module.p = self.cfg.activation_dropout * activation_scale
         for layer in stack.layers[num_layers:]:
-            layer.release()
+            layer.forget()  # no forward tells it of updates: momentum may move it
         stack.embed_dim, stack.num_active_layers = width, num_layers
         stack.dropout_module.p = self.cfg.dropout * scale
         for norm in (stack.layernorm_embedding, stack.layer_norm):

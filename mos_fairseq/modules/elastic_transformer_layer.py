@@ -120,14 +120,10 @@ class _ElasticLayerMixin:
         for module in (*self._linears.values(), *self._norms):
             module.release()
 
-    def train(self, mode: bool = True):
+    def forget(self) -> None:
+        """Forget merged weights, and the routers' transposed ones."""
         self.release()
-        return super().train(mode)
-
-    def _apply(self, fn, recurse: bool = True):
-        # of another dtype or device; parameters go back and forth between addresses, which the stamp cannot tell
-        self.release()
-        return super()._apply(fn, recurse)
+        super().forget()
 
     def forward(self, x: Tensor, *args, **kwargs):
         incremental_state = kwargs.get("incremental_state")
