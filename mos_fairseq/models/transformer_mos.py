@@ -8,11 +8,12 @@ from typing import Optional  # fairseq reads the annotations, and knows no `str 
 import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from mos_fairseq.distributed import SupernetDataParallel
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS, dropout_scales
+from mos_fairseq.models.static_copy import copy_active
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
     build_embeddings,
@@ -30,10 +31,8 @@ from mos_fairseq.models.transformer_subnet import (
 )
 from mos_fairseq.modules import (
     ElasticDecoderLayer,
-    ElasticEmbedding,
     ElasticEncoderLayer,
     ElasticLayerNorm,
-    ElasticLinear,
     LayerSizes,
     MixtureOptions,
 )
@@ -114,6 +113,7 @@ class TransformerMosModel(TransformerModel):
         return cls.from_search_space(cfg, space, task.source_dictionary, task.target_dictionary)
 
     @classmethod
+    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
     def from_search_space(
         cls, cfg: TransformerMosConfig, space: SearchSpace, src_dict, tgt_dict
     ) -> "TransformerMosModel":
@@ -240,14 +240,7 @@ class TransformerMosModel(TransformerModel):
         )
         twin.to(self.encoder.embed_tokens.weight)
         for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
-            for layer in mine.layers[: mine.num_active_layers]:
-                layer.materialize()
-            copies = dict(theirs.named_modules())
-            for name, module in mine.named_modules():
-                if name in copies:
-                    _copy_active(module, copies[name])
-            if mine.embed_positions is not None and mine.embed_positions.weight is not None:
-                theirs.embed_positions.weight.copy_(mine.embed_positions.weight[:, : mine.embed_dim])
+            copy_active(mine, theirs)
         self.train(training)
         return twin.eval()
 
@@ -293,17 +286,3 @@ class TransformerMosModel(TransformerModel):
                     "use the data folder (its dict.*.txt) of the training"
                 )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
-
-
-def _copy_active(module: nn.Module, twin: nn.Module) -> None:
-    """Copy what is in force of an elastic ``module`` (materialized) into the dense module of the same name."""
-    if isinstance(module, ElasticLinear):
-        weight, bias = module._materialized
-        twin.weight.copy_(weight)
-        twin.bias.copy_(bias)
-    elif isinstance(module, ElasticLayerNorm):
-        weight, bias = module.merge()
-        twin.weight.copy_(weight)
-        twin.bias.copy_(bias)
-    elif isinstance(module, ElasticEmbedding):
-        twin.weight.copy_(module.weight[:, : twin.embedding_dim])

@@ -14,6 +14,11 @@ import torch
 from torch import Tensor, nn
 
 
+def state_of(weight: Tensor) -> tuple[int, int]:
+    """Changes when the weight is written to in the ordinary way. (Tensors of inference mode count no versions.)"""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
 class Derived:
     """Something made of a weight, kept for as long as that stays the same tensor with the same values.
 
@@ -34,8 +39,7 @@ class Derived:
 
     def _knows(self, weight: Tensor, width: int) -> bool:
         """Whether ``weight``, of which ``width`` columns count, is the one of the last call; if not, forget."""
-        # tensors made in inference mode count no versions, nor are they written to here
-        stamp = (width, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        stamp = (width, *state_of(weight))
         known = weight is self._weight and stamp == self._stamp
         if not known:
             self._weight, self._stamp, self._made = weight, stamp, None
@@ -63,6 +67,10 @@ class KeepsDerived(nn.Module):
     def train(self, mode: bool = True):
         self.forget()
         return super().train(mode)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        self.forget()  # tensors of inference mode do not tell that they were written to
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn, recurse: bool = True):
         self.forget()  # weights that go to another device and back may lie where they lay
