@@ -85,3 +85,11 @@ def test_every_registered_component_has_a_file_of_its_name():
     ):
         ours = {n for n, c in registry.items() if c.__module__.startswith("mos_fairseq.")}
         assert ours and all((PACKAGE / folder / f"{name}.py").is_file() for name in ours)
+
+
+@pytest.mark.parametrize("part", sorted(set(ALLOWED) - {"export", "warm_start"}))
+def test_nothing_is_guaranteed_by_an_assert(part):
+    """``python -O`` takes them out, and without it they tell a user nothing."""
+    for file in (PACKAGE / part).rglob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]:
+        found = [node.lineno for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+        assert not found, f"{file}: lines {found}"

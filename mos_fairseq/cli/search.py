@@ -199,7 +199,6 @@ def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[i
 
 def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
     """Measured latencies of the best subnet and the front, into ``results``."""
-    assert predictor.space is not None
     rows = (results["best"], *results["front"])
     subnets = {subnet.key: subnet for subnet in (Subnet.from_dict(found["architecture"]) for found in rows)}
     options = _latency_options(args, predictor)

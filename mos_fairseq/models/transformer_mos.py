@@ -230,7 +230,6 @@ class TransformerMosModel(TransformerModel):
         """A static twin with the active subnet's merged weights (copies), in eval mode, on the same device and in the
         same dtype. Its dropout rates are the configured ones: scaling by width is the supernet's."""
         training = self.training
-        self.eval()
         twin = TransformerSubnetModel.from_subnet(
             self._twin_config(),
             self.active_subnet,
@@ -239,9 +238,12 @@ class TransformerMosModel(TransformerModel):
             (self.search_space.max("encoder_embed_dim"), self.search_space.max("decoder_embed_dim")),
         )
         twin.to(self.encoder.embed_tokens.weight)
-        for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
-            copy_active(mine, theirs)
-        self.train(training)
+        self.eval()
+        try:
+            for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
+                copy_active(mine, theirs)
+        finally:
+            self.train(training)
         return twin.eval()
 
     def _twin_config(self) -> TransformerSubnetConfig:
