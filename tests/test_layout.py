@@ -106,3 +106,11 @@ def test_one_place_starts_processes_of_python():
     """What else would start one could get another copy of the package than its own: see mos_fairseq.python."""
     starters = [file for file in PACKAGE.rglob("*.py") if "sys.executable" in file.read_text(encoding="utf-8")]
     assert starters == [PACKAGE / "python.py"]
+
+
+@pytest.mark.parametrize("part", sorted(set(ALLOWED) - {"export", "warm_start"}))
+def test_nothing_is_guaranteed_by_an_assert(part):
+    """``python -O`` takes them out, and without it they tell a user nothing."""
+    for file in (PACKAGE / part).rglob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]:
+        found = [node.lineno for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+        assert not found, f"{file}: lines {found}"

@@ -214,7 +214,6 @@ def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: Laten
     from mos_fairseq.benchmark import measure_to_file
     from mos_fairseq.nas.results import add_measured
 
-    assert predictor.space is not None
     rows = (results["best"], *results["front"])
     subnets = {subnet.key: subnet for subnet in (Subnet.from_dict(found["architecture"]) for found in rows)}
     options, threads = _latency_options(args, predictor)

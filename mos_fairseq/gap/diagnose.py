@@ -67,7 +67,8 @@ def diagnose(evaluator: SubnetEvaluator, subnets: Sequence[Subnet]) -> list[Diag
     subnets' gradients are kept at once: as many copies of the model's linear layers.
     """
     model = evaluator.model
-    assert isinstance(model, TransformerMosModel)
+    if not isinstance(model, TransformerMosModel):
+        raise TypeError(f"the evaluator's model is a {type(model).__name__}: only supernets are looked into")
     traces = [_trace(evaluator, subnet) for subnet in subnets]
     keys = [key for key, _ in _matrices(model)]
     matrices = dict(_matrices(model))

@@ -26,8 +26,12 @@ def paired_bootstrap(
         by name, ``bleu_ci``: half of the 95 % confidence interval of the BLEU; and, for all but the first,
         ``compared_with``, the first's name, and sacreBLEU's ``p_value`` of the difference, which is about that of a
         one-sided test (1 for equal scores); not corrected for the number of comparisons.
+
+    Raises:
+        ValueError: fewer than two systems.
     """
-    assert len(systems) > 1, "one system has nothing to be compared with"
+    if len(systems) < 2:
+        raise ValueError(f"systems are {len(systems)}: one has nothing to be compared with")
     named = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
     test = PairedTest(named, {"BLEU": BLEU()}, [list(references)], test_type="bs", n_samples=samples)
     _, scores = test()

@@ -8,11 +8,12 @@ from typing import Optional  # fairseq reads the annotations, and knows no `str 
 import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from mos_fairseq.distributed import SupernetDataParallel
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS, dropout_scales
+from mos_fairseq.models.static_copy import copy_active
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
     build_embeddings,
@@ -30,10 +31,8 @@ from mos_fairseq.models.transformer_subnet import (
 )
 from mos_fairseq.modules import (
     ElasticDecoderLayer,
-    ElasticEmbedding,
     ElasticEncoderLayer,
     ElasticLayerNorm,
-    ElasticLinear,
     LayerSizes,
     MixtureOptions,
 )
@@ -123,6 +122,7 @@ class TransformerMosModel(TransformerModel):
         return cls.from_search_space(cfg, space, task.source_dictionary, task.target_dictionary)
 
     @classmethod
+    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
     def from_search_space(
         cls, cfg: TransformerMosConfig, space: SearchSpace, src_dict, tgt_dict
     ) -> "TransformerMosModel":
@@ -199,7 +199,7 @@ class TransformerMosModel(TransformerModel):
             layer.set_arch(encoding, scale)
             layer.activation_dropout_module.p = self.cfg.activation_dropout * activation_scale
         for layer in stack.layers[num_layers:]:
-            layer.release()
+            layer.forget()  # no forward tells it of updates: momentum may move it
         stack.embed_dim, stack.num_active_layers = width, num_layers
         stack.dropout_module.p = self.cfg.dropout * scale
         for norm in (stack.layernorm_embedding, stack.layer_norm):
@@ -239,7 +239,6 @@ class TransformerMosModel(TransformerModel):
         """A static twin with the active subnet's merged weights (copies), in eval mode, on the same device and in the
         same dtype. Its dropout rates are the configured ones: scaling by width is the supernet's."""
         training = self.training
-        self.eval()
         twin = TransformerSubnetModel.from_subnet(
             self._twin_config(),
             self.active_subnet,
@@ -248,16 +247,12 @@ class TransformerMosModel(TransformerModel):
             (self.search_space.max("encoder_embed_dim"), self.search_space.max("decoder_embed_dim")),
         )
         twin.to(self.encoder.embed_tokens.weight)
-        for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
-            for layer in mine.layers[: mine.num_active_layers]:
-                layer.materialize()
-            copies = dict(theirs.named_modules())
-            for name, module in mine.named_modules():
-                if name in copies:
-                    _copy_active(module, copies[name])
-            if mine.embed_positions is not None and mine.embed_positions.weight is not None:
-                theirs.embed_positions.weight.copy_(mine.embed_positions.weight[:, : mine.embed_dim])
-        self.train(training)
+        self.eval()
+        try:
+            for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
+                copy_active(mine, theirs)
+        finally:
+            self.train(training)
         return twin.eval()
 
     def _twin_config(self) -> TransformerSubnetConfig:
@@ -302,17 +297,3 @@ class TransformerMosModel(TransformerModel):
                     "use the data folder (its dict.*.txt) of the training"
                 )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
-
-
-def _copy_active(module: nn.Module, twin: nn.Module) -> None:
-    """Copy what is in force of an elastic ``module`` (materialized) into the dense module of the same name."""
-    if isinstance(module, ElasticLinear):
-        weight, bias = module._materialized
-        twin.weight.copy_(weight)
-        twin.bias.copy_(bias)
-    elif isinstance(module, ElasticLayerNorm):
-        weight, bias = module.merge()
-        twin.weight.copy_(weight)
-        twin.bias.copy_(bias)
-    elif isinstance(module, ElasticEmbedding):
-        twin.weight.copy_(module.weight[:, : twin.embedding_dim])

@@ -131,6 +131,7 @@ class TransformerSubnetModel(TransformerModel):
         return cls.from_subnet(cfg, subnet, task.source_dictionary, task.target_dictionary)
 
     @classmethod
+    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
     def from_subnet(
         cls,
         cfg: TransformerSubnetConfig,

@@ -60,7 +60,8 @@ class MultiheadAttention(nn.Module):
         Returns:
             output [B, T, d] and, if asked for, probabilities [B, h, T, S] (before dropout), else None.
         """
-        assert mask is None or not is_causal, "combine the causal mask with the other"
+        if is_causal and mask is not None:
+            raise ValueError("is_causal is True and a mask is given: combine the causal mask with the other")
         if self.is_cross_attention:
             q, k, v, mask = self._project_cross(x, memory, mask, incremental_state)
         else:

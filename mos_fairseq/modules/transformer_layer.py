@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fairseq import utils
 from torch import Tensor, nn
 
+from mos_fairseq.modules.derived import KeepsDerived
 from mos_fairseq.modules.dropout import Dropout
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
 
@@ -29,7 +30,7 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
     return function() if isinstance(function, type) else function  # for "swish" fairseq gives a class
 
 
-class _TransformerLayer(nn.Module):
+class _TransformerLayer(KeepsDerived):
     def __init__(self, fc1: nn.Module, fc2: nn.Module, options: LayerOptions) -> None:
         super().__init__()
         self.fc1, self.fc2 = fc1, fc2
@@ -71,7 +72,9 @@ class TransformerEncoderLayer(_TransformerLayer):
         x = self._sublayer(
             x, self.self_attn_layer_norm, lambda y: self.dropout_module(self.self_attn(y, mask=mask)[0])
         )
-        return self._sublayer(x, self.final_layer_norm, self._feed_forward)
+        x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
+        self.forget_when_trained(x)
+        return x
 
 
 class TransformerDecoderLayer(_TransformerLayer):
@@ -122,4 +125,6 @@ class TransformerDecoderLayer(_TransformerLayer):
 
         x = self._sublayer(x, self.self_attn_layer_norm, self_attention)
         x = self._sublayer(x, self.encoder_attn_layer_norm, cross_attention)
-        return self._sublayer(x, self.final_layer_norm, self._feed_forward), weights
+        x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
+        self.forget_when_trained(x)
+        return x, weights

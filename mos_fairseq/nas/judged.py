@@ -67,7 +67,6 @@ class JudgedSubnets:
 
     def _skip_to(self, count: int) -> None:
         """Count what cost no time, on the bar but not in its rate."""
-        assert self.bar is not None
         self.bar.initial += count - self.bar.n
         self.bar.n = count
         self.bar.refresh()

@@ -283,7 +283,9 @@ class TranslationMosTask(TranslationTask):
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
-            assert subnets[0][1] == self.search_space.largest()
+            if subnets[0][1] != self.search_space.largest():
+                first = f"{subnets[0][0]}: {subnets[0][1].summary()}"
+                raise RuntimeError(f"update {update_num + 1}: the largest subnet teaches, but the first is {first}")
             criterion.teach(len(subnets) - 1, update_num)
         logs, losses, total_size = [], [], 0
         for name, subnet in subnets:
