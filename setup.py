@@ -61,7 +61,7 @@ setup(
         "quickstart": QUICKSTART,
         "ctranslate2": ["ctranslate2"],
         "tensorboard": ["tensorboard"],
-        "test": ["pytest", "hypothesis", "ruff", "ctranslate2", "playwright", *QUICKSTART],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "ctranslate2", "playwright", *QUICKSTART],
     },
     entry_points={
         "console_scripts": [

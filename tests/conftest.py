@@ -1,6 +1,31 @@
 """Shared by all tests: a small, repeatable environment."""
 
 import os
+import random
+import sys
+from pathlib import Path
 
-# before torch is imported; the commands that tests start inherit it
+import pytest
+
+# before torch is imported; the commands that tests start inherit both
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from tests.seeds import moved  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def random_state() -> None:
+    """Every test draws the same numbers, whatever ran before it in its process."""
+    random.seed(moved(1))
+    np.random.seed(moved(1))
+    torch.manual_seed(moved(1))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that hold slow tests come first: no process is left alone with one of them in the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

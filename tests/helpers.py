@@ -10,6 +10,7 @@ from fairseq.data import Dictionary
 import mos_fairseq  # noqa: F401  registers everything
 from mos_fairseq.models import TransformerMosConfig, TransformerMosModel
 from mos_fairseq.search_space import SearchSpace
+from tests.seeds import moved
 
 # largest first in name only: choices are sets. Odd and pairwise different, so that a transposed axis fails.
 SMALL_SPACE = {
@@ -44,7 +45,7 @@ def supernet(space: SearchSpace | None = None, seed: int = 1, **options) -> Tran
     space = space or small_space()
     options = {"share_all_embeddings": True, "max_source_positions": 50, "max_target_positions": 50} | options
     cfg = TransformerMosConfig(search_space=space.dumps(), **options)
-    torch.manual_seed(seed)
+    torch.manual_seed(moved(seed))
     words = dictionary()
     model = TransformerMosModel.from_search_space(cfg, space, words, words)
     perturb(model)
@@ -60,7 +61,7 @@ def perturb(model: torch.nn.Module) -> None:
 
 def batch(lengths=((6, 5), (4, 7), (7, 3)), left_pad_source: bool = True, seed: int = 3, vocab: int = 31):
     """(src_tokens, prev_output_tokens, target) with padding; ``lengths`` are (source, target) tokens of a sentence."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(moved(seed))
     pad, eos = 1, 2
     src = torch.full((len(lengths), max(s for s, _ in lengths)), pad)
     prev = torch.full((len(lengths), max(t for _, t in lengths)), pad)

@@ -17,8 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
+
+from tests.seeds import moved
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_DIR = str(ROOT / "mos_fairseq")
@@ -37,6 +40,23 @@ SPACE = {
     "decoder_arbitrary_ende_attn": [-1, 1],
     "qkv_dim": 16,
 }
+
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seconds: float = 300) -> T:
+    """What ``condition`` returns, as soon as that is true.
+
+    Raises:
+        TimeoutError: It was not within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing within {seconds} s")
+        time.sleep(0.002)
+    return found
 
 
 def import_everything() -> None:
@@ -162,6 +182,6 @@ def training(data: Path, space: Path, save_dir: Path, *options: object) -> list[
     plugin = ["--user-dir", USER_DIR, "--task", "translation_mos", "--arch", "transformer_mos", "--search-space", space]
     loss = ["--criterion", "label_smoothed_cross_entropy_mos", "--label-smoothing", 0.1, "--share-all-embeddings"]
     sizes = ["--max-tokens", 160, "--max-source-positions", 64, "--max-target-positions", 64]
-    optimizer = ["--optimizer", "adam", "--lr", 0.01, "--clip-norm", 1.0]
+    optimizer = ["--optimizer", "adam", "--lr", 0.01, "--clip-norm", 1.0, "--seed", moved(1)]
     log = ["--log-format", "json", "--log-interval", 1, "--no-progress-bar", "--num-workers", 0]
     return [data, *plugin, *loss, *sizes, *optimizer, *log, "--save-dir", save_dir, *options]

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need into .venv, where that is missing or out of date, then runs them; arguments go to pytest.
+#   bash tests/run.sh                    # everything, on all cores
+#   bash tests/run.sh -m 'not slow'      # the inner loop
+#   bash tests/run.sh -n 0 tests/cli/test_gap.py --pdb
 #   PYTHON=python3.12 bash tests/run.sh -k compat
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,4 +16,5 @@ fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # the commands that tests start are those of .venv
 export PATH="$PWD/.venv/bin:$PATH"
-exec .venv/bin/python -m pytest -q "$@"
+# a file's tests stay in one process, which makes its fixtures once; -n and --dist among the arguments win
+exec .venv/bin/python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder "$@"

@@ -1,20 +1,26 @@
 """Runs fairseq's commands, each in a forked process of its own, without paying for the imports every time.
 
-``conftest.py`` starts it as a process that imports fairseq but neither its commands nor mos_fairseq: those are
-imported in the forks, as in the real commands. One request a line on stdin, as JSON {command, args, cwd, stdin,
-stdout, stderr}; the answers are two lines on stdout, the fork's process id and then its exit status.
+``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but neither
+fairseq's commands nor mos_fairseq: those are imported in the forks, as in the real commands. One request a line on
+stdin, as JSON {command, args, cwd, stdin, stdout, stderr}; the answers are two lines on stdout, the fork's process id
+and then its exit status.
 """
 
 import importlib
 import json
 import logging
 import os
+import signal
 import sys
 
 replies = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # fairseq may log there
 
-for name in ("fairseq.checkpoint_utils", "fairseq.options", "fairseq.tasks", "fairseq.trainer", "sacrebleu"):
+FAIRSEQ = ("fairseq.checkpoint_utils", "fairseq.options", "fairseq.tasks", "fairseq.trainer")
+# every optimizer of torch imports the first; the plots and the predictor need the others
+OTHERS = ("torch._dynamo", "sacrebleu", "matplotlib.figure", "matplotlib.backends.backend_agg")
+OTHERS += ("plotly.graph_objects", "lightgbm", "pymoo.algorithms.moo.nsga2", "sklearn.model_selection", "ctranslate2")
+for name in FAIRSEQ + OTHERS:
     importlib.import_module(name)
 logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
 
@@ -25,6 +31,7 @@ def run_command(request: dict) -> None:
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(request[name], flags, 0o644), number)
     os.chdir(request["cwd"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
     command = request["command"]
     if command.startswith("mos-"):
         sys.argv = [command, *request["args"]]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 
 import pytest
 
 from mos_fairseq.benchmark.measured import HAT_COLUMNS, HAT_LATENCIES
 from mos_fairseq.cli import latency
+from tests.processes import until
 
 SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
 
@@ -126,9 +126,7 @@ def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     options = ["--search-space", files / "space.yaml", "--num-subnets", 4, "--output", path, *SMALL]
     running = commands.start("mos-latency", "measure", *options)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 3):
-        time.sleep(0.01)
+    until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 3)
     assert running.kill().status == -signal.SIGKILL
     before = path.read_text()
     before = [json.loads(line) for line in before[: before.rfind("\n") + 1].splitlines()]

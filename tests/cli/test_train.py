@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from fairseq import checkpoint_utils
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
 from mos_fairseq.search_space import SearchSpace
+from tests.processes import until
 
 from .conftest import MIDDLE, SPACE, generation, training
 
@@ -19,8 +19,10 @@ def updates_of(checkpoint) -> int:
     return checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint))["optimizer_history"][-1]["num_updates"]
 
 
-def best_row(done, metric: str, choose=min) -> dict:
-    return choose(done.rows("valid"), key=lambda row: float(row[f"valid_{metric}"]))
+def best_updates(done, metric: str, choose=min) -> set[int]:
+    """When the metric was best; the log rounds it, and may so tell several times alike."""
+    values = {int(row["valid_num_updates"]): float(row[f"valid_{metric}"]) for row in done.rows("valid")}
+    return {updates for updates, value in values.items() if value == choose(values.values())}
 
 
 def test_what_is_logged(supernet):
@@ -50,23 +52,24 @@ def test_what_was_sampled_is_logged(supernet):
 
 def test_best_checkpoint_by_a_subnets_bleu(supernet):
     save_dir, done = supernet
-    assert float(done.rows("valid")[-1]["valid_bleu_smallest"]) > 0
-    best = best_row(done, "bleu_smallest", max)
-    assert updates_of(save_dir / "checkpoint_best.pt") == int(best["valid_num_updates"])
+    assert updates_of(save_dir / "checkpoint_best.pt") in best_updates(done, "bleu_smallest", max)
 
 
 def test_best_checkpoint_by_a_subnets_loss_with_a_stock_criterion(commands, joined, files, tmp_path):
-    """Training the largest alone makes the smallest worse in the end: their best checkpoints differ."""
-    options = ["--subnet-sampling", "largest", "--max-update", 30, "--lr", "0.003,0.01,0.01,0.03,0.03"]
+    """The last epoch, with an enormous rate, spoils everything: the best checkpoint is an earlier one."""
+    options = ["--subnet-sampling", "largest", "--max-update", 18, "--lr", "0.003,0.01,30"]
     options += ["--best-checkpoint-metric", "loss_smallest", "--label-smoothing", 0.1]
     how = {"space": files / "space.yaml", "criterion": "label_smoothed_cross_entropy"}
     done = commands.fork("train", *training(joined, tmp_path, *options, **how))
     rows = done.rows("valid")
-    assert len(rows) == 5 and "valid_nll_loss_smallest" in rows[0]
-    best = best_row(done, "loss_smallest")
-    others = (best_row(done, "loss_largest"), rows[-1])
-    assert best["valid_num_updates"] not in [row["valid_num_updates"] for row in others]
-    assert updates_of(tmp_path / "checkpoint_best.pt") == int(best["valid_num_updates"])
+    assert [int(row["valid_num_updates"]) for row in rows] == [6, 12, 18] and "valid_nll_loss_smallest" in rows[0]
+    best = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "checkpoint_best.pt"))
+    updates = best["optimizer_history"][-1]["num_updates"]
+    assert updates in best_updates(done, "loss_smallest") and updates < 18
+    # and it is the smallest's loss that was looked at: nothing has trained it
+    (row,) = [row for row in rows if int(row["valid_num_updates"]) == updates]
+    losses = [float(row[f"valid_loss_{name}"]) for name in ("smallest", "largest")]
+    assert best["extra_state"]["best"] == pytest.approx(losses[0], abs=1e-3) and abs(losses[0] - losses[1]) > 0.02
     assert set(re.findall(r"update \d+ trains (\S+)", done.out)) == {"largest"}
 
 
@@ -78,7 +81,8 @@ def test_stock_cross_entropy_with_many_options(commands, separate, files, tmp_pa
     done = commands.fork("train", *training(separate, tmp_path, *plain, *routing, **how))
     rows = done.rows("train_inner")
     assert [int(row["num_updates"]) for row in rows] == [1, 2, 3, 4, 5]
-    assert float(rows[-1]["loss_smallest"]) < float(rows[0]["loss_smallest"])
+    losses = [float(row["loss_smallest"]) for row in rows]
+    assert min(losses[1:]) < losses[0]
     assert "valid_loss_largest" in done.rows("valid")[-1]
     lines = re.findall(r"update \d+ trains (.*)", done.out)
     assert len(lines) == 5 and all(line.count("random: ") == 2 for line in lines)
@@ -103,7 +107,8 @@ def test_finetuning(commands, joined, supernet, files, tmp_path):
     done = commands.fork("train", *training(joined, tmp_path, *start, space=files / "space.yaml"))
     first, last = done.rows("train_inner")[0], supernet[1].rows("train_inner")[-1]
     assert int(first["num_updates"]) == 1  # the optimizer starts anew
-    assert float(first["loss"]) < float(last["loss"]) + 0.3 < float(supernet[1].rows("train_inner")[0]["loss"])
+    loss, trained, fresh = (float(row["loss"]) for row in (first, last, supernet[1].rows("train_inner")[0]))
+    assert loss < (trained + fresh) / 2  # batches differ, by less
 
 
 def test_fixed_subnet(commands, joined, files, tmp_path):
@@ -163,11 +168,9 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, joined, files, tmp_pa
 
     commands.fork("train", *run("whole", 12))
     running = commands.start("train", *run("parts", 100_000))
-    middle, deadline = tmp_path / "parts" / "checkpoint_1_4.pt", time.monotonic() + 300
-    while not middle.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    middle = tmp_path / "parts" / "checkpoint_1_4.pt"
+    until(middle.exists)
     assert running.kill().status == -9
-    assert middle.exists()
     for file in middle.parent.iterdir():
         if file != middle:
             file.unlink()

@@ -106,7 +106,7 @@ def command() -> Callable[..., subprocess.CompletedProcess]:
 
     def command(cwd: Path, name: str, *args: object) -> subprocess.CompletedProcess:
         script = Path(sys.executable).with_name(name)
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
+        env = {**os.environ, "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(
             [str(script), *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
         )

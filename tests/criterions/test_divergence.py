@@ -12,13 +12,14 @@ from mos_fairseq.criterions.divergence import (
     alpha_divergence,
     largest_divergence,
 )
+from tests.seeds import moved
 
 TOKENS, WORDS, PAD = 9, 13, 1
 INF = math.inf
 
 
 def logits(seed: int, spread: float = 1.5, dtype=torch.float64) -> torch.Tensor:
-    return spread * torch.randn(TOKENS, WORDS, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return spread * torch.randn(TOKENS, WORDS, generator=torch.Generator().manual_seed(moved(seed)), dtype=dtype)
 
 
 def pair(spread: float = 1.5) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.errors import InputError
 from tests.helpers import batch, fake_task, sample_of, supernet
+from tests.seeds import moved
 
 VOCABULARY, PAD = 31, 1
 TOLERANCE = {"atol": 1e-6, "rtol": 1e-5}
@@ -19,7 +20,7 @@ class Logits(torch.nn.Module):
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(moved(1))
         self.logits = torch.nn.Parameter((3 * torch.randn(*shape, VOCABULARY, generator=generator)).to(dtype))
 
     def forward(self, src_tokens, src_lengths, prev_output_tokens):

@@ -163,7 +163,8 @@ def test_beams_share_their_sentence(name, many_rows, monkeypatch):
     model.set_active_subnet(with_span(1, 3))
     src, prev, _ = batch(((6, 6), (4, 6), (7, 6)))
     rows, new_order, state = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor(order), {}
-    prev = prev[rows] + torch.tensor([0, 1, 0, 2, 0, 3])[:, None] * (prev[rows] > 3) % 20  # beams differ
+    others = (prev[rows] - 4 + torch.tensor([0, 1, 0, 2, 0, 3])[:, None]) % 27 + 4  # beams differ, in words
+    prev = torch.where(prev[rows] > 3, others, prev[rows])
     full = logits(model, src[rows], prev)
     encoder_out = model.encoder.reorder_encoder_out(model.encoder(src), rows)
     for t in range(3):

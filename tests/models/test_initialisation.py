@@ -9,6 +9,7 @@ from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, Transf
 from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter
 from mos_fairseq.search_space import arch_encoding
 from tests.helpers import batch, dictionary, small_space
+from tests.seeds import moved
 
 SPACE = small_space(
     encoder_embed_dim=[256, 128],
@@ -24,7 +25,7 @@ SPACE = small_space(
 def fresh(**options) -> TransformerMosModel:
     options |= {"share_all_embeddings": True, "max_source_positions": 50, "max_target_positions": 50}
     cfg = TransformerMosConfig(search_space=SPACE.dumps(), **options)
-    torch.manual_seed(11)
+    torch.manual_seed(moved(11))
     return TransformerMosModel.from_search_space(cfg, SPACE, dictionary(), dictionary())
 
 
@@ -90,7 +91,7 @@ def test_fresh_routers_tell_subnets_apart(routing, encoding, layers):
     low = arch_encoding(SPACE.smallest(), SPACE, encoding)
     shape = {"lowest": low, "hidden_dim": 256, "num_layers": layers, "dropout": 0.1}
     high, logits = [1.0] * len(low), []
-    torch.manual_seed(3)
+    torch.manual_seed(moved(3))
     for _ in range(400 if routing == "layer" else 4):
         if routing == "layer":
             router = LayerRouter(num_experts=4, **shape).eval()

@@ -8,6 +8,7 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 
 from tests.helpers import batch, decode_stepwise, dictionary, fake_task, perturb, small_space, supernet
+from tests.seeds import moved
 
 DIM, HEADS, ENCODER_FFN, DECODER_FFN, LAYERS = 24, 4, 33, 37, (3, 2)
 
@@ -27,7 +28,7 @@ def stock_model(**options) -> TransformerModel:
         **options,
     )
     base_architecture(args)
-    torch.manual_seed(5)
+    torch.manual_seed(moved(5))
     model = TransformerModel.build_model(args, fake_task())
     perturb(model)
     return model

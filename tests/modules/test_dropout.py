@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from mos_fairseq.modules import Dropout
+from tests.seeds import moved
 
 
 def dropout(p: float) -> Dropout:
-    torch.manual_seed(5)
+    torch.manual_seed(moved(5))
     return Dropout(p).train()
 
 

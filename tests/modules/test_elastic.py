@@ -9,13 +9,14 @@ from torch import nn
 
 import mos_fairseq.modules.elastic_linear as elastic_linear_module
 from mos_fairseq.modules import ElasticEmbedding, ElasticLayerNorm, ElasticLinear, mix_experts, onednn
+from tests.seeds import moved
 
 EXPERTS, GROUPS, ROWS, COLUMNS = 3, 2, 7, 5
 SIZES = [(ROWS, COLUMNS), (4, 3), (ROWS, 2), (1, COLUMNS)]
 
 
 def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(moved(seed))
     return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
 
 
@@ -64,7 +65,7 @@ def test_mix_experts_casts_fp32_probabilities_to_the_weights():
 
 
 def elastic_linear(num_experts: int = 1, **options) -> ElasticLinear:
-    torch.manual_seed(3)
+    torch.manual_seed(moved(3))
     linear = ElasticLinear(COLUMNS, ROWS, groups=GROUPS, num_experts=num_experts, **options).double()
     if linear.bias is not None:
         nn.init.normal_(linear.bias)
@@ -236,7 +237,7 @@ def test_embedding_reads_and_projects_the_first_columns(width):
 
 def test_initial_standard_deviations():
     """Each group is drawn as a matrix of its own, and merged experts have the spread of an ordinary layer."""
-    torch.manual_seed(0)
+    torch.manual_seed(moved(0))
     for num_experts in (1, 2, 4):
         linear = ElasticLinear(256, 512, groups=3, num_experts=num_experts, gain=0.5)
         expected = nn.init.xavier_uniform_(torch.empty(512, 256), gain=0.5).std()

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from mos_fairseq.modules import MultiheadAttention
+from tests.seeds import moved
 
 D, D_MEMORY, Q, HEADS, B, T, S = 10, 14, 12, 3, 4, 5, 7
 
 
 def attention(cross: bool, dropout: float = 0.0) -> MultiheadAttention:
-    torch.manual_seed(1)
+    torch.manual_seed(moved(1))
     if cross:
         projections = {"q_proj": nn.Linear(D, Q), "kv_proj": nn.Linear(D_MEMORY, 2 * Q)}
     else:
@@ -21,7 +22,7 @@ def attention(cross: bool, dropout: float = 0.0) -> MultiheadAttention:
 
 
 def inputs(cross: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(moved(2))
     x = torch.randn(B, T, D, dtype=torch.float64, generator=generator)
     return x, torch.randn(B, S, D_MEMORY, dtype=torch.float64, generator=generator) if cross else None
 

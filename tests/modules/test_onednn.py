@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mos_fairseq.modules import ElasticLinear, Linear, onednn
+from tests.seeds import moved
 
 ROWS, I, O = (37, 7), 13, 11  # noqa: E741
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
@@ -17,7 +18,7 @@ def small_products(monkeypatch):
 
 
 def tensors(*shapes, requires_grad=True):
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(moved(3))
     return [torch.randn(*shape, generator=generator).requires_grad_(requires_grad) for shape in shapes]
 
 
@@ -71,7 +72,7 @@ def test_modules_train_with_it(make, monkeypatch):
     seen = []
     linear = onednn.linear
     monkeypatch.setattr(onednn, "linear", lambda *args: (seen.append(args[0].shape), linear(*args))[1])
-    torch.manual_seed(1)
+    torch.manual_seed(moved(1))
     module = make()
     if isinstance(module, ElasticLinear):
         module.set_active_size(I, O)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mos_fairseq.modules import ElasticEmbedding, Linear, PackedWeight, onednn, packed_linear
+from tests.seeds import moved
 
 I, O = 13, 7  # noqa: E741
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
@@ -24,11 +25,11 @@ def multiplied(monkeypatch) -> list[int]:
 
 
 def inputs(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(moved(2)))
 
 
 def linear() -> Linear:
-    torch.manual_seed(1)
+    torch.manual_seed(moved(1))
     return Linear(I, O).eval()
 
 
@@ -125,7 +126,7 @@ def test_copies_and_pickles_start_empty(multiplied):
 
 
 def test_embeddings_project_at_any_width(multiplied):
-    torch.manual_seed(1)
+    torch.manual_seed(moved(1))
     table = ElasticEmbedding(O, I, 1).eval()
     with torch.no_grad():
         for width in (I, I, 5, 5, I, I):

@@ -16,6 +16,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.nas import workers as workers_module
 from mos_fairseq.nas.workers import Workers, launched, serve, started
 from tests.helpers import small_space
+from tests.processes import until
 
 SPACE = small_space()
 SUBNETS = [SPACE.sample_subnet("workers", i) for i in range(9)]
@@ -118,6 +119,5 @@ def test_a_worker_that_hangs_does_not_keep_the_search_from_its_end(monkeypatch):
     with started(1, _hang, 1):
         (child,) = torch.multiprocessing.active_children()
         stat = Path(f"/proc/{child.pid}/stat")
-        while stat.read_text().rsplit(")", 1)[1].split()[0] != "T" and time.monotonic() < begin + 60:
-            time.sleep(0.02)
+        until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T", 60)
     assert not child.is_alive() and time.monotonic() < begin + 70

@@ -12,6 +12,7 @@ from mos_fairseq.models import TransformerMosConfig
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import Orders, StockModel, check_space, importance_orders, supernet_from
 from tests.helpers import batch, decode_stepwise, fake_task, perturb, sample_of
+from tests.seeds import moved
 
 QKV = {
     "encoder_embed_dim": [24, 18],
@@ -35,7 +36,7 @@ def stock(**options) -> StockModel:
     values = {f"{side}_{key}": pair[i] for i, side in enumerate(("encoder", "decoder")) for key, pair in sizes.items()}
     args = Namespace(**(values | {"max_source_positions": 50, "max_target_positions": 50} | options))
     base_architecture(args)
-    torch.manual_seed(5)
+    torch.manual_seed(moved(5))
     model = TransformerModel.build_model(args, fake_task())
     perturb(model)
     return StockModel({}, args, model.eval())
