@@ -123,3 +123,24 @@ def test_commands_that_never_need_torch(tmp_path):
     for command, arguments in runs.items():
         ((status, out, _, heavy),) = run(command, [arguments], tmp_path)
         assert status == 0 and "largest" in out and not {"fairseq", "torch"} & heavy
+
+
+def test_a_commands_workers_have_everything_from_the_start(tmp_path):
+    """What they are given to unpickle may need the plugin; and fairseq, imported later, would leave a semaphore."""
+    script = tmp_path / "mos-search"
+    script.write_text("""
+import multiprocessing, sys
+import mos_fairseq
+
+def loaded():
+    print("mos_fairseq.plugin" in sys.modules, flush=True)
+
+if __name__ == "__main__":
+    loaded()
+    worker = multiprocessing.get_context("spawn").Process(target=loaded)
+    worker.start()
+    worker.join()
+""")
+    environment = os.environ | {"PYTHONPATH": str(Path(mos_fairseq.__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.stdout.split(), done.stderr) == (["False", "True"], "")
