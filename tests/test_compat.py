@@ -225,6 +225,7 @@ def test_allow_list_holds_nothing_that_acts():
         }, value
 
 
+@pytest.mark.slow
 def test_opting_out_reads_other_types(path, tmp_path):
     torch.save(stock_checkpoint(extra_state={"colour": collections.deque([1])}), path)
     refused = run_python(READ, path, script=tmp_path / "fairseq-train")
@@ -327,6 +328,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["raise", "raise Exception('Cannot load')", "raise Exception('Cannot load') from ValueError()"]
 )
@@ -339,12 +341,14 @@ def test_mistake_is_one_line(how, tmp_path):
         assert own_lines(done) == ["error: --subnet x.yaml: no such file"]
 
 
+@pytest.mark.slow
 def test_traceback_on_request(tmp_path):
     env = {error_hook.SHOW_TRACEBACK: "1"}
     done = run_python(MISTAKE.format(how="raise"), script=tmp_path / "fairseq-train", **env)
     assert done.returncode == 1 and "Traceback" in done.stderr and "no such file" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_errors_reach_the_previous_hook(tmp_path):
     code = "import sys\nsys.excepthook = lambda *a: print('mine', a[1])\n"
     code += "from mos_fairseq import compat\ncompat.apply()\nraise KeyError('k')"

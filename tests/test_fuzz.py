@@ -7,6 +7,7 @@ import pytest
 from tests.fuzz import fuzz, kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())
 def test_mutated_inputs_are_read_or_refused_in_one_line(kind, tmp_path):
     counts = fuzz(kind, 40, 1, tmp_path)

@@ -108,6 +108,7 @@ def test_ratios_are_paired():
     assert other["ratio"] == 2.0 and other["interval"] == [2.0, 3.0] and other["target"] == 1.5
 
 
+@pytest.mark.slow
 def test_memory_of_a_process_of_its_own(variants, monkeypatch):
     assert 2**20 < memory._measure(variants, "layer") < 2**30
     found = {"stock": 8, "none as stock": 4, "none": 100, "layer": 110, "neuron": 130}

@@ -101,6 +101,7 @@ def test_shared_embeddings_need_one_dictionary(commands, separate, files, tmp_pa
 # --- data ---
 
 
+@pytest.mark.slow
 def test_data_folder(commands, joined, files, tmp_path):
     (tmp_path / "empty").mkdir()
     shutil.copytree(joined, tmp_path / "no_dict")
@@ -121,6 +122,7 @@ def test_data_folder(commands, joined, files, tmp_path):
 # --- checkpoints ---
 
 
+@pytest.mark.slow
 def test_bad_checkpoint(commands, joined, supernet, files, tmp_path):
     good = supernet[0] / "checkpoint_last.pt"
     (tmp_path / "cut.pt").write_bytes(good.read_bytes()[:20000])
@@ -145,6 +147,7 @@ def test_stock_checkpoint(commands, joined, tmp_path):
     check(done, tmp_path / "save", ["arch transformer", "supernet", "--task translation"])
 
 
+@pytest.mark.slow
 def test_resuming_as_another_supernet(commands, joined, supernet, files, tmp_path):
     (tmp_path / "save").mkdir()
     checkpoint = tmp_path / "save" / "checkpoint_last.pt"
@@ -166,6 +169,7 @@ def test_resuming_as_another_supernet(commands, joined, supernet, files, tmp_pat
 # --- as users start them ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(5))
 def test_console_scripts(commands, joined, supernet, files, tmp_path, number):
     """A few of the above through the installed scripts: nothing hangs on how the other tests start a command."""
@@ -181,6 +185,7 @@ def test_console_scripts(commands, joined, supernet, files, tmp_path, number):
     check(commands.spawn(command, *arguments, check=False), tmp_path / "save", words)
 
 
+@pytest.mark.slow
 def test_a_sentence_that_is_too_long(commands, joined, files, tmp_path):
     """Training leaves it out; validation has to be told to."""
     options = ["--max-source-positions", 5, "--max-update", 1, "--required-batch-size-multiple", 1]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
     options = ["--search-space", "tiny", "--vocab-size", 40, "--tokens", 24, "--length", 6, "--repeats", 2]

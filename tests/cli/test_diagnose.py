@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def diagnose(commands, joined, path, output, *options: object, **kwargs):
     return commands.fork("mos-diagnose", joined, "--path", path, "--output", output, *options, **kwargs)
@@ -20,7 +22,7 @@ def test_two_checkpoints(commands, joined, supernet, tmp_path):
     assert content["subnets"] == ["largest", "smallest", *(f"random:{seed}" for seed in range(3, 7))]
     ffn = [row for row in rows if row["part"] == "ffn"]
     assert [(row["side"], row["layer"]) for row in ffn] == [(s, i) for s in ("encoder", "decoder") for i in (0, 1)]
-    assert all(row["mixing_distance"] > 0 and row["expert_distance"] > 0 and row["cosine"] < 0.99 for row in ffn)
+    assert all(row["mixing_distance"] > 0 and row["expert_distance"] > 0 and row["cosine"] < 0.999 for row in ffn)
     lines = done.out.splitlines()
     assert lines[0].split() == ["last", "mixing", "experts", "cosine", "lowest", "conflicts"]
     assert lines[2].split()[:4] == ["encoder", "1", "ffn", f"{rows[1]['mixing_distance']:.3f}"]

@@ -13,6 +13,8 @@ import mos_fairseq  # noqa: F401  makes checkpoints readable
 from .conftest import USER_DIR, generation, training
 from .test_bad_input import check
 
+pytestmark = pytest.mark.slow
+
 ALPHA = ["--distillation", "alpha", "--alpha-minus", -0.5, "--hidden-weight", 0.1, "--hidden-layers", "last"]
 DROPOUT = ["--dropout", 0.2, "--activation-dropout", 0.2, "--dropout-scaling", "layer"]
 SCHEDULE = ["--lr-scheduler", "exponential_constant", "--warmup-updates", 2, "--decay-updates", 6]

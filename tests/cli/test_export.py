@@ -90,6 +90,7 @@ def by_heart(supernet, text, tmp_path_factory) -> Path:
     return learnt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_ctranslate2_translates_as_the_active_subnet(commands, joined, text, by_heart, tmp_path, quantization):
     options = ["--format", "ctranslate2", *(["--quantization", quantization] if quantization else [])]
@@ -105,6 +106,7 @@ def test_ctranslate2_translates_as_the_active_subnet(commands, joined, text, by_
     assert hypotheses == (text / "test.yy").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_path):
     """From the twin's weights, with the stock task and criterion, and on to lower losses than at its start."""
     export(commands, supernet, "smallest", tmp_path / "twin.pt")

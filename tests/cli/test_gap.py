@@ -15,6 +15,8 @@ from tests.processes import until
 
 from .conftest import generation, same_words, training
 
+pytestmark = pytest.mark.slow
+
 SEARCH = ["--beam", 2, "--max-len-a", 0, "--max-len-b", 10]  # of conftest's `generation`
 BUDGET = ["--max-update", 40]
 MORE = ["--", "--lr", 0.02, "--dropout", 0.0]

@@ -102,6 +102,7 @@ def test_subnets_and_sentences_differ(expected):
     assert all(len({round(float(score), 3) for score, _ in lines.values()}) > 6 for lines in found)
 
 
+@pytest.mark.slow
 def test_interactive_reads_stdin(commands, joined, supernet, text, expected):
     lines = (text / "test.xx").read_text()
     options = ["--subnet", "smallest", "-s", "xx", "-t", "yy", "--buffer-size", 4, "--batch-size", 3]
@@ -133,7 +134,8 @@ def test_alignment_and_replacing_unknown_words(commands, joined, supernet, text,
 def test_validate_other_subnets(commands, joined, supernet):
     save_dir, trained = supernet
     arguments = [joined, "--user-dir", USER_DIR, "--task", "translation_mos", "--path", save_dir / "checkpoint_last.pt"]
-    options = ["--max-tokens", 60, "--log-format", "json", "--valid-subnets", "random:7,largest,random:9"]
+    # the batches of training: BLEU is of hypotheses, and others' rounding may choose another one
+    options = ["--max-tokens", 160, "--log-format", "json", "--valid-subnets", "random:7,largest,random:9"]
     row = commands.fork("validate", *arguments, *options).rows("valid")[-1]
     last = trained.rows("valid")[-1]
     for key in ("loss_random7", "nll_loss_largest", "bleu_largest", "bleu_random7"):

@@ -82,6 +82,7 @@ def test_another_task_in_a_supernets_checkpoint_is_refused(commands, joined, sup
         read_supernet(tmp_path / "odd.pt")
 
 
+@pytest.mark.slow
 def test_names_with_spaces_and_other_letters(commands, joined, files, tmp_path):
     folder = tmp_path / "Übung – 訓練 a'b"
     folder.mkdir()

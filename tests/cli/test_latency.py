@@ -122,18 +122,21 @@ def test_rows_of_averages_are_told_apart(commands, tmp_path):
     assert 0 < scores["held_out"]["subnets"] < 12 and scores["held_out"]["subnets"] % 2 == 0
 
 
+@pytest.mark.slow
 def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     options = ["--search-space", files / "space.yaml", "--num-subnets", 4, "--output", path, *SMALL]
-    running = commands.start("mos-latency", "measure", *options)
+    # so often that no stall of the machine lets it end before it is killed
+    running = commands.start("mos-latency", "measure", *options, "--repeats", 10_000)
     until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 3)
     assert running.kill().status == -signal.SIGKILL
     before = path.read_text()
-    before = [json.loads(line) for line in before[: before.rfind("\n") + 1].splitlines()]
-    assert 3 <= len(before) < 42
+    before = [json.loads(line) for line in before[: before.rfind("
+") + 1].splitlines()]
+    assert len(before) >= 3
     commands.fork("mos-latency", "measure", *options)
     after = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(after) == 41
+    assert len(after) == max(41, len(before))
     for old, new in zip(before, after, strict=False):  # each line as it was, and what is known in the end
         assert old == {key: new[key] for key in old}
 
@@ -160,6 +163,7 @@ def test_bad_input(commands, files, measured, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_commands_say_nothing_of_fairseqs_imports(commands, files):
     """As users start them: nothing but what was asked for."""
     assert commands.spawn("mos-cost", "--search-space", files / "space.yaml").err == ""

@@ -38,7 +38,7 @@ def test_what_is_logged(supernet):
     assert {f"valid_{kind}{of}" for kind in ("loss", "nll_loss", "ppl", "bleu") for of in names} <= row.keys()
     for kind in ("loss", "bleu"):
         mean = sum(float(row[f"valid_{kind}{of}"]) for of in names[1:]) / 4
-        assert float(row[f"valid_{kind}"]) == pytest.approx(mean, abs=0.01)
+        assert float(row[f"valid_{kind}"]) == pytest.approx(mean, abs=0.02)  # BLEU has two decimals
 
 
 def test_what_was_sampled_is_logged(supernet):
@@ -73,6 +73,7 @@ def test_best_checkpoint_by_a_subnets_loss_with_a_stock_criterion(commands, join
     assert set(re.findall(r"update \d+ trains (\S+)", done.out)) == {"largest"}
 
 
+@pytest.mark.slow
 def test_stock_cross_entropy_with_many_options(commands, separate, files, tmp_path):
     """Separate dictionaries and embeddings, gradient accumulation, mixed precision, data workers, other routing."""
     plain = ["--update-freq", 2, "--amp", "--num-workers", 2, "--max-update", 5]
@@ -90,6 +91,7 @@ def test_stock_cross_entropy_with_many_options(commands, separate, files, tmp_pa
     assert len(generated.hypotheses()) == 12
 
 
+@pytest.mark.slow
 def test_overflow_with_amp_is_named_and_left_out(commands, joined, files, tmp_path):
     """A step that makes everything overflow: from then on fairseq skips each batch, and no weight becomes NaN."""
     options = ["--amp", "--lr", 1e30, "--max-epoch", 1, "--max-update", 9, "--disable-validation"]
@@ -118,6 +120,7 @@ def test_fixed_subnet(commands, joined, files, tmp_path):
     assert re.findall(r"update \d+ trains fixed: enc 2x24 ffn 32,24", done.out)
 
 
+@pytest.mark.slow
 def test_static_twin_from_scratch(commands, joined, files, tmp_path):
     """transformer_subnet with the stock task: its architecture travels in the checkpoint too."""
     subnet = tmp_path / "subnet.yaml"
@@ -157,6 +160,7 @@ def assert_equal(mine, theirs, where: str = "") -> None:
         assert mine == theirs, where
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_an_uninterrupted_one(commands, joined, files, tmp_path):
     """Killed after a checkpoint in mid-epoch (an epoch has 6 updates), with dropout everywhere."""
     rates = ["--dropout", 0.3, "--attention-dropout", 0.1, "--activation-dropout", 0.1, "--router-dropout", 0.2]

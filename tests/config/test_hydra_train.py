@@ -1,6 +1,10 @@
 """``fairseq-hydra-train`` for real, as users start it."""
 
+import pytest
+
 from .conftest import CONFIG
+
+pytestmark = pytest.mark.slow
 
 
 def test_trains_and_generates_from_another_folder(command, data, tmp_path):

@@ -22,6 +22,7 @@ from tests.cli.conftest import training
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_equals_a_single_process(tmp_path):
     """Two processes, 24 updates: sandwich; and different subnets on each, resumed in the middle."""
     command = [sys.executable, str(ROOT / "tests" / "data_parallel_table.py"), "--quick", "--json"]
@@ -97,6 +98,7 @@ def test_other_backends_are_refused(monkeypatch, group):
 # --- the launcher ---
 
 
+@pytest.mark.slow
 def test_launcher(joined, files, tmp_path):
     """examples/train_parallel.sh: one run, one log, one set of checkpoints."""
     script = [str(ROOT / "examples" / "train_parallel.sh"), "2"]

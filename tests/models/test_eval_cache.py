@@ -52,6 +52,12 @@ def recomputed(model) -> torch.Tensor:
         return forward(model).detach()
 
 
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal but for rounding: with a cache, routers and packed weights multiply in another order."""
+    rounding = {torch.float16: 1e-2, torch.bfloat16: 5e-2}.get(actual.dtype, 2e-5)
+    torch.testing.assert_close(actual, expected, atol=rounding, rtol=rounding)
+
+
 def expected_calls(model) -> dict[str, int]:
     subnet = model.active_subnet
     mixes = 4 * subnet.encoder_layers + 7 * subnet.decoder_layers
@@ -139,8 +145,7 @@ def test_cache_is_renewed_after(change, model):
     before = evaluate(model)
     CHANGES[change](model)
     after = evaluate(model)
-    rounding = {torch.float16: 1e-2, torch.bfloat16: 5e-2}.get(after.dtype, 2e-5)  # routers multiply in another order
-    torch.testing.assert_close(after, recomputed(model), atol=rounding, rtol=rounding)
+    close(after, recomputed(model))
     assert after.dtype != before.dtype or not torch.equal(after, before)
 
 
@@ -174,7 +179,7 @@ def test_writes_through_data_alone_are_not_seen_until_the_mode_is_set(model):
     """torch counts no version for ``.data``: without a forward with autograd nothing tells of it."""
     before = evaluate(model)
     model.decoder.layers[0].fc1.weight.data.add_(1.0)
-    torch.testing.assert_close(evaluate(model), before)
+    close(evaluate(model), before)
     model.eval()
     assert not torch.allclose(evaluate(model), before)
 
@@ -254,11 +259,11 @@ def test_evaluation_between_updates_sees_them(kind, update, optimizer, monkeypat
 def test_deepcopy_is_independent(model):
     before = evaluate(model)
     twin = copy.deepcopy(model)
-    torch.testing.assert_close(evaluate(twin), before)
+    close(evaluate(twin), before)
     add_to_weights(twin)
     twin.set_active_subnet(twin.search_space.smallest())
-    torch.testing.assert_close(evaluate(model), before)
-    torch.testing.assert_close(evaluate(twin), recomputed(twin))
+    close(evaluate(model), before)
+    close(evaluate(twin), recomputed(twin))
     assert model.active_subnet == model.search_space.largest()
     mine = {id(m) for m in model.modules()}
     for layer in (*twin.encoder.layers, *twin.decoder.layers):
@@ -272,7 +277,7 @@ def test_copies_after_a_change_in_evaluation(routing):
     evaluate(model), evaluate(model)
     add_to_weights(model)
     twin = copy.deepcopy(model)
-    torch.testing.assert_close(evaluate(twin), recomputed(model), atol=2e-5, rtol=2e-5)
+    close(evaluate(twin), recomputed(model))
 
 
 def test_evaluation_with_grad_gives_gradients_also_after_a_cached_one(model):
@@ -280,11 +285,11 @@ def test_evaluation_with_grad_gives_gradients_also_after_a_cached_one(model):
     for _ in range(2):
         model.zero_grad()
         actual = forward(model)
-        torch.testing.assert_close(actual, expected)
+        close(actual, expected)
         actual.square().sum().backward()
         assert all(p.grad is not None for p in model.parameters())
         assert model.encoder.layers[0].fc1.weight.grad.any()
-        torch.testing.assert_close(evaluate(model), expected)
+        close(evaluate(model), expected)
 
 
 def test_training_after_inference_mode(model):
@@ -296,7 +301,7 @@ def test_training_after_inference_mode(model):
         forward(model).square().sum().backward()
         router = model.decoder.layers[0].router
         assert all(p.grad.any() for p in router.parameters() if p.dim() > 1)
-    torch.testing.assert_close(evaluate(model.eval()), recomputed(model))
+    close(evaluate(model.eval()), recomputed(model))
 
 
 def test_plain_weight_sharing_slices_once():
@@ -308,7 +313,7 @@ def test_plain_weight_sharing_slices_once():
     assert kept.shape == (17, 12) and kept.data_ptr() == fc1.weight.data_ptr()  # not even copied
     evaluate(model)
     assert fc1._materialized[0] is kept
-    torch.testing.assert_close(evaluate(model), recomputed(model))
+    close(evaluate(model), recomputed(model))
 
 
 def test_no_grad_training_mode_is_not_cached():
@@ -322,4 +327,4 @@ def test_an_equal_subnet_of_another_space_object_is_accepted(model):
     subnet = small_space().sample_subnet(4)
     assert subnet is not model.search_space.sample_subnet(4)
     model.set_active_subnet(subnet)
-    torch.testing.assert_close(evaluate(model), recomputed(model))
+    close(evaluate(model), recomputed(model))

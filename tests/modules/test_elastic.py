@@ -116,9 +116,8 @@ def test_merged_weights_are_made_again_for_the_backward_pass(per_neuron, rows_of
     assert merged() is None
     linear.set_active_size(COLUMNS, ROWS)  # other sizes by then do not matter
     inputs = (x, probs, *linear.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(actual.square().sum(), inputs), torch.autograd.grad(expected.square().sum(), inputs)
-    )
+    gradients = (torch.autograd.grad(output.square().sum(), inputs) for output in (actual, expected))
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)  # sums over hundreds of rows, in fp32
     linear.set_active_size(3, 4)
     linear.materialize(probs)
     penalties = []

@@ -33,6 +33,7 @@ def page(tmp_path):
     return tmp_path / "front.html", rows
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_pointer_shows_architecture_latencies_and_cost(page):
     from playwright.sync_api import sync_playwright

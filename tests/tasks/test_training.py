@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -133,8 +134,9 @@ def test_gradient_is_the_average_over_subnets(make_task, make_model, make_criter
             tokens += sample_size
         for name, grad in gradients(model).items():
             alone[name] = alone.get(name, 0) + grad / tokens / len(subnets)
-    for name in together:
-        torch.testing.assert_close(together[name], alone[name], msg=lambda text, name=name: f"{name}: {text}")
+    for name in together:  # the sums are of the same numbers in another order
+        message = partial("{}: {}".format, name)
+        torch.testing.assert_close(together[name], alone[name], atol=1e-5, rtol=1e-4, msg=message)
 
 
 def test_loss_and_logs_of_an_update(make_task, make_model, make_criterion):
