@@ -2,8 +2,8 @@
 
 It is used as long as the weights are the same tensors with the same version counters. Two kinds of writers raise no
 counter: fairseq's optimizers, which write through ``p.data``, and torch's fused kernels. Therefore it is forgotten in
-every forward with autograd, and when a gradient comes, as well: an update may follow. A write through ``p.data`` with
-neither in between is not seen until the mode is set.
+a forward with autograd and when a gradient comes, too: an update may follow. A write through ``p.data`` with neither in
+between is not seen until the mode is set.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class Derived:
         self._stamp: tuple[int, int, int] | None = None
         self._made: Tensor | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is something."""
+        return self._weight is not None
+
     def __reduce__(self):
         return type(self), ()
 
@@ -58,11 +63,18 @@ class KeepsDerived(nn.Module):
         for derived in self._derived:
             derived.clear()
 
+    def keeps_any(self) -> bool:
+        """Whether there is anything to forget."""
+        return any(derived.is_kept for derived in self._derived)
+
     def forget_when_trained(self, output: Tensor) -> None:
-        """To be called with a forward's output: forget if it has autograd, and again when its gradient comes."""
+        """To be called with a forward's output: forget when its gradient comes, since an update may follow."""
         if output.requires_grad and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            output.register_hook(self._gradient_came)
+
+    def _gradient_came(self, gradient: Tensor) -> None:
+        if self.keeps_any():
             self.forget()
-            output.register_hook(lambda grad: self.forget())
 
     def train(self, mode: bool = True):
         self.forget()

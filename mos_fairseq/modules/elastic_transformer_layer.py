@@ -121,6 +121,9 @@ class _ElasticLayerMixin:
         for module in (*self._linears.values(), *self._norms):
             module.release()
 
+    def keeps_any(self) -> bool:
+        return self._stamp is not None or super().keeps_any()
+
     def forget(self) -> None:
         """Forget merged weights, and the routers' transposed ones."""
         self.release()

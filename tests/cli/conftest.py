@@ -114,11 +114,16 @@ def _environment() -> dict[str, str]:
 class Commands:
     """fairseq's commands: ``fork`` for most tests, ``spawn`` for a real console script."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder, self.count = folder, 0
         server = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
         self.server = subprocess.Popen(
-            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(), cwd=folder
+            server,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment() | environment,
+            cwd=folder,
         )
         assert self.server.stdout.readline() == "ready\n"
 
