@@ -1,0 +1,80 @@
+"""Checkpoints of earlier versions stay readable, and compute what they computed then.
+
+``tests/golden`` was made by version 0.1.0, commit f468d68: a supernet that was trained for 40 updates, the export of
+its smallest subnet, and the log-probabilities of both. The optimizer's state was left out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import checkpoint_utils, hub_utils
+
+import mos_fairseq  # noqa: F401  registers everything
+from mos_fairseq.errors import InputError
+from mos_fairseq.export.checkpoint import build_supernet, read_supernet
+from mos_fairseq.search_space import resolve_subnet
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SCORES = json.loads((GOLDEN / "scores.json").read_text())
+
+
+def load(name: str):
+    """(model, configuration, task) as fairseq reads them."""
+    languages = {"data": str(GOLDEN), "source_lang": "xx", "target_lang": "yy"}
+    (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(GOLDEN / name)], arg_overrides=languages)
+    return model.eval(), cfg, task
+
+
+@torch.no_grad()
+def check_scores(model, name: str) -> None:
+    source, previous = torch.tensor(SCORES["source"]), torch.tensor(SCORES["previous"])
+    found = model(source, source.ne(1).sum(1), previous)[0].log_softmax(-1)
+    torch.testing.assert_close(found, torch.tensor(SCORES["log_probabilities"][name]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("read", ["fairseq", "export"])
+def test_supernet(read):
+    model = load("supernet.pt")[0] if read == "fairseq" else build_supernet(read_supernet(GOLDEN / "supernet.pt"))
+    for spec in ("largest", "smallest", "random:3"):
+        model.set_active_subnet(resolve_subnet(spec, model.search_space))
+        check_scores(model, spec)
+    again = load("supernet.pt")[0]
+    again.load_state_dict(model.state_dict())  # in today's form
+
+
+def test_twin():
+    model, _, _ = load("twin.pt")
+    check_scores(model, "twin")
+    widths = [side.embed_positions.embedding_dim for side in (model.encoder, model.decoder)]
+    assert widths == [12, 10]  # the supernet's, though the subnet is 8 and 6 wide
+    again = load("twin.pt")[0]
+    again.load_state_dict(model.state_dict())
+    check_scores(again, "twin")
+
+
+def test_another_space_is_still_refused():
+    stored = torch.load(GOLDEN / "supernet.pt", weights_only=False)["model"]
+    assert not stored["identity"].is_floating_point()
+    space = load("supernet.pt")[0].search_space.dumps().replace("[11,7]", "[11,6]")
+    state = read_supernet(GOLDEN / "supernet.pt")
+    state["cfg"]["model"]["search_space"] = space
+    with pytest.raises(InputError, match=r"encoder_ffn_embed_dim: \[11, 7\] vs \[11, 6\]"):
+        build_supernet(state)
+    with pytest.raises(InputError, match="name no search space"):
+        load("supernet.pt")[0].load_state_dict(load("twin.pt")[0].state_dict())
+
+
+@pytest.mark.parametrize("name", ["supernet.pt", "twin.pt"])
+def test_hub_tells_alignments_and_attention(name):
+    """fairseq's hub interface, whose preparation of the model knows nothing of what is asked later."""
+    model, cfg, task = load(name)
+    hub = hub_utils.GeneratorHubInterface(cfg, task, [model])
+    (hypotheses,) = hub.generate([hub.binarize("a b c")], beam=2, print_alignment="hard")
+    tokens, attention = hypotheses[0]["tokens"], hypotheses[0]["attention"]
+    assert attention.shape == (4, len(tokens))  # three words and the end
+    torch.testing.assert_close(attention.sum(0), torch.ones(len(tokens)))
+    assert [target for _, target in hypotheses[0]["alignment"]] == list(range(len(tokens) - 1))
