@@ -29,7 +29,7 @@ from fairseq.logging import meters
 from omegaconf import base, nodes
 
 from ..errors import InputError  # relative: see require_package_name
-from . import literals, training
+from . import literals, pickling, training
 
 FULL_UNPICKLING = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
@@ -44,6 +44,7 @@ def apply() -> None:
     explain_unreadable_checkpoints()
     explain_user_dir_clash()
     literals.never_evaluate_code()
+    pickling.apply()
     training.apply()
 
 
