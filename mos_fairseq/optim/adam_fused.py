@@ -70,7 +70,7 @@ class AdamFused(FairseqOptimizer):
             InputError: the moments are kept in half precision.
         """
         if any("exp_avg_scale" in moments for moments in state_dict["state"].values()):
-            raise InputError("the checkpoint's optimizer is adam with --fp16-adam-stats, which adam_fused does not read")
+            raise InputError("the checkpoint is of adam with --fp16-adam-stats, which adam_fused does not read")
         state = {
             index: moments | {"step": torch.tensor(float(moments["step"]))} if moments else moments
             for index, moments in state_dict["state"].items()
