@@ -15,7 +15,8 @@ from fairseq.tasks.translation import TranslationTask
 from mos_fairseq.command import running_command
 from mos_fairseq.distributed import check_launch, data_parallel_rank
 from mos_fairseq.errors import InputError
-from mos_fairseq.models.active_subnet import keep_active_subnet, parameter_summary
+from mos_fairseq.models.parameter_summary import parameter_summary
+from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
 from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
@@ -293,6 +294,10 @@ class TranslationMosTask(TranslationTask):
                 total_loss += loss
                 logs.append((name, log))
         return total_loss / len(logs), sample_size, merge_logs(logs)
+
+    def _inference_with_bleu(self, generator, sample, model):
+        with without_attention(model):
+            return super()._inference_with_bleu(generator, sample, model)
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion) -> None:
         """fairseq's metrics of the mean over subnets, and ``loss_NAME``, ``nll_loss_NAME``, ``ppl_NAME`` (and

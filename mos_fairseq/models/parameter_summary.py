@@ -1,27 +1,10 @@
-"""What tasks need of supernets: switching subnets for a while, and a count of the parameters."""
+"""A count of a supernet's parameters, for the log."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from torch import nn
 
 from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter
-
-
-@contextmanager
-def keep_active_subnet(model: nn.Module) -> Iterator[None]:
-    """Whatever subnets become active meanwhile, the one that is active now is active afterwards.
-
-    Args:
-        model: a supernet, or a wrapper for data parallel training.
-    """
-    subnet = model.active_subnet
-    try:
-        yield
-    finally:
-        model.set_active_subnet(subnet)
 
 
 def parameter_summary(model: nn.Module) -> str:
