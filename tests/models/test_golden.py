@@ -18,8 +18,10 @@ from fairseq import checkpoint_utils, hub_utils
 from fairseq.data import LanguagePairDataset
 
 import mos_fairseq  # noqa: F401  registers everything
+from mos_fairseq.command import Command
 from mos_fairseq.errors import InputError
 from mos_fairseq.export.checkpoint import build_supernet, read_supernet
+from mos_fairseq.models import transformer_model
 from mos_fairseq.search_space import resolve_subnet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -70,6 +72,17 @@ def test_another_space_is_still_refused():
         build_supernet(state)
     with pytest.raises(InputError, match="name no search space"):
         load("supernet.pt")[0].load_state_dict(load("twin.pt")[0].state_dict())
+
+
+@pytest.mark.parametrize("printed", [None, "hard"])
+def test_commands_that_print_no_alignment_need_no_attention(monkeypatch, printed):
+    model, cfg, _ = load("supernet.pt")
+    cfg.generation.print_alignment = printed
+    model.prepare_for_inference_(cfg)
+    assert model.decoder.need_attn  # in a program, which may read it
+    monkeypatch.setattr(transformer_model, "running_command", lambda: Command("generate"))
+    model.prepare_for_inference_(cfg)
+    assert model.decoder.need_attn == (printed is not None)
 
 
 def test_whoever_loads_a_checkpoint_chooses_its_subnet():

@@ -161,7 +161,10 @@ def test_the_callers_subnet_stays_active(make_task, make_model, make_criterion):
     def fails(*_):
         raise ZeroDivisionError
 
+    searching, search = [], task.inference_step
+    task.inference_step = lambda *args, **more: searching.append(model.decoder.need_attn) or search(*args, **more)
     task.valid_step(SAMPLES[0], model, criterion)
+    assert searching == [False, False] and model.decoder.need_attn  # BLEU is of words only
     task.train_step(SAMPLES[0], model, criterion, optimizer, 4)
     for step in (task.valid_step, lambda *args: task.train_step(*args, optimizer, 4)):
         with pytest.raises(ZeroDivisionError):
