@@ -1,4 +1,4 @@
-"""Which of fairseq's commands is running, for options that act under some of them only."""
+"""Which of fairseq's commands called, for options that act under some of them only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Command:
         return option in self.overrides or any(word.partition("=")[0] == flag for word in self.arguments)
 
 
-def running_command() -> Command | None:
+def calling_command() -> Command | None:
     """The command that called, directly or not; None in a program that uses the library, and in our own commands.
 
     It is told by the functions that are running, ``fairseq_cli.COMMAND.main``: so the same whether a console script,

@@ -6,7 +6,7 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
-from mos_fairseq.command import running_command
+from mos_fairseq.command import calling_command
 
 
 class TransformerModel(FairseqEncoderDecoderModel):
@@ -21,7 +21,7 @@ class TransformerModel(FairseqEncoderDecoderModel):
         """fairseq's hook of its commands and of the hub. The commands print attention as alignments or not at all;
         whoever else generates may read it."""
         super().prepare_for_inference_(cfg)
-        if running_command() is not None:
+        if calling_command() is not None:
             self.decoder.need_attn = bool(getattr(cfg.generation, "print_alignment", None))
 
     def forward(

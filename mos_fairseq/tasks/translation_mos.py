@@ -12,7 +12,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from mos_fairseq.command import running_command
+from mos_fairseq.command import calling_command
 from mos_fairseq.distributed import check_launch, data_parallel_rank
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.parameter_summary import parameter_summary
@@ -40,7 +40,7 @@ class TranslationMosTask(TranslationTask):
     def __init__(self, cfg: TranslationMosConfig, src_dict, tgt_dict) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.search_space: SearchSpace | None = None
-        self.command = running_command()
+        self.command = calling_command()
         self._logged_update = -1
         self._is_training = True
         self._criterion: FairseqCriterion | None = None

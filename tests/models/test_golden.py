@@ -80,7 +80,7 @@ def test_commands_that_print_no_alignment_need_no_attention(monkeypatch, printed
     cfg.generation.print_alignment = printed
     model.prepare_for_inference_(cfg)
     assert model.decoder.need_attn  # in a program, which may read it
-    monkeypatch.setattr(transformer_model, "running_command", lambda: Command("generate"))
+    monkeypatch.setattr(transformer_model, "calling_command", lambda: Command("generate"))
     model.prepare_for_inference_(cfg)
     assert model.decoder.need_attn == (printed is not None)
 

@@ -16,7 +16,7 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mos_fairseq.command import COMMANDS, Command, running_command
+from mos_fairseq.command import COMMANDS, Command, calling_command
 from mos_fairseq.errors import InputError
 from mos_fairseq.tasks import TranslationMosConfig
 from mos_fairseq.tasks.options import ACTS, NEEDS
@@ -215,13 +215,13 @@ def test_command_called_by_a_program(monkeypatch):
     """fairseq-hydra-train and processes that were started call ``main``; the command line is not fairseq's own then."""
     seen = []
     train = importlib.import_module("fairseq_cli.train")
-    monkeypatch.setattr(train.utils, "import_user_module", lambda _: seen.append(running_command()))
+    monkeypatch.setattr(train.utils, "import_user_module", lambda _: seen.append(calling_command()))
     monkeypatch.setattr(train, "add_defaults", lambda cfg: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["program", "--valid-subnets", "x"])
     with pytest.raises(ZeroDivisionError):
         train.main(type("Config", (), {"common": None}))
     assert seen == [Command("train")] and not seen[0].is_given("valid_subnets")
-    assert running_command() is None
+    assert calling_command() is None
 
 
 @pytest.mark.parametrize("command", ["cost", "diagnose", "export", "gap", "search"])
