@@ -71,7 +71,8 @@ def test_attention_to_several_encoder_layers_is_of_source_tokens():
     encoder_out = twin.encoder(src, None)
     for step in range(prev.size(1)):
         found = twin.decoder(prev[:, : step + 1], encoder_out, state)[1]["attn"][0]
-    torch.testing.assert_close(found[:, 0], mine[:, -1])
+    longest = prev[:, -1].ne(1)
+    torch.testing.assert_close(found[longest, 0], mine[longest, -1])
 
 
 @pytest.mark.parametrize("options", EMBEDDINGS, ids=lambda o: "-".join(o))
