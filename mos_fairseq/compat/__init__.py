@@ -44,7 +44,7 @@ def apply() -> None:
     explain_unreadable_checkpoints()
     explain_user_dir_clash()
     literals.never_evaluate_code()
-    pickling.apply()
+    pickling.let_models_be_pickled()
     training.apply()
 
 

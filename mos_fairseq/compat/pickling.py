@@ -9,7 +9,7 @@ from fairseq.dataclass.constants import ChoiceEnum, StrEnumMeta
 from fairseq.tasks.fairseq_task import StatefulContainer
 
 
-def apply() -> None:
+def let_models_be_pickled() -> None:
     """Let models, tasks and criterions be pickled: for ``torch.save(model)``, and to go to a spawned process.
 
     ``ChoiceEnum`` makes classes that are called ``Choices`` and stand in no module, where pickle looks for them.
