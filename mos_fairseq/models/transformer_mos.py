@@ -2,7 +2,6 @@
 (MoS, arXiv 2306.04845). Sizes follow from the search space; ``--mos-routing none`` is plain weight sharing."""
 
 import copy
-import json
 import logging
 from dataclasses import dataclass, field, fields
 from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from mos_fairseq.distributed import SupernetDataParallel
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS, dropout_scales
-from mos_fairseq.models.lasting_buffers import from_bits, to_bits
+from mos_fairseq.models.identity import check_identity, make_identity
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
     build_embeddings,
@@ -95,14 +94,13 @@ class TransformerMosModel(TransformerModel):
     """Supernet. One subnet is active at a time; a fresh model has the largest.
 
     ``identity`` is a buffer that holds search space and routing, so that weights are never loaded into a supernet of
-    another space: equal shapes do not make equal spaces. See :mod:`mos_fairseq.models.lasting_buffers` for its form.
+    another space (:mod:`mos_fairseq.models.identity`).
     """
 
     def __init__(self, cfg: TransformerMosConfig, encoder, decoder, space: SearchSpace) -> None:
         super().__init__(cfg, encoder, decoder)
         self.search_space = space
-        text = json.dumps({"search_space": space.dumps(), "mos": self._routing_identity(cfg)})
-        self.register_buffer("identity", to_bits(text.encode()))
+        self.register_buffer("identity", make_identity(space, cfg))
         self.set_active_subnet(space.largest())
 
     @classmethod
@@ -284,12 +282,6 @@ class TransformerMosModel(TransformerModel):
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _routing_identity(cfg: TransformerMosConfig) -> dict[str, str | int]:
-        keys = ("mos_routing", "num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
-        values = {key: getattr(cfg, key) for key in keys}
-        return {key: value if isinstance(value, int) else str(value) for key, value in values.items()}
-
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
         """As fairseq's; the weights may be from a checkpoint, an average of several, or an EMA.
 
@@ -299,11 +291,14 @@ class TransformerMosModel(TransformerModel):
         """
         stored = state_dict.get("identity")
         if stored is not None:
-            self._check_identity(stored)
+            check_identity(stored, self.search_space, self.cfg)
             state_dict = copy.copy(state_dict)
             state_dict["identity"] = self.identity
         elif strict:
-            raise InputError("these weights are not of a transformer_mos supernet: they name no search space")
+            raise InputError(
+                "these weights are not of a transformer_mos supernet: they name no search space; mos-warm-start makes "
+                "a supernet of fairseq's transformer"
+            )
         for side in ("encoder", "decoder"):
             table, mine = state_dict.get(f"{side}.embed_tokens.weight"), getattr(self, side).embed_tokens.weight
             if table is not None and len(table) != len(mine):
@@ -312,22 +307,6 @@ class TransformerMosModel(TransformerModel):
                     "use the data folder (its dict.*.txt) of the training"
                 )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
-
-    def _check_identity(self, stored: Tensor) -> None:
-        """Raise InputError unless the ``identity`` of a state dict is this model's."""
-        try:
-            # up to version 0.1.0 bytes in int64, one each
-            content = from_bits(stored) if stored.is_floating_point() else bytes(stored.tolist())
-            identity = json.loads(content)
-            space, routing = SearchSpace.from_spec(identity["search_space"]), identity["mos"]
-        except (KeyError, TypeError, ValueError):
-            raise InputError("these weights are not of one transformer_mos supernet: identity is unreadable") from None
-        difference = space.difference(self.search_space)
-        for key, mine in self._routing_identity(self.cfg).items():
-            if routing[key] != mine:
-                difference += f"{'; ' if difference else ''}{key}: {routing[key]} against {mine}"
-        if difference:
-            raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
 
 
 def _copy_active(module: nn.Module, twin: nn.Module) -> None:
