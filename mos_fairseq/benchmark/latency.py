@@ -62,6 +62,7 @@ class SubnetTimer:
             torch.manual_seed(1)
             model = TransformerSubnetModel.from_subnet(cfg, subnet, words, words)
         self.model = model.eval().to(device=options.device, dtype=getattr(torch, options.dtype))
+        self.model.decoder.need_attn = False  # as in fairseq-generate
         longest = options.tgt_len - 1  # fairseq adds the step that ends the sentence
         self.generator = SequenceGenerator(
             [self.model], words, beam_size=options.beam, max_len_a=0, max_len_b=longest, min_len=longest

@@ -1,7 +1,8 @@
 """``transformer_mos``: the encoder-decoder supernet (HAT, arXiv 2005.14187) with Mixture-of-Supernets layers
 (MoS, arXiv 2306.04845). Sizes follow from the search space; ``--mos-routing none`` is plain weight sharing."""
 
-import json
+import copy
+import logging
 from dataclasses import dataclass, field, fields
 from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from mos_fairseq.distributed import SupernetDataParallel
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS, dropout_scales
+from mos_fairseq.models.identity import check_identity, make_identity
 from mos_fairseq.models.static_copy import copy_active
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
@@ -38,6 +40,8 @@ from mos_fairseq.modules import (
 )
 from mos_fairseq.mos_options import CHOICES, MosOptions
 from mos_fairseq.search_space import SearchSpace, Subnet, arch_encoding
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -97,16 +101,14 @@ def _mixture_options(cfg: TransformerMosConfig, space: SearchSpace) -> MixtureOp
 class TransformerMosModel(TransformerModel):
     """Supernet. One subnet is active at a time; a fresh model has the largest.
 
-    ``identity`` is a buffer that holds search space and routing as UTF-8 bytes, so that weights are never loaded into
-    a supernet of another space: equal shapes do not make equal spaces. (int64, which survives ``.half()`` and
-    fairseq's checkpoint averaging.)
+    ``identity`` is a buffer that holds search space and routing, so that weights are never loaded into a supernet of
+    another space (:mod:`mos_fairseq.models.identity`).
     """
 
     def __init__(self, cfg: TransformerMosConfig, encoder, decoder, space: SearchSpace) -> None:
         super().__init__(cfg, encoder, decoder)
         self.search_space = space
-        text = json.dumps({"search_space": space.dumps(), "mos": self._routing_identity(cfg)})
-        self.register_buffer("identity", torch.tensor(list(text.encode()), dtype=torch.int64))
+        self.register_buffer("identity", make_identity(space, cfg))
         self.set_active_subnet(space.largest())
 
     @classmethod
@@ -228,6 +230,23 @@ class TransformerMosModel(TransformerModel):
             )
         self._set_side("decoder", subnet, encoding)
 
+    def describe_active_subnet(self) -> str:
+        """One line for logs."""
+        ends = {self.search_space.smallest(): "smallest: ", self.search_space.largest(): "largest: "}
+        return ends.get(self.active_subnet, "") + self.active_subnet.summary()
+
+    def prepare_for_inference_(self, cfg) -> None:
+        """fairseq's hook of its commands and of the hub. Warns under a task that has no ``--subnet``."""
+        super().prepare_for_inference_(cfg)
+        task = getattr(getattr(cfg, "task", None), "_name", None)
+        if task != "translation_mos":
+            logger.warning(
+                "generating with subnet %s; --task translation_mos has --subnet for others, and translates every "
+                "sentence, which --task %s may not without --required-batch-size-multiple 1",
+                self.describe_active_subnet(),
+                task,
+            )
+
     def sample_subnet(self, *seed_parts: object) -> Subnet:
         """Draw a subnet from a seed (as ``SearchSpace.sample_subnet``), make it active and return it."""
         subnet = self.search_space.sample_subnet(*seed_parts)
@@ -267,33 +286,28 @@ class TransformerMosModel(TransformerModel):
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _routing_identity(cfg: TransformerMosConfig) -> dict[str, str | int]:
-        keys = ("mos_routing", "num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
-        values = {key: getattr(cfg, key) for key in keys}
-        return {key: value if isinstance(value, int) else str(value) for key, value in values.items()}
-
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
-        """As fairseq's.
+        """As fairseq's; the weights may be from a checkpoint, an average of several, or an EMA.
 
         Raises:
-            InputError: the weights are of another search space or routing; names the differences.
+            InputError: the weights are of another search space, routing or vocabulary; names the differences. Without
+                ``strict``, weights that name no search space are taken at their word.
         """
         stored = state_dict.get("identity")
-        if stored is None:
-            raise InputError("these weights are not of a transformer_mos supernet: they name no search space")
-        stored = json.loads(bytes(stored.tolist()))
-        difference = SearchSpace.from_spec(stored["search_space"]).difference(self.search_space)
-        for key, mine in self._routing_identity(self.cfg).items():
-            if stored["mos"][key] != mine:
-                difference += f"{'; ' if difference else ''}{key}: {stored['mos'][key]} against {mine}"
-        if difference:
-            raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
+        if stored is not None:
+            check_identity(stored, self.search_space, self.cfg)
+            state_dict = copy.copy(state_dict)
+            state_dict["identity"] = self.identity
+        elif strict:
+            raise InputError(
+                "these weights are not of a transformer_mos supernet: they name no search space; mos-warm-start makes "
+                "a supernet of fairseq's transformer"
+            )
         for side in ("encoder", "decoder"):
-            stored, mine = (state.get(f"{side}.embed_tokens.weight") for state in (state_dict, self.state_dict()))
-            if stored is not None and len(stored) != len(mine):
+            table, mine = state_dict.get(f"{side}.embed_tokens.weight"), getattr(self, side).embed_tokens.weight
+            if table is not None and len(table) != len(mine):
                 raise InputError(
-                    f"the checkpoint's {side} knows {len(stored)} words, this run's dictionary has {len(mine)}: "
+                    f"the checkpoint's {side} knows {len(table)} words, this run's dictionary has {len(mine)}: "
                     "use the data folder (its dict.*.txt) of the training"
                 )
         return super().load_state_dict(state_dict, strict, model_cfg, args)

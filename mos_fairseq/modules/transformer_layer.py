@@ -101,22 +101,21 @@ class TransformerDecoderLayer(_TransformerLayer):
         self_mask: Tensor | None = None,
         is_causal: bool = True,
         incremental_state: dict | None = None,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
         """
         Args:
             memory: encoder outputs this layer attends to [B, S', d_encoder], layers concatenated along time.
             memory_mask: True for real tokens, [B, 1, 1, S']; None without padding.
             self_mask: True where self-attention is allowed; None for the plain causal mask of ``is_causal``.
-            need_weights: also return the cross-attention probabilities [B, h, T, S'].
+
+        Returns:
+            output, and a function that computes the cross-attention probabilities [B, h, T, S'].
         """
-        weights = None
+        probabilities = None
 
         def cross_attention(y: Tensor) -> Tensor:
-            nonlocal weights
-            y, weights = self.encoder_attn(
-                y, memory, mask=memory_mask, incremental_state=incremental_state, need_weights=need_weights
-            )
+            nonlocal probabilities
+            y, probabilities = self.encoder_attn(y, memory, mask=memory_mask, incremental_state=incremental_state)
             return self.dropout_module(y)
 
         def self_attention(y: Tensor) -> Tensor:
@@ -127,4 +126,4 @@ class TransformerDecoderLayer(_TransformerLayer):
         x = self._sublayer(x, self.encoder_attn_layer_norm, cross_attention)
         x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
         self.forget_when_trained(x)
-        return x, weights
+        return x, probabilities

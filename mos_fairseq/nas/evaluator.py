@@ -19,6 +19,7 @@ from fairseq.data import data_utils
 from fairseq.sequence_generator import SequenceGenerator
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.nas.evaluation_options import EvaluationOptions
 from mos_fairseq.search_space import Subnet
 
@@ -123,7 +124,8 @@ class ModelEvaluator:
         """(hypotheses, references), both in the order of the set."""
         found: dict[int, str] = {}
         for batch in self.batches:
-            hypotheses = self._generator.generate([self.model], batch)
+            with without_attention(self.model):
+                hypotheses = self._generator.generate([self.model], batch)
             for index, sentence in zip(batch["id"].tolist(), hypotheses, strict=True):
                 found[index] = self._text(sentence[0]["tokens"])
         return [found[index] for index in sorted(found)], self.references()
@@ -173,13 +175,14 @@ class SubnetEvaluator(ModelEvaluator):
         return self.model.search_space
 
     def evaluate(self, subnet: Subnet) -> float:
-        """Loss in bits per token, or BLEU.
+        """Loss in bits per token, or BLEU. The subnet that was active is active afterwards.
 
         Raises:
             InputError: the value is not finite.
         """
-        self.model.set_active_subnet(subnet)
-        value = self.loss() if self.options.objective == "loss" else self.bleu()
+        with keep_active_subnet(self.model):
+            self.model.set_active_subnet(subnet)
+            value = self.loss() if self.options.objective == "loss" else self.bleu()
         if not math.isfinite(value):
             raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
         return value

@@ -58,6 +58,25 @@ def test_twin_equals_the_active_subnet(routing, space):
         assert not any(isinstance(m, (ElasticLinear, LayerRouter, NeuronRouter)) for m in twin.modules())
 
 
+@torch.no_grad()
+def test_attention_to_several_encoder_layers_is_of_source_tokens():
+    """A token's weight is the sum over the layers, so that all weights of a target token add up to one."""
+    model = make("qkv_dim", {"mos_routing": "neuron"})
+    src, prev, _ = batch()
+    assert model.decoder.cross_spans[-1] == 3
+    twin = model.get_active_subnet()
+    mine, twins = (net(src, None, prev)[1]["attn"][0] for net in (model, twin))
+    assert mine.shape == (*prev.shape, src.size(1)) and not mine[src.eq(1)[:, None].expand_as(mine)].any()
+    torch.testing.assert_close(mine.sum(-1), torch.ones(prev.shape))
+    torch.testing.assert_close(twins, mine)
+    state: dict = {}
+    encoder_out = twin.encoder(src, None)
+    for step in range(prev.size(1)):
+        found = twin.decoder(prev[:, : step + 1], encoder_out, state)[1]["attn"][0]
+    longest = prev[:, -1].ne(1)
+    torch.testing.assert_close(found[longest, 0], mine[longest, -1])
+
+
 @pytest.mark.parametrize("options", EMBEDDINGS, ids=lambda o: "-".join(o))
 @pytest.mark.parametrize("routing", ROUTINGS[::3], ids=lambda o: o["mos_routing"])
 def test_beam_search_finds_the_same_hypotheses(routing, options):

@@ -20,6 +20,7 @@ from mos_fairseq.benchmark.speed.options import SpeedOptions
 from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, placeholder_dictionary
+from mos_fairseq.models.switches import without_attention
 from mos_fairseq.search_space import SearchSpace
 
 _PAD, _EOS = 1, 2
@@ -152,7 +153,7 @@ class Variants:
         return {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(_PAD).sum(1)}}
 
     def translation(self, model: nn.Module, beam: int, batch_size: int) -> Callable[[], object]:
-        """fairseq's beam search of exactly ``length`` tokens a sentence."""
+        """fairseq's beam search of exactly ``length`` tokens a sentence, as in fairseq-generate."""
         model.eval()
         longest = self.options.length - 1
         generator = SequenceGenerator(
@@ -162,7 +163,8 @@ class Variants:
 
         @torch.inference_mode()
         def translate() -> object:
-            return generator.generate([model], sample)
+            with without_attention(model):
+                return generator.generate([model], sample)
 
         return translate
 
