@@ -1,7 +1,7 @@
 """HAT's published argument files (arXiv 2005.14187).
 
-Search spaces have `*-choice` keys, subnets `*-subtransformer` keys. Either may hold options of HAT's training too, which
-are left out.
+Search spaces have `*-choice` keys, subnets `*-subtransformer` keys. Options of HAT's training, which either may hold
+too, are left out.
 """
 
 from collections.abc import Mapping
