@@ -12,6 +12,7 @@ from fairseq import checkpoint_utils, utils
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import infer_language_pair
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 
@@ -55,7 +56,8 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
     model = state["cfg"].get("model")
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "_name", None)
     if name != ARCH:
-        raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({ARCH}) have subnets")
+        hint = "; mos-warm-start makes a supernet of it" if ARCH_MODEL_NAME_REGISTRY.get(name) == "transformer" else ""
+        raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({ARCH}) have subnets{hint}")
     task = state["cfg"].get("task")
     task_name = task.get("_name") if isinstance(task, dict) else getattr(task, "_name", None)
     if task_name != TASK:  # fairseq would set up whatever stands there

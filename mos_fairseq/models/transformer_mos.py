@@ -277,7 +277,10 @@ class TransformerMosModel(TransformerModel):
         """
         stored = state_dict.get("identity")
         if stored is None:
-            raise InputError("these weights are not of a transformer_mos supernet: they name no search space")
+            raise InputError(
+                "these weights are not of a transformer_mos supernet: they name no search space; mos-warm-start makes "
+                "a supernet of fairseq's transformer"
+            )
         stored = json.loads(bytes(stored.tolist()))
         difference = SearchSpace.from_spec(stored["search_space"]).difference(self.search_space)
         for key, mine in self._routing_identity(self.cfg).items():
