@@ -9,6 +9,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.nas import EvolutionOptions, ParetoOptions
 from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.nas.evaluator import OBJECTIVES, EvaluationOptions
+from mos_fairseq.nas.scoring import DEFAULT_TOKENIZER, TOKENIZERS
 
 ALGORITHMS = ("evolution", "nsga2", "random")
 
@@ -115,8 +116,25 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "--valid-samples", type=int, metavar="N", help="judge on N sentence pairs, always the same (default: all)"
     )
     parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens, metavar="N", help="default: %(default)s")
-    parser.add_argument("--beam", type=int, default=defaults.beam, metavar="N", help="for bleu (default: %(default)s)")
-    parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="for bleu, as fairseq's option")
+    translating = "for bleu and chrf"
+    parser.add_argument(
+        "--beam", type=int, default=defaults.beam, metavar="N", help=f"{translating} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help=f"{translating}, as fairseq's option"
+    )
+    add_tokenizer_option(parser)
+
+
+def add_tokenizer_option(parser: argparse.ArgumentParser) -> None:
+    """``--sacrebleu-tokenizer``, as fairseq-generate has it."""
+    parser.add_argument(
+        "--sacrebleu-tokenizer",
+        choices=TOKENIZERS,
+        default=DEFAULT_TOKENIZER,
+        help="sacreBLEU's, for bleu: 13a splits at spaces, so Chinese takes zh, Japanese ja-mecab, Thai and others "
+        "flores200 or char (default: %(default)s)",
+    )
 
 
 def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
@@ -131,5 +149,5 @@ def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
     """How subnets are judged."""
-    names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe")
+    names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe", "sacrebleu_tokenizer")
     return EvaluationOptions(**{name: getattr(args, name) for name in names})

@@ -95,6 +95,13 @@ def test_the_fingerprint_is_of_what_was_read(joined, supernet, tmp_path, monkeyp
         load()
 
 
+def test_raw_data(joined, raw, supernet):
+    """Sets that fairseq-preprocess kept as text are the same sets."""
+    checkpoint = str(supernet[0] / "checkpoint_last.pt")
+    binary, text = (SubnetEvaluator(checkpoint, str(data), EvaluationOptions()) for data in (joined, raw))
+    assert text.fingerprint() == binary.fingerprint() and text.references() == binary.references()
+
+
 def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
     checkpoint = supernet[0] / "checkpoint_last.pt"
     options = ["--gen-subset", "valid", "--subnet", "random:7", "--scoring", "sacrebleu"]
@@ -103,6 +110,35 @@ def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
     evaluation = EvaluationOptions(objective="bleu", beam=2, max_len_a=0, max_len_b=10)
     evaluator = SubnetEvaluator(str(checkpoint), str(joined), evaluation)
     assert evaluator.evaluate(resolve_subnet("random:7", evaluator.space)) == pytest.approx(wanted, abs=0.01)
+
+
+def test_a_language_without_spaces_is_warned_of(joined, supernet, tmp_path, caplog):
+    """The same set in other words: those of a language that 13a leaves whole."""
+    shutil.copytree(joined, tmp_path / "data")
+    for dictionary in (tmp_path / "data").glob("dict.*.txt"):
+        dictionary.write_text("".join(f"{'海' * 9}{line}\n" for line in dictionary.read_text().splitlines()))
+    for name, warned in (("13a", True), ("char", False)):
+        options = EvaluationOptions("bleu", valid_samples=3, sacrebleu_tokenizer=name)
+        SubnetEvaluator(str(supernet[0] / "checkpoint_last.pt"), str(tmp_path / "data"), options)
+        assert ("give --sacrebleu-tokenizer" in caplog.text) == warned
+        caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "signature"),
+    [(["--objective", "chrf"], "nc:6|"), (["--objective", "bleu", "--sacrebleu-tokenizer", "char"], "tok:char|")],
+)
+def test_other_scores_of_translations(commands, joined, supernet, tmp_path, options, signature):
+    few = ["--algorithm", "random", "--num-subnets", 2, "--valid-samples", 4, "--beam", 1]
+    search(commands, joined, supernet, tmp_path, *few, *options)
+    results = json.loads((tmp_path / "search.json").read_text())
+    assert signature in results["signature"] and results["objective"] == options[1]
+    best = Subnet.from_dict(results["best"]["architecture"])
+    tokenizer = {"sacrebleu_tokenizer": "char"} if "char" in options else {}
+    judged = EvaluationOptions(options[1], valid_samples=4, beam=1, **tokenizer)
+    evaluator = SubnetEvaluator(str(supernet[0] / "checkpoint_last.pt"), str(joined), judged)
+    assert [path.stem for path in (tmp_path / "cache").glob("*.jsonl")] == [evaluator.fingerprint()]
+    assert results["best"][options[1]] == pytest.approx(evaluator.evaluate(best), abs=1e-5)
 
 
 def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget):
