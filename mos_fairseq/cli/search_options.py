@@ -117,9 +117,7 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens, metavar="N", help="default: %(default)s")
     translating = "for bleu and chrf"
-    parser.add_argument(
-        "--beam", type=int, default=defaults.beam, metavar="N", help=f"{translating} (default: %(default)s)"
-    )
+    parser.add_argument("--beam", type=int, metavar="N", help=f"{translating} (default: {defaults.beam})")
     parser.add_argument(
         "--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help=f"{translating}, as fairseq's option"
     )
@@ -148,6 +146,9 @@ def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
 
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
-    """How subnets are judged."""
+    """How subnets are judged. Raises InputError for a bad value, or one that the objective does not use."""
+    for name in ("beam", "remove_bpe"):
+        if args.objective == "loss" and (value := getattr(args, name)) is not None:
+            raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
     names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe", "sacrebleu_tokenizer")
-    return EvaluationOptions(**{name: getattr(args, name) for name in names})
+    return EvaluationOptions(**{name: value for name in names if (value := getattr(args, name)) is not None})
