@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
@@ -121,7 +122,8 @@ def twin_checkpoint(state: dict[str, Any], twin: TransformerSubnetModel) -> dict
 
 def model_checkpoint(state: dict[str, Any], model_cfg: Any, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     """A checkpoint of a model that takes the supernet's place in the run of ``state``, for the stock tasks."""
-    cfg = dict(state["cfg"])
+    # fairseq keeps components without a dataclass, as its sgd, in namespaces, which torch's safe reader does not take
+    cfg = {name: vars(part) if isinstance(part, Namespace) else part for name, part in state["cfg"].items()}
     cfg["model"] = model_cfg
     cfg["task"] = _stock_section(cfg["task"], TranslationConfig, "translation")
     criterion = cfg.get("criterion") or {}

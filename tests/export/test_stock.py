@@ -106,10 +106,17 @@ def test_configuration_is_stock_fairseqs(criterion):
 
 def test_options_are_attributes_too():
     """As in the namespace that fairseq writes, but in a form that torch's safe reader takes."""
-    file = io.BytesIO()
-    torch.save(stock_checkpoint(STATE, twin_of(EQUAL)), file)
+    file, cfg = io.BytesIO(), STATE["cfg"] | {"optimizer": Namespace(_name="sgd", momentum=0.5)}
+    torch.save(stock_checkpoint(STATE | {"cfg": cfg}, twin_of(EQUAL)), file)
     file.seek(0)
-    options = torch.load(file, weights_only=True)["cfg"]["model"]
+    allowed = torch.serialization.get_safe_globals()  # by this package
+    torch.serialization.clear_safe_globals()
+    try:
+        content = torch.load(file, weights_only=True)["cfg"]
+    finally:
+        torch.serialization.add_safe_globals(allowed)
+    options = content["model"]
+    assert content["optimizer"] == {"_name": "sgd", "momentum": 0.5}
     assert vars(options) == dict(options) and (options.arch, options.task) == ("transformer", "translation")
     assert options.data == "somewhere" and options.encoder_layers == 3
 
