@@ -33,7 +33,8 @@ def get_parser() -> argparse.ArgumentParser:
         default=FORMATS[0],
         help="transformer_subnet: any subnet, for fairseq with this plugin and the stock translation task; "
         "fairseq: its own transformer, which needs no plugin, for subnets it can express; ctranslate2: a model of "
-        "that inference engine, for subnets it can express (default: %(default)s)",
+        "that inference engine, for subnets it can express: it translates an empty line as an empty one, and cuts a "
+        "hypothesis at the length limit, where fairseq ends it (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-padding",

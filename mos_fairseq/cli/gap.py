@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.cli import aligned, check_exists, command_parser, example_of, make_folder, named_paths, start
+from mos_fairseq.cli.search_options import add_tokenizer_option
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.gap import Row, read_table, write_table
 from mos_fairseq.nas.evaluation_options import EvaluationOptions
+from mos_fairseq.nas.scoring import TEXT_METRICS
 from mos_fairseq.search_space import split_specs
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def _add_measure(commands: Any) -> None:
         "--finetune-updates",
         default="",
         metavar="N,N,…",
-        help="also fine-tune the inherited weights for growing numbers of updates, up to the standalone BLEU",
+        help="also fine-tune the inherited weights for growing numbers of updates, up to the standalone score",
     )
     measure.add_argument(
         "--finetune-options",
@@ -106,7 +108,7 @@ def _add_measure(commands: Any) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="test sets that sacreBLEU's paired bootstrap resamples to compare the BLEU of other supernets with "
+        help="test sets that sacreBLEU's paired bootstrap resamples to compare the scores of other supernets with "
         "that of the first; 0 for no comparison. It knows the chance of test sentences, not of training's seeds "
         "(default: %(default)s)",
     )
@@ -124,6 +126,9 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
         parser.add_argument(option, type=kind, default=default, metavar="N", help="default: %(default)s")
     parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="as fairseq's option")
+    text = "sacreBLEU's score of translations (default: %(default)s)"
+    parser.add_argument("--metric", choices=TEXT_METRICS, default="bleu", help=text)
+    add_tokenizer_option(parser)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -171,8 +176,8 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     if not specs:
         raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
     split_specs(",".join(specs))  # tells whether two have one name
-    names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples")
-    evaluation = EvaluationOptions("bleu", args.gen_subset, **{name: getattr(args, name) for name in names})
+    names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples", "sacrebleu_tokenizer")
+    evaluation = EvaluationOptions(args.metric, args.gen_subset, **{name: getattr(args, name) for name in names})
     supernets, growing = named_paths(args.path), _growing(args.finetune_updates)
     for path in supernets.values():
         check_exists(path)
@@ -247,6 +252,7 @@ def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -
     for metric in dict.fromkeys(row.metric for row in rows):
         print(aligned(score_table(rows, metric)) + "\n")
         print(aligned(gap_table(summaries, metric)) + "\n")
-    if differences := difference_table(rows):
-        print(aligned(differences) + "\n")
+    for metric in TEXT_METRICS:
+        if differences := difference_table(rows, metric):
+            print(aligned(differences) + "\n")
     print(f"report: {output / 'gap.json'}, gap.jsonl, gap.png")

@@ -122,6 +122,8 @@ def _run_search(
         candidates = Candidates(evaluator.space, _costs_by(evaluator, predictor), losses, constraints, judged.known)
         best = _search(candidates, options, judged.show)
     results = report(candidates, best, cost, args.objective)
+    if evaluator.signature is not None:
+        results["signature"] = evaluator.signature
     seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
     write_results(Path(args.output), results, seen)
     if args.measure_front:

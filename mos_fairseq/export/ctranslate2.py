@@ -1,7 +1,9 @@
 """A static twin as a model of CTranslate2, an inference engine for CPUs and GPUs (https://opennmt.net/CTranslate2).
 
 CTranslate2 takes any FFN sizes and widths, but one number of heads per side and no cross-attention span. Layers with
-fewer heads get heads of zeros, which change nothing.
+fewer heads get heads of zeros, which change nothing. The engine differs from fairseq in two ways: it gives no
+translation of an empty line, and it cuts a hypothesis at the length limit, where fairseq forces its end and adds that
+to its score.
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ class Training:
         places = ["--save-dir", str(self.checkpoint.parent), "--no-epoch-checkpoints", "--disable-validation"]
         log = ["--log-format", "simple", "--log-interval", "50"]
         plugin = ["--user-dir", str(Path(mos_fairseq.__file__).parent)]
-        more = [*begin, *places, *log, "--max-update", str(self.updates)]
+        # fairseq would take every GPU that it sees, each with batches of its own
+        process = ["--distributed-world-size", "1"]
+        more = [*begin, *places, *log, *process, "--max-update", str(self.updates)]
         data, *rest = self.arguments
         return ["fairseq-train", data, *plugin, *more, *rest]
 

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
 
+import torch
 from fairseq.models import register_model
 from torch import nn
 

@@ -6,13 +6,10 @@ import hashlib
 import json
 import logging
 import math
-import os
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import sacrebleu
 import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.data import data_utils
@@ -20,10 +17,13 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.switches import keep_active_subnet, without_attention
+from mos_fairseq.nas.data import dataset_impl
 from mos_fairseq.nas.evaluation_options import EvaluationOptions
+from mos_fairseq.nas.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
 from mos_fairseq.search_space import Subnet
 
 logger = logging.getLogger(__name__)
+
 
 class ModelEvaluator:
     """Evaluates the model of one checkpoint on one set.
@@ -40,10 +40,11 @@ class ModelEvaluator:
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
         self.path, self.data, self.options = path, data, options
-        if not os.path.isdir(folder := next(iter(utils.split_paths(data)), "")):
-            raise InputError(f"data is {folder}: no such folder (fairseq-preprocess makes them)")
+        is_text = options.objective in TEXT_METRICS
+        self.metric = text_metric(options.objective, options.sacrebleu_tokenizer) if is_text else None
+        overrides = {"data": data, "dataset_impl": dataset_impl(data, options.valid_subset)}
         before = _hash_file(path)
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
         try:
             self.device = torch.device(device)
             self.model, self.task = models[0].eval().to(self.device), task
@@ -58,6 +59,8 @@ class ModelEvaluator:
             raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
         self._fingerprint = self._digest(before)
         self._warn_of_pieces()
+        if self.metric is not None and (warning := warning_of_tokens(self.metric, self.references())):
+            logger.warning(warning)
 
     def _batches(self) -> list[dict[str, Any]]:
         """Mini-batches of the chosen sentence pairs."""
@@ -94,7 +97,7 @@ class ModelEvaluator:
 
     def _digest(self, checkpoint: bytes) -> str:
         """Of the options, the checkpoint, the dictionaries and the chosen sentence pairs, wherever they were read."""
-        digest = hashlib.sha256(json.dumps(asdict(self.options), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.options.identity(), sort_keys=True).encode())
         digest.update(checkpoint)
         for words in (self.task.source_dictionary, self.task.target_dictionary):
             digest.update(json.dumps(words.symbols).encode())
@@ -138,10 +141,15 @@ class ModelEvaluator:
                 found[index] = self._text(target, escape_unk=True)
         return [found[index] for index in sorted(found)]
 
-    def bleu(self) -> float:
-        """sacreBLEU of the translations."""
-        hypotheses, references = self.translate()
-        return sacrebleu.corpus_bleu(hypotheses, [references]).score
+    def score(self, hypotheses: list[str], references: list[str]) -> float:
+        """BLEU or chrF, from 0 to 100, of translations and references in one order."""
+        assert self.metric is not None, "the objective is the loss"
+        return self.metric.corpus_score(hypotheses, [references]).score
+
+    @property
+    def signature(self) -> str | None:
+        """sacreBLEU's, of BLEU or chrF."""
+        return None if self.metric is None else signature(self.metric)
 
     @cached_property
     def _generator(self) -> SequenceGenerator:
@@ -161,9 +169,10 @@ class ModelEvaluator:
         return words.string(ids, self.options.remove_bpe, escape_unk=escape_unk)
 
     def _warn_of_pieces(self) -> None:
-        if self.options.objective == "bleu" and self.options.remove_bpe is None:
+        name = TEXT_METRICS.get(self.options.objective)
+        if name and self.options.remove_bpe is None:
             if any(symbol.startswith("▁") for symbol in self.task.target_dictionary.symbols):
-                logger.warning("BLEU is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece")
+                logger.warning("%s is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece", name)
 
 
 class SubnetEvaluator(ModelEvaluator):
@@ -175,14 +184,14 @@ class SubnetEvaluator(ModelEvaluator):
         return self.model.search_space
 
     def evaluate(self, subnet: Subnet) -> float:
-        """Loss in bits per token, or BLEU. The subnet that was active is active afterwards.
+        """Loss in bits per token, or BLEU or chrF. The subnet that was active is active afterwards.
 
         Raises:
             InputError: the value is not finite.
         """
         with keep_active_subnet(self.model):
             self.model.set_active_subnet(subnet)
-            value = self.loss() if self.options.objective == "loss" else self.bleu()
+            value = self.loss() if self.metric is None else self.score(*self.translate())
         if not math.isfinite(value):
             raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
         return value

@@ -47,11 +47,11 @@ class JudgedSubnets:
             raise InputError(f"{self.path}: not a file of judged subnets; remove it to judge them again") from None
 
     def evaluate(self, subnets: Sequence[Subnet], before: int = 0) -> list[float]:
-        """Losses (of BLEU, the negative), each written as soon as it is known.
+        """Losses (of BLEU and chrF, the negative), each written as soon as it is known.
 
         ``before``: how many other subnets the search has asked for by now, those of earlier runs included.
         """
-        sign = -1.0 if self.evaluator.options.objective == "bleu" else 1.0
+        sign = 1.0 if self.evaluator.options.objective == "loss" else -1.0
         self._take(self.file.read())
         new = [subnet for subnet in subnets if subnet.key not in self.known]  # to all searches
         if self.bar is None:

@@ -214,6 +214,13 @@ def separate(commands, text, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def raw(commands, text, joined, tmp_path_factory) -> Path:
+    """The sentences of `joined` as text (``--dataset-impl raw``)."""
+    words = ["--dataset-impl", "raw", "--srcdict", joined / "dict.xx.txt", "--joined-dictionary"]
+    return _preprocess(commands, text, tmp_path_factory.mktemp("raw") / "bin", *words)
+
+
+@pytest.fixture(scope="session")
 def files(tmp_path_factory) -> Path:
     """space.yaml; middle.yaml and hat.yaml, the same subnet in our keys and in HAT's."""
     folder = tmp_path_factory.mktemp("files")

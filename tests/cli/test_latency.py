@@ -131,8 +131,7 @@ def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 3)
     assert running.kill().status == -signal.SIGKILL
     before = path.read_text()
-    before = [json.loads(line) for line in before[: before.rfind("
-") + 1].splitlines()]
+    before = [json.loads(line) for line in before[: before.rfind("\n") + 1].splitlines()]
     assert len(before) >= 3
     commands.fork("mos-latency", "measure", *options)
     after = [json.loads(line) for line in path.read_text().splitlines()]

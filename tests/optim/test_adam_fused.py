@@ -11,11 +11,11 @@ from omegaconf import OmegaConf
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.optim import AdamFused, AdamFusedConfig
-from tests.seeds import moved
+from tests import seeds
 
 
 def parameters() -> list[torch.nn.Parameter]:
-    torch.manual_seed(moved(1))
+    torch.manual_seed(seeds.moved(1))
     return [torch.nn.Parameter(torch.randn(shape)) for shape in ((5, 3), (7,), (2, 4))]
 
 
