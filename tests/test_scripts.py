@@ -26,6 +26,12 @@ def test_faults():
     assert faults == survived >= 14 and lost == 0
 
 
+def test_portability_names_its_settings():
+    done = subprocess.run(["bash", HERE / "portability.sh", "seeds1", "pentium"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: 'pentium': allowed are default avx2 ") and done.stderr.count("\n") == 1
+
+
 def test_load():
     """Time and memory grow with what there is, and not with its square."""
     assert run("load.py", "--part", "0.05").count("\n") == 8
