@@ -35,7 +35,7 @@ class ModelEvaluator:
 
     Raises:
         InputError: the data are missing or empty, or do not fit the checkpoint; or that changed while it was read; or
-            the device is not there.
+            the device is not there, or sacreBLEU cannot use the tokenizer.
     """
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
