@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from types import FrameType
+from pathlib import Path
 
 COMMANDS = ("train", "generate", "interactive", "validate")
 
@@ -32,24 +32,18 @@ class Command:
 def calling_command() -> Command | None:
     """The command that called, directly or not; None in a program that uses the library, and in our own commands.
 
-    It is told by the functions that are running, ``fairseq_cli.COMMAND.main``: so the same whether a console script,
-    ``python -m``, torchrun, ``fairseq-hydra-train`` or a process that one of these started runs them.
+    It is told by the functions that are running, ``main`` in a file of ``fairseq_cli``: so the same whether a console
+    script, ``python -m``, torchrun, ``fairseq-hydra-train`` or a process that one of these started runs them.
     """
     found, overrides, frame = None, frozenset(), sys._getframe(1)
     while frame is not None:
-        package, _, name = _module_of(frame).rpartition(".")
-        if package == "fairseq_cli" and name in COMMANDS:
-            if frame.f_code.co_name in ("main", "_main"):
-                found = found or name
+        file, function = Path(frame.f_code.co_filename), frame.f_code.co_name
+        if file.parent.name == "fairseq_cli" and file.stem in COMMANDS:
+            if function in ("main", "_main"):
+                found = found or file.stem
                 if (override_args := frame.f_locals.get("override_args")) is not None:
                     overrides = frozenset(vars(override_args))
-            elif frame.f_code.co_name == "cli_main" and name == found:
-                return Command(name, tuple(sys.argv[1:]), overrides)
+            elif function == "cli_main" and file.stem == found:
+                return Command(found, tuple(sys.argv[1:]), overrides)
         frame = frame.f_back
     return Command(found, overrides=overrides) if found else None
-
-
-def _module_of(frame: FrameType) -> str:
-    """The dotted name of the module whose code the frame runs, under ``python -m`` too."""
-    name, spec = frame.f_globals.get("__name__", ""), frame.f_globals.get("__spec__")
-    return spec.name if name == "__main__" and spec is not None else name
