@@ -245,6 +245,7 @@ def test_truncated_file(path, part, zip_format):
     with pytest.raises(InputError) as caught:
         checkpoint_utils.load_checkpoint_to_cpu(path)
     message = str(caught.value)
+    assert isinstance(caught.value, pickle.UnpicklingError) and isinstance(caught.value, RuntimeError)  # as torch's own
     assert path in message and "\n" not in message and checkpoints.FULL_UNPICKLING not in message
     assert ("empty" if part == 0 else "truncated") in message
 
@@ -264,6 +265,12 @@ def test_tar_format_needs_full_unpickling(path):
     with pytest.raises(InputError, match=checkpoints.FULL_UNPICKLING) as caught:
         checkpoint_utils.load_checkpoint_to_cpu(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_checkpoint_is_still_an_oserror(tmp_path):
+    with pytest.raises(OSError, match="missing.pt: no such file") as caught:
+        checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "missing.pt")])
+    assert isinstance(caught.value, InputError)
 
 
 def test_other_errors_pass_unchanged(path, tmp_path):

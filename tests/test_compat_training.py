@@ -64,6 +64,15 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_the_old_checkpoint(tmp_path, 
     with pytest.raises(InputError, match=r"checkpoint_last.pt: cannot be written \(No space left on device\)"):
         checkpoint_utils.torch_persistent_save({}, str(path))
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError):  # as without the repair
+        checkpoint_utils.torch_persistent_save({}, str(path))
+
+
+def test_a_copy_goes_where_a_link_points_to(tmp_path):
+    source, target, link = (tmp_path / name for name in ("checkpoint1.pt", "elsewhere.pt", "checkpoint_last.pt"))
+    source.write_text("new"), target.write_text("old"), link.symlink_to(target)
+    assert PathManager.copy(str(source), str(link), overwrite=True) == str(link)
+    assert link.is_symlink() and target.read_text() == "new" and len(list(tmp_path.iterdir())) == 3
 
 
 # --- mixed precision ---

@@ -115,6 +115,14 @@ def allow_checkpoint_globals() -> None:
     torch.serialization.add_safe_globals(missing)
 
 
+class MissingCheckpointError(InputError, OSError):
+    """No such file. Also what fairseq raises, for programs that catch that."""
+
+
+class UnreadableCheckpointError(InputError, pickle.UnpicklingError, RuntimeError, EOFError):
+    """The file cannot be read. Also what torch raises, for programs that catch that."""
+
+
 def explain_unreadable_checkpoints() -> None:
     """Tell in one line which checkpoint cannot be read, and why.
 
@@ -139,7 +147,8 @@ def _explained_absence(loader: Callable[..., Any]) -> Callable[..., Any]:
             missing = "Model file not found: "
             if not str(error).startswith(missing):
                 raise
-            raise InputError(f"checkpoint {str(error).removeprefix(missing)}: no such file") from error
+            path = str(error).removeprefix(missing)
+            raise MissingCheckpointError(f"checkpoint {path}: no such file") from error
 
     load._mos_fairseq_original = loader  # type: ignore[attr-defined]
     return load
@@ -155,7 +164,7 @@ def _explained(reader: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not _raised_by_torch_load(error):
                 raise
-            raise InputError(_why_unreadable(str(path), error)) from error
+            raise UnreadableCheckpointError(_why_unreadable(str(path), error)) from error
 
     read._mos_fairseq_original = reader  # type: ignore[attr-defined]
     return read

@@ -85,6 +85,10 @@ def skip_overflow_without_scaler() -> None:
 # --- checkpoints ---
 
 
+class UnwritableCheckpointError(InputError, OSError, RuntimeError):
+    """The file cannot be written. Also what the system and torch raise, for programs that catch that."""
+
+
 def write_checkpoints_whole() -> None:
     """Let no checkpoint be half written under its own name, and tell of a full disk in one line.
 
@@ -105,10 +109,11 @@ def write_checkpoints_whole() -> None:
 
     @functools.wraps(copy)
     def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
-        if not (PathManager.supports_rename(src_path) and PathManager.supports_rename(dst_path)):
+        renamed = PathManager.supports_rename(src_path) and PathManager.supports_rename(dst_path)
+        if not (overwrite and renamed):  # fairseq's checkpoints are copied over what is there
             return copy(src_path, dst_path, overwrite)
         with open(src_path, "rb") as source:
-            _write_renamed(dst_path, lambda file: _copy(source, file))
+            _write_renamed(os.path.realpath(dst_path), lambda file: _copy(source, file))  # a link stays a link
         return dst_path
 
     torch_persistent_save._mos_fairseq_original = save  # type: ignore[attr-defined]
@@ -137,4 +142,5 @@ def _write_renamed(path: str, write: Any) -> None:
                 os.remove(temporary)
             raise
     except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
-        raise InputError(f"checkpoint {path}: cannot be written ({write_failure(error)})") from error
+        reason = f"checkpoint {path}: cannot be written ({write_failure(error)})"
+        raise UnwritableCheckpointError(reason) from error
