@@ -143,7 +143,8 @@ class ModelEvaluator:
 
     def score(self, hypotheses: list[str], references: list[str]) -> float:
         """BLEU or chrF, from 0 to 100, of translations and references in one order."""
-        assert self.metric is not None, "the objective is the loss"
+        if self.metric is None:
+            raise ValueError("objective is loss: translations are scored with bleu or chrf")
         return self.metric.corpus_score(hypotheses, [references]).score
 
     @property
