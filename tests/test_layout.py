@@ -109,7 +109,7 @@ def test_one_place_starts_processes_of_python():
     assert starters == [PACKAGE / "python.py"]
 
 
-@pytest.mark.parametrize("part", sorted(set(ALLOWED) - {"export", "warm_start"}))
+@pytest.mark.parametrize("part", sorted(ALLOWED))
 def test_nothing_is_guaranteed_by_an_assert(part):
     """``python -O`` takes them out, and without it they tell a user nothing."""
     for file in (PACKAGE / part).rglob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]:
