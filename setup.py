@@ -1,10 +1,13 @@
 """Packaging of mos_fairseq; exact versions for development and CI stand in constraints.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 README = Path(__file__).with_name("README.md")
+PACKAGE = Path(__file__).with_name("mos_fairseq")
+VERSION = re.search(r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 # fairseq itself cannot be imported on Python >= 3.11. ve-fairseq is the same code with that mended, as wheels
 # for two Pythons; fairseq-fixed is it as a source package, which compiles (torch must be installed before).
@@ -21,7 +24,7 @@ QUICKSTART = ["num2words", "Babel", "lxml"]
 
 setup(
     name="mos-fairseq",
-    version="0.1.0",
+    version=VERSION,
     description="Mixture-of-Supernets for fairseq: train once, cut a translation model to any latency budget",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
@@ -57,6 +60,7 @@ setup(
     extras_require={
         "quickstart": QUICKSTART,
         "ctranslate2": ["ctranslate2"],
+        "tensorboard": ["tensorboard"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "ctranslate2", "playwright", *QUICKSTART],
     },
     entry_points={

@@ -3,7 +3,8 @@
 #   bash examples/quickstart.sh
 # It installs into .venv, generates its own corpus, trains a supernet, measures subnets and learns to predict latency,
 # searches the best subnet within a budget, exports it, translates, and prints a table and the path of a plot. Run again,
-# it skips the steps that are done and resumes what was interrupted. MOS_QUICKSTART_DIR names another work folder than
+# it skips the steps that are done and resumes what was interrupted; with other settings, it keeps what the old ones made
+# in a folder old-1 (old-2, …) beside the new. MOS_QUICKSTART_DIR names another work folder than
 # runs/quickstart, PYTHON another interpreter than python3.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -43,33 +44,55 @@ cd "$root"
 current="start"
 trap 'if [ $? -ne 0 ]; then echo "error: the quickstart stopped at: $current (its logs are in $work)" >&2; fi' EXIT
 
-# Step NAME 'PARAMETERS' COMMAND…: runs the command unless it is done already with these parameters, on the outcome of
-# the same steps before it. The stamp of a step holds all of that.
+# step NAME 'PARAMETERS' 'OUTCOME' COMMAND…: runs the command unless it is done already with these parameters, on the
+# outcome of the same steps before it: history says all of that. OUTCOME names what it makes in the work folder.
 history=""
 step() {
-    local name=$1 parameters=$2
-    shift 2
+    local name=$1 parameters=$2 outcome=$3
+    shift 3
     current=$name
     history+="$name: $parameters"$'\n'
-    if [ "$(cat "$work/done/$name" 2>/dev/null || true)" = "${history%$'\n'}" ]; then
+    if has_stamp "$name"; then
         echo "== $name: done already"
         return
     fi
     echo "== $name"
+    # what was begun with the same parameters goes on
+    if ! has_stamp "$name.started"; then
+        # shellcheck disable=SC2086
+        keep_aside $outcome
+        stamp "$name.started"
+    fi
     rm -f "$work/done/$name"
     "$@"
-    printf '%s' "$history" >"$work/done/$name.tmp"
-    mv "$work/done/$name.tmp" "$work/done/$name"
+    stamp "$name"
 }
 
-# Fresh NAME PATH…: removes what an interrupted step NAME left there, unless it had the same parameters.
-fresh() {
-    local stamp=$work/done/$1.started
-    shift
-    if [ "$(cat "$stamp" 2>/dev/null || true)" != "${history%$'\n'}" ]; then
-        rm -rf "$@"
-        printf '%s' "$history" >"$stamp"
-    fi
+has_stamp() {
+    [ "$(cat "$work/done/$1" 2>/dev/null || true)" = "${history%$'\n'}" ]
+}
+
+stamp() {
+    printf '%s' "$history" >"$work/done/$1.tmp"
+    mv "$work/done/$1.tmp" "$work/done/$1"
+}
+
+# keep_aside PATH…: moves what another run made, with other settings or of other code, into a folder of its own
+old=""
+keep_aside() {
+    local path
+    for path in "$@"; do
+        [ -e "$work/$path" ] || continue
+        if [ -z "$old" ]; then
+            local number=1
+            while [ -e "$work/old-$number" ]; do number=$((number + 1)); done
+            old=$work/old-$number
+            echo "settings or code have changed: what was made before them is kept in $old"
+        fi
+        mkdir -p "$(dirname "$old/$path")"
+        mv "$work/$path" "$old/$path"
+        echo "kept aside: $path"
+    done
 }
 
 quote_log() {
@@ -87,14 +110,13 @@ make_subwords() {
 }
 
 binarize() {
-    rm -rf "$work/data-bin"
+    rm -rf "$work/data-bin" # of a run that was interrupted here
     fairseq-preprocess --source-lang en --target-lang de --joined-dictionary --srcdict "$work/spm/dict.txt" \
         --trainpref "$work/spm/train" --validpref "$work/spm/valid" --testpref "$work/spm/test" \
         --destdir "$work/data-bin" --workers 1 >"$work/preprocess.log" 2>&1 || quote_log "$work/preprocess.log"
 }
 
 train() {
-    fresh train "$work/checkpoints"
     local command=(
         fairseq-train "$work/data-bin" --user-dir mos_fairseq "${supernet[@]}" "${training[@]}"
         --num-workers 0 --no-epoch-checkpoints --save-dir "$work/checkpoints"
@@ -115,7 +137,6 @@ measure() {
 }
 
 measure_some() {
-    fresh latency "$work/latency.jsonl"
     measure "${latency_subnets[@]}"
 }
 
@@ -160,22 +181,23 @@ bash examples/setup_venv.sh quickstart # does nothing where nothing has changed
 export PATH="$root/.venv/bin:$PATH"
 . examples/cpu_env.sh
 
-step "corpus" "$train_pairs $valid_pairs $test_pairs $corpus_seed $generator" make_corpus
-step "subwords" "$vocab_size" make_subwords
-step "binarize" "" binarize
-step "train" "${supernet[*]} ${training[*]} $package" train
+step "corpus" "$train_pairs $valid_pairs $test_pairs $corpus_seed $generator" text make_corpus
+step "subwords" "$vocab_size" spm make_subwords
+step "binarize" "" "data-bin preprocess.log" binarize
+step "train" "${supernet[*]} ${training[*]} $package" "checkpoints train.log" train
 trained=$history
-step "latency" "${latency[*]} ${latency_subnets[*]}" measure_some
-step "predictor" "" fit
-step "search" "$budget_part ${searching[*]}" find_best
-step "export" "" export_best
-step "measure-exported" "${subnets[*]}" measure_all
-step "translate-exported" "${generation[*]}" translate exported --task translation --path "$work/best.pt"
+step "latency" "${latency[*]} ${latency_subnets[*]}" latency.jsonl measure_some
+step "predictor" "" predictor.json fit
+step "search" "$budget_part ${searching[*]}" "search bleu.png" find_best
+step "export" "" best.pt export_best
+step "measure-exported" "${subnets[*]}" "" measure_all
+step "translate-exported" "${generation[*]}" translations/exported \
+    translate exported --task translation --path "$work/best.pt"
 for subnet in "${subnets[@]}"; do
     history=$trained
     name=${subnet//:/-}
-    step "translate-$name" "$subnet ${generation[*]}" translate "$name" --task translation_mos --subnet "$subnet" \
-        --path "$work/checkpoints/checkpoint_best.pt"
+    step "translate-$name" "$subnet ${generation[*]}" "translations/$name" \
+        translate "$name" --task translation_mos --subnet "$subnet" --path "$work/checkpoints/checkpoint_best.pt"
 done
 
 current="report"

@@ -67,9 +67,9 @@ def read_hypotheses(file: Path) -> list[str]:
 
 def look_up(
     checkpoint: Path, subnets: list[str], latencies: Path | None, predictor: Path | None
-) -> dict[str, Known]:
+) -> tuple[dict[str, Known], str | None]:
     """Parameters of each subnet's static twin (what a user of that subnet has to store, embeddings included), and its
-    predicted and measured latency."""
+    predicted and measured latency; and what shows that the machine was busy while it was measured, if anything does."""
     logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
     from fairseq import checkpoint_utils
 
@@ -78,9 +78,10 @@ def look_up(
     from mos_fairseq.search_space import resolve_subnet
 
     models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])
-    times = {}
+    times, busy = {}, None
     if latencies is not None:
         measured = read_latencies(latencies)
+        busy = measured.busy()
         times = {subnet.key: ms for subnet, ms in zip(measured.subnets, measured.latency_ms, strict=True)}
     predict = LatencyPredictor.load(predictor).predict if predictor is not None else lambda subnets: [None]
     known = {}
@@ -90,7 +91,7 @@ def look_up(
         twin = models[0].get_active_subnet()
         parameters = sum(parameter.numel() for parameter in twin.parameters())
         known[name] = Known(parameters, predict([subnet])[0], times.get(subnet.key))
-    return known
+    return known, busy
 
 
 def score(subnet: str, folder: Path, references: list[str], known: Known) -> Result:
@@ -169,13 +170,15 @@ def main(arguments: list[str] | None = None) -> None:
             if not equals:
                 raise ReportError(f"{run}: expected SUBNET=DIR")
             folders[subnet] = Path(folder)
-        known = {}
+        known, busy = {}, None
         if options.checkpoint:
-            known = look_up(options.checkpoint, list(folders), options.latencies, options.predictor)
+            known, busy = look_up(options.checkpoint, list(folders), options.latencies, options.predictor)
         results = [score(name, folder, references, known.get(name, Known())) for name, folder in folders.items()]
     except ValueError as error:  # ReportError, or what mos_fairseq finds wrong with a file
         sys.exit(f"quickstart_report.py: {error}")
     print(table(results))
+    if busy is not None:
+        print(f"warning: {busy}")
     plot(results, options.plot)
     print(f"plot: {options.plot}")
 

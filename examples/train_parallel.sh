@@ -12,7 +12,7 @@ fi
 processes=$1
 shift
 backend=nccl
-if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+if ! python -P -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     backend=gloo
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi

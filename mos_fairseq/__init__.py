@@ -1,19 +1,19 @@
 """Mixture-of-Supernets for machine translation, a plugin for fairseq: ``--user-dir mos_fairseq``.
 
-Importing it repairs what fairseq needs on today's torch and Python (:mod:`mos_fairseq.compat`), then registers tasks,
-models, criterions, optimizers and learning-rate schedulers.
+Importing it registers everything with fairseq (:mod:`mos_fairseq.plugin`). Only our own commands put that off until
+they have read their arguments (:func:`mos_fairseq.cli.start`): torch and fairseq take seconds to import.
 """
 
-import logging
-
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)  # it asks for tensorboardX when imported
+from multiprocessing import current_process
 
 # relative: works, or fails with one clear line, under any folder name
-from . import compat  # noqa: E402
+from .compat.commands import running_command
+from .compat.error_hook import install_error_hook
 
-compat.apply()
-
-from . import criterions, models, optim, tasks  # noqa: E402
-
-__all__ = ["criterions", "models", "optim", "tasks"]
 __version__ = "0.1.0"
+
+# a process that a command starts has no arguments to read, and unpickles what may need all of it
+if (running_command() or "").startswith("mos-") and current_process().name == "MainProcess":
+    install_error_hook()
+else:
+    from . import plugin  # noqa: F401

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import fcntl
@@ -45,6 +45,16 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Take the file, unless another process holds it (BlockingIOError)."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class JsonlWriter:
     """Appends objects to a file, each durable before the next; a half-written last line is cut off first.
 
@@ -56,8 +66,9 @@ class JsonlWriter:
         self.path = path
         try:
             self._file = open(path, "r+b" if os.path.exists(path) else "w+b")
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
+            if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(path)):
+                raise BlockingIOError  # replaced by its writer meanwhile
             content = self._file.read()
             end = content.rfind(b"\n") + 1
             self._file.seek(end)
@@ -70,11 +81,32 @@ class JsonlWriter:
     def append(self, row: dict[str, Any]) -> None:
         """Write one line. NaN and infinity are refused: they are not JSON."""
         try:
-            self._file.write(json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+            self._file.write(_line(row))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+
+    def rewrite(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Replace all lines; a reader sees the old file or the whole new one. The new file is locked from the start."""
+        folder, name = os.path.split(os.path.realpath(self.path))
+        temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+        try:
+            file = open(temporary, "w+b")
+            try:
+                _lock(file)
+                file.writelines(_line(row) for row in rows)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, os.path.join(folder, name))
+            except BaseException:
+                file.close()
+                os.remove(temporary)
+                raise
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+        self._file.close()
+        self._file = file
 
     def close(self) -> None:
         """Close the file."""
@@ -116,7 +148,7 @@ class SharedJsonl:
         with self._locked():
             others = self._new_rows()
             if all(other.get(key) != row[key] for other in others):
-                line = json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+                line = _line(row)
                 self._file.truncate(self._end)  # who was killed in a line holds no lock any more
                 self._file.write(line)
                 self._file.flush()

@@ -31,7 +31,7 @@ from omegaconf import OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 from mos_fairseq.benchmark import read_hat_csv, read_latencies  # noqa: E402
-from mos_fairseq.benchmark.latency_file import FORMAT, HAT_COLUMNS, HAT_LATENCIES  # noqa: E402
+from mos_fairseq.benchmark.measured import FORMAT, HAT_COLUMNS, HAT_LATENCIES  # noqa: E402
 from mos_fairseq.compat.literals import evaluate_literal  # noqa: E402
 from mos_fairseq.errors import InputError  # noqa: E402
 from mos_fairseq.nas import Features, LatencyPredictor  # noqa: E402

@@ -133,6 +133,8 @@ def _child(command: str, args: list[str], log: Path, environment: dict, before) 
         sys.argv = [command if ours else f"fairseq-{command}", *args]
         name = f"mos_fairseq.cli.{command.removeprefix('mos-')}" if ours else f"fairseq_cli.{command}"
         module = importlib.import_module(name)
+        # the package was imported by a program; a command would have installed it then
+        importlib.import_module("mos_fairseq.compat.error_hook").install_error_hook()
         module.main() if ours else module.cli_main()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

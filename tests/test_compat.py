@@ -19,10 +19,11 @@ from fairseq.logging import meters
 from omegaconf import OmegaConf
 
 from mos_fairseq import compat
+from mos_fairseq.compat import checkpoints, error_hook, repairs
 from mos_fairseq.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-FULL = {compat.FULL_UNPICKLING: "1"}
+FULL = {checkpoints.FULL_UNPICKLING: "1"}
 
 
 class Payload:
@@ -77,16 +78,18 @@ def stock_checkpoint(**extra):
     }
 
 
-def run_python(code, *args, **env):
-    """Run code in a fresh interpreter that finds the package under test."""
-    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, args)]
+def run_python(code, *args, script=None, **env):
+    """Run code in a fresh interpreter that finds the package under test; ``script``: as that file."""
+    if script is not None:
+        script.write_text(code)
+    command = [sys.executable, "-W", "ignore", *(["-c", code] if script is None else [str(script)]), *map(str, args)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def own_lines(done):
-    """Drop what fairseq logs while it is imported."""
-    return [line for line in done.stderr.splitlines() if not line.startswith("INFO:fairseq")]
+    """Drop what is logged while fairseq and the package are imported."""
+    return [line for line in done.stderr.splitlines() if not line.startswith(("INFO:fairseq", "DEBUG:mos_fairseq"))]
 
 
 READ = """
@@ -176,8 +179,8 @@ def test_payload_does_not_run(tmp_path, path, name, place, zip_format):
     with pytest.raises(InputError) as caught:
         checkpoint_utils.load_checkpoint_to_cpu(path)
     message = str(caught.value)
-    assert "\n" not in message and path in message and compat.FULL_UNPICKLING in message
-    assert (compat._NOT_NUMBERS if place == "numpy" else name) in message
+    assert "\n" not in message and path in message and checkpoints.FULL_UNPICKLING in message
+    assert (checkpoints._NOT_NUMBERS if place == "numpy" else name) in message
     assert not marker.exists()
 
 
@@ -190,23 +193,23 @@ def test_payload_would_run_without_the_safe_reader(tmp_path, path):
 
 @pytest.mark.parametrize("code", ["O", "O8", "V8", "f8,O", "M8[s]"])
 def test_numpy_dtypes_other_than_numbers_are_refused(code):
-    with pytest.raises(pickle.UnpicklingError, match=compat._NOT_NUMBERS):
-        compat._PickledDtype(code)
+    with pytest.raises(pickle.UnpicklingError, match=checkpoints._NOT_NUMBERS):
+        checkpoints._PickledDtype(code)
 
 
 def test_numpy_dtype_with_fields_or_of_a_real_object_is_refused():
-    stand_in = compat._PickledDtype("f8", False, True)
-    with pytest.raises(pickle.UnpicklingError, match=compat._NOT_NUMBERS):
+    stand_in = checkpoints._PickledDtype("f8", False, True)
+    with pytest.raises(pickle.UnpicklingError, match=checkpoints._NOT_NUMBERS):
         stand_in.__setstate__((3, "<", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))
-    with pytest.raises(pickle.UnpicklingError, match=compat._NOT_NUMBERS):
-        compat._rebuild_scalar(np.dtype("O"), b"\0" * 8)
+    with pytest.raises(pickle.UnpicklingError, match=checkpoints._NOT_NUMBERS):
+        checkpoints._rebuild_scalar(np.dtype("O"), b"\0" * 8)
 
 
 def test_allow_list_holds_nothing_that_acts():
     """Callables that look up, import, evaluate, open or call: none may enter, not even by a second name."""
-    listed = compat._stock_checkpoint_globals()
+    listed = checkpoints._stock_checkpoint_globals()
     entries = [entry if isinstance(entry, tuple) else (entry, "") for entry in listed]
-    ours = {compat._rebuild_scalar, compat._rebuild_array}
+    ours = {checkpoints._rebuild_scalar, checkpoints._rebuild_array}
     for value, name in entries:
         assert value in ours or isinstance(value, type) or name.startswith("typing."), value
         assert value is not type and value is not object
@@ -223,9 +226,9 @@ def test_allow_list_holds_nothing_that_acts():
 
 
 @pytest.mark.slow
-def test_opting_out_reads_other_types(path):
+def test_opting_out_reads_other_types(path, tmp_path):
     torch.save(stock_checkpoint(extra_state={"colour": collections.deque([1])}), path)
-    refused = run_python(READ, path)
+    refused = run_python(READ, path, script=tmp_path / "fairseq-train")
     assert refused.returncode == 1 and "collections.deque" in refused.stderr
     assert len(own_lines(refused)) == 1 and own_lines(refused)[0].startswith("error: ")
     allowed = run_python(READ, path, **FULL)
@@ -242,7 +245,8 @@ def test_truncated_file(path, part, zip_format):
     with pytest.raises(InputError) as caught:
         checkpoint_utils.load_checkpoint_to_cpu(path)
     message = str(caught.value)
-    assert path in message and "\n" not in message and compat.FULL_UNPICKLING not in message
+    assert isinstance(caught.value, pickle.UnpicklingError) and isinstance(caught.value, RuntimeError)  # as torch's own
+    assert path in message and "\n" not in message and checkpoints.FULL_UNPICKLING not in message
     assert ("empty" if part == 0 else "truncated") in message
 
 
@@ -258,9 +262,15 @@ def test_tar_format_needs_full_unpickling(path):
     with tarfile.open(path, "w") as archive:
         for name in ("storages", "tensors", "pickle", "sys_info"):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
-    with pytest.raises(InputError, match=compat.FULL_UNPICKLING) as caught:
+    with pytest.raises(InputError, match=checkpoints.FULL_UNPICKLING) as caught:
         checkpoint_utils.load_checkpoint_to_cpu(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_checkpoint_is_still_an_oserror(tmp_path):
+    with pytest.raises(OSError, match="missing.pt: no such file") as caught:
+        checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "missing.pt")])
+    assert isinstance(caught.value, InputError)
 
 
 def test_other_errors_pass_unchanged(path, tmp_path):
@@ -329,8 +339,8 @@ finally:
 @pytest.mark.parametrize(
     "how", ["raise", "raise Exception('Cannot load')", "raise Exception('Cannot load') from ValueError()"]
 )
-def test_mistake_is_one_line(how):
-    done = run_python(MISTAKE.format(how=how))
+def test_mistake_is_one_line(how, tmp_path):
+    done = run_python(MISTAKE.format(how=how), script=tmp_path / "fairseq-train")
     assert done.returncode == 1
     if "from" in how:  # another cause was named on purpose: the mistake was not the reason
         assert "Traceback" in done.stderr
@@ -339,19 +349,61 @@ def test_mistake_is_one_line(how):
 
 
 @pytest.mark.slow
-def test_traceback_on_request():
-    done = run_python(MISTAKE.format(how="raise"), **{compat.SHOW_TRACEBACK: "1"})
+def test_traceback_on_request(tmp_path):
+    env = {error_hook.SHOW_TRACEBACK: "1"}
+    done = run_python(MISTAKE.format(how="raise"), script=tmp_path / "fairseq-train", **env)
     assert done.returncode == 1 and "Traceback" in done.stderr and "no such file" in done.stderr
 
 
 @pytest.mark.slow
-def test_other_errors_reach_the_previous_hook():
+def test_other_errors_reach_the_previous_hook(tmp_path):
     code = "import sys\nsys.excepthook = lambda *a: print('mine', a[1])\n"
-    done = run_python(code + "from mos_fairseq import compat\ncompat.apply()\nraise KeyError('k')")
+    code += "from mos_fairseq import compat\ncompat.apply()\nraise KeyError('k')"
+    done = run_python(code, script=tmp_path / "mos-cost")
     assert done.returncode == 1 and "mine 'k'" in done.stdout and "error:" not in done.stderr
 
 
+def test_a_program_keeps_its_hook(tmp_path):
+    """Whatever is no command of fairseq or ours: somebody's program sees the traceback of its own mistake."""
+    done = run_python(MISTAKE.format(how="raise") + "\n", script=tmp_path / "program.py")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "no such file" in done.stderr
+    done = run_python("import sys, mos_fairseq\nprint(sys.excepthook is sys.__excepthook__)")
+    assert done.stdout == "True\n" and not own_lines(done)
+
+
 # --- all of them ---
+
+SWITCHED = """
+import argparse, logging, sys
+logging.basicConfig(level="DEBUG", format="%(message)s")
+import fairseq.utils, mos_fairseq, torch
+from fairseq import checkpoint_utils
+from fairseq.data import data_utils
+from fairseq.optim.amp_optimizer import AMPOptimizer
+import mos_fairseq.models
+changed = [checkpoint_utils.load_checkpoint_to_cpu, checkpoint_utils.torch_persistent_save, AMPOptimizer.step]
+print([hasattr(function, "_mos_fairseq_original") for function in changed], hasattr(data_utils.np, "int"))
+readable = argparse.Namespace in torch.serialization.get_safe_globals()
+print(readable, hasattr(fairseq.utils, "eval"), sys.excepthook.__name__)
+"""
+
+
+@pytest.mark.parametrize("value", ["off", "on"])
+def test_the_switch_leaves_fairseq_alone(value, tmp_path):
+    done = run_python(SWITCHED, script=tmp_path / "fairseq-train", **{compat.SWITCH: value})
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "fairseq" in line and line.startswith(("repairs", "MOS_"))]
+    if value == "off":
+        assert done.stdout == f"{[False] * 3} False\nFalse False excepthook\n"
+        assert told == ["MOS_FAIRSEQ_COMPAT=off: fairseq is as it is"]
+    else:
+        assert done.stdout == f"{[True] * 3} True\nTrue True report\n"
+        assert told == [f"repairs of fairseq: {', '.join(repair.__name__ for repair in repairs.ALL)}"]
+
+
+def test_the_switch_knows_on_and_off(tmp_path):
+    done = run_python("import mos_fairseq", **{compat.SWITCH: "0"})
+    assert done.returncode == 1 and "MOS_FAIRSEQ_COMPAT is 0 in the environment: allowed are on and off" in done.stderr
 
 
 def test_second_apply_changes_nothing():
@@ -368,11 +420,11 @@ def test_second_apply_changes_nothing():
 def test_types_that_torch_knows_already_are_not_added_again(monkeypatch):
     added = []
     monkeypatch.setattr(torch.serialization, "add_safe_globals", added.extend)
-    compat.allow_checkpoint_globals()
+    checkpoints.allow_checkpoint_globals()
     assert added == []
 
 
 def test_a_fairseq_without_the_ema_reader_is_fine(monkeypatch):
     monkeypatch.delattr(checkpoint_utils, "load_ema_from_checkpoint")
-    compat.explain_unreadable_checkpoints()
+    checkpoints.explain_unreadable_checkpoints()
     assert not hasattr(checkpoint_utils, "load_ema_from_checkpoint")

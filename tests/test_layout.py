@@ -11,23 +11,39 @@ PACKAGE = Path(__file__).parents[1] / "mos_fairseq"
 # what a sub-package may import of its siblings (besides itself)
 ALLOWED = {
     "errors": set(),
+    "lazy": set(),
+    "progress": set(),
+    "versions": set(),
+    "noise": set(),
+    "plugin": {"compat", "noise", "criterions", "models", "optim", "tasks"},
+    "mos_options": {"search_space"},
+    "command": set(),
     "compat": {"errors"},
     "search_space": {"errors", "files"},
     "distributed": {"errors"},
     "processor": set(),
     "modules": {"errors", "processor"},
-    "models": {"distributed", "errors", "modules", "search_space"},
+    "models": {"command", "distributed", "errors", "modules", "mos_options", "search_space"},
     "criterions": {"errors", "modules", "models"},
-    "tasks": {"distributed", "errors", "modules", "models", "search_space", "criterions"},
+    "tasks": {"command", "distributed", "errors", "modules", "models", "search_space", "criterions"},
     "optim": {"errors"},
     "files": {"errors"},
     "jsonl": {"errors"},
-    "benchmark": {"errors", "files", "jsonl", "processor", "search_space", "models", "criterions", "export"},
-    "nas": {"errors", "files", "jsonl", "models", "search_space"},
-    "export": {"errors", "files", "modules", "models", "search_space"},
-    "gap": {"errors", "files", "jsonl", "modules", "models", "search_space", "nas", "export"},
-    "warm_start": {"errors", "modules", "models", "search_space", "export"},
-    "cli": {"errors", "files", "jsonl", "models", "search_space", "benchmark", "export", "nas", "gap", "warm_start"},
+    "benchmark": {
+        "errors", "files", "jsonl", "lazy", "processor", "python", "search_space", "models", "criterions", "export",
+    },
+    "nas": {"errors", "files", "jsonl", "lazy", "models", "progress", "search_space"},
+    "export": {"errors", "files", "lazy", "modules", "models", "search_space"},
+    "gap": {
+        "errors", "files", "jsonl", "lazy", "modules", "models", "python", "search_space", "nas", "export", "tasks",
+        "versions",
+    },
+    "warm_start": {"errors", "lazy", "modules", "models", "search_space", "export"},
+    "cli": {
+        "errors", "files", "jsonl", "models", "mos_options", "plugin", "progress", "search_space", "benchmark",
+        "export", "nas", "gap", "versions", "warm_start",
+    },
+    "python": set(),
 }
 
 
@@ -85,3 +101,17 @@ def test_every_registered_component_has_a_file_of_its_name():
     ):
         ours = {n for n, c in registry.items() if c.__module__.startswith("mos_fairseq.")}
         assert ours and all((PACKAGE / folder / f"{name}.py").is_file() for name in ours)
+
+
+def test_one_place_starts_processes_of_python():
+    """What else would start one could get another copy of the package than its own: see mos_fairseq.python."""
+    starters = [file for file in PACKAGE.rglob("*.py") if "sys.executable" in file.read_text(encoding="utf-8")]
+    assert starters == [PACKAGE / "python.py"]
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_nothing_is_guaranteed_by_an_assert(part):
+    """``python -O`` takes them out, and without it they tell a user nothing."""
+    for file in (PACKAGE / part).rglob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]:
+        found = [node.lineno for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+        assert not found, f"{file}: lines {found}"

@@ -50,8 +50,8 @@ def table(reports: Sequence[dict[tuple[str, str], dict[str, Any]]]) -> list[str]
     lines = []
     for metric in dict.fromkeys(metric for report in reports for metric, _ in report):
         names = list(dict.fromkeys(name for report in reports for kind, name in report if kind == metric))
-        digits = 1 if metric == "bleu" else 3
-        unit = "BLEU" if metric == "bleu" else f"{metric} [bits]"
+        digits = 3 if metric == "loss" else 1
+        unit = "loss [bits]" if metric == "loss" else {"bleu": "BLEU", "chrf": "chrF"}.get(metric, metric)
         lines += [f"| {unit}: {' | '.join(TITLES)} |", f"|{'---|' * len(TITLES)}"]
         alone = [next(gap["alone"] for (kind, _), gap in report.items() if kind == metric) for report in reports]
         lines.append(f"| alone | {spread(alone, digits)} | | | |")

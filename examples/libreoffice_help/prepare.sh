@@ -22,7 +22,7 @@ for package in "${packages[@]}"; do
     apt-cache show "$package" >/dev/null 2>&1 ||
         fail "apt does not know $package: run 'apt-get update' as root once, or choose another language than $target"
 done
-if ! { command -v fairseq-preprocess && python -c 'import mos_fairseq, lxml, sentencepiece'; } >/dev/null 2>&1; then
+if ! { command -v fairseq-preprocess && python -P -c 'import mos_fairseq, lxml, sentencepiece'; } >/dev/null 2>&1; then
     bash "$root/examples/setup_venv.sh" quickstart
     export PATH="$root/.venv/bin:$PATH"
 fi

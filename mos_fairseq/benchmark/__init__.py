@@ -1,26 +1,14 @@
 """What a subnet costs: parameters, FLOPs, latency."""
 
-from mos_fairseq.benchmark.cost import Cost, CostOptions, subnet_cost
-from mos_fairseq.benchmark.latency import LatencyOptions, SubnetTimer, machine, time_in_turn
-from mos_fairseq.benchmark.latency_file import (
-    REPEATS,
-    check_latency_file,
-    measure_to_file,
-    read_hat_csv,
-    read_latencies,
-)
+from mos_fairseq.lazy import names_of
 
-__all__ = [
-    "Cost",
-    "CostOptions",
-    "REPEATS",
-    "LatencyOptions",
-    "SubnetTimer",
-    "check_latency_file",
-    "machine",
-    "measure_to_file",
-    "read_hat_csv",
-    "read_latencies",
-    "subnet_cost",
-    "time_in_turn",
-]
+__getattr__, __all__ = names_of(
+    __name__,
+    {
+        "cost": ["Cost", "CostOptions", "subnet_cost"],
+        "latency": ["SubnetTimer", "machine", "time_in_turn"],
+        "latency_file": ["check_latency_file", "measure_to_file"],
+        "latency_options": ["DTYPES", "REPEATS", "LatencyOptions"],
+        "measured": ["Latencies", "read_hat_csv", "read_latencies"],
+    },
+)

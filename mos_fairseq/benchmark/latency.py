@@ -21,63 +21,12 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 
 from mos_fairseq import processor
-from mos_fairseq.errors import InputError
+from mos_fairseq.benchmark.latency_options import LatencyOptions
+from mos_fairseq.benchmark.measured import trimmed_mean
 from mos_fairseq.models import TransformerSubnetConfig, TransformerSubnetModel
 from mos_fairseq.search_space import Subnet
 
-MIN_ITERATIONS = 5
-TRIM = 0.2  # of the iterations at either end
-DTYPES = ("float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True)
-class LatencyOptions:
-    """What is measured.
-
-    Args:
-        vocab_size: entries of the (joined) dictionary.
-        batch_size: sentences translated at once.
-        src_len, tgt_len: tokens of each sentence, its end included; beam search is held to exactly ``tgt_len`` steps.
-        beam: width of the beam search; 1 is greedy.
-        threads: of torch on a CPU; None leaves torch's own choice.
-        warmup, iterations: runs that do not count, and that do.
-
-    Raises:
-        InputError: a value out of range, an unknown dtype or a device that is not there.
-    """
-
-    vocab_size: int
-    batch_size: int = 1
-    src_len: int = 30
-    tgt_len: int = 30
-    beam: int = 5
-    device: str = "cpu"
-    threads: int | None = None
-    dtype: str = "float32"
-    warmup: int = 1
-    iterations: int = 5
-    share_all_embeddings: bool = False
-    share_decoder_input_output_embed: bool = False
-    encoder_normalize_before: bool = False
-    decoder_normalize_before: bool = False
-    layernorm_embedding: bool = False
-
-    def __post_init__(self) -> None:
-        least = {"vocab_size": 5, "tgt_len": 2, "warmup": 0, "iterations": MIN_ITERATIONS}
-        for name in ("vocab_size", "batch_size", "src_len", "tgt_len", "beam", "threads", "warmup", "iterations"):
-            value = getattr(self, name)
-            if value is not None and value < least.get(name, 1):
-                raise InputError(f"{name} is {value}: allowed are whole numbers from {least.get(name, 1)}")
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype is {self.dtype}: allowed are {', '.join(DTYPES)}")
-        if 2 * self.beam >= self.vocab_size:
-            raise InputError(f"beam is {self.beam}: allowed is less than half the vocabulary of {self.vocab_size}")
-        try:
-            if torch.device(self.device).type not in ("cpu", "cuda"):
-                raise InputError(f"device is {self.device}: allowed are cpu and cuda, as in cuda:0")
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError):
-            raise InputError(f"device is {self.device}: torch has no such device here") from None
+_TRIM = 0.2  # of the iterations at either end
 
 
 @dataclass(frozen=True)
@@ -113,6 +62,7 @@ class SubnetTimer:
             torch.manual_seed(1)
             model = TransformerSubnetModel.from_subnet(cfg, subnet, words, words)
         self.model = model.eval().to(device=options.device, dtype=getattr(torch, options.dtype))
+        self.model.decoder.need_attn = False  # as in fairseq-generate
         longest = options.tgt_len - 1  # fairseq adds the step that ends the sentence
         self.generator = SequenceGenerator(
             [self.model], words, beam_size=options.beam, max_len_a=0, max_len_b=longest, min_len=longest
@@ -148,14 +98,6 @@ class SubnetTimer:
         return Latency(1000 * self._encoder_seconds, 1000 * (total - self._encoder_seconds))
 
 
-def trimmed_mean(values: list[float], trim: float = TRIM) -> float:
-    """Mean without the part ``trim`` of the values at either end. ValueError where one is not finite or none is."""
-    if not values or not all(0 < value < float("inf") for value in values):
-        raise ValueError(f"latencies must be positive and finite, got {values[:3]}")
-    cut = int(trim * len(values))
-    return statistics.fmean(sorted(values)[cut : len(values) - cut])
-
-
 def time_in_turn(reference: SubnetTimer, other: SubnetTimer, on_round: Callable[[], object] = lambda: None):
     """(reference's, other's) lists of :class:`Latency`, run in turn, warm-up left out."""
     options = other.options
@@ -172,35 +114,30 @@ def time_in_turn(reference: SubnetTimer, other: SubnetTimer, on_round: Callable[
 def summarise(latencies: list[Latency]) -> Latency:
     """Trimmed means."""
     return Latency(
-        trimmed_mean([latency.encoder_ms for latency in latencies]),
-        trimmed_mean([latency.decoder_ms for latency in latencies]),
+        trimmed_mean([latency.encoder_ms for latency in latencies], _TRIM),
+        trimmed_mean([latency.decoder_ms for latency in latencies], _TRIM),
     )
 
 
-def measure_subnet(subnet: Subnet, reference: SubnetTimer, baseline_ms: float, words: Dictionary) -> dict[str, Any]:
-    """One line of a latency file.
+def measure_subnet(subnet: Subnet, reference: SubnetTimer, words: Dictionary) -> dict[str, Any]:
+    """One line of a latency file, as timed.
 
     Args:
         reference: the timer of the reference subnet.
-        baseline_ms: the reference's latency that ``latency_ms`` is corrected to.
 
     Returns:
-        ``latency_ms``, ``encoder_ms``, ``decoder_ms``: corrected by baseline over the reference's latency in the same
-        minutes, ``reference_ms``; ``raw_…``: as timed; ``std_ms``: standard deviation of the raw totals.
+        ``raw_latency_ms``, ``raw_encoder_ms``, ``raw_decoder_ms``; ``reference_ms``: the reference's latency in the
+        same seconds; ``std_ms``: standard deviation of the totals.
     """
     timer = SubnetTimer(subnet, reference.options, words)
     references, latencies = time_in_turn(reference, timer)
-    raw, reference_ms = summarise(latencies), summarise(references).latency_ms
-    factor = baseline_ms / reference_ms
+    raw = summarise(latencies)
     return {
         "subnet": subnet.to_dict(),
-        "latency_ms": factor * raw.latency_ms,
-        "encoder_ms": factor * raw.encoder_ms,
-        "decoder_ms": factor * raw.decoder_ms,
         "raw_latency_ms": raw.latency_ms,
         "raw_encoder_ms": raw.encoder_ms,
         "raw_decoder_ms": raw.decoder_ms,
-        "reference_ms": reference_ms,
+        "reference_ms": summarise(references).latency_ms,
         "std_ms": statistics.stdev(latency.latency_ms for latency in latencies),
     }
 

@@ -1,17 +1,69 @@
-"""Console scripts, named like fairseq's: only wiring."""
+"""Console scripts, named like fairseq's: only wiring.
+
+Each reads its arguments, and refuses what it can, before torch and fairseq are imported: importing a command's module,
+its parser and the options that are made of the arguments needs neither. :func:`start` comes after that.
+"""
 
 from __future__ import annotations
 
+import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mos_fairseq.errors import InputError
 
 
-def quiet() -> None:
-    """Log warnings only: fairseq opens the root logger for everything, and these commands print for themselves."""
+class _Help(argparse.HelpFormatter):
+    """Lines of examples are left as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example"):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
+class _Version(argparse.Action):
+    """Looks versions up only when it is asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *more: Any) -> None:
+        from mos_fairseq.versions import in_one_line
+
+        print(in_one_line())
+        parser.exit()
+
+
+def command_parser(prog: str, description: str, example: str = "") -> argparse.ArgumentParser:
+    """The parser of a command, to which its options are added; it knows ``--help`` and ``--version``.
+
+    Args:
+        example: a command to type.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False, **example_of(example))
+    parser.add_argument("--version", action=_Version, nargs=0, help="show versions, of fairseq and torch too, and exit")
+    return parser
+
+
+def example_of(example: str) -> dict[str, Any]:
+    """Arguments of a parser (or sub-parser) whose help ends with the ``example``."""
+    epilog = "example:\n" + "".join(f"  {line}\n" for line in example.splitlines()) if example else None
+    return {"epilog": epilog, "formatter_class": _Help}
+
+
+def start() -> None:
+    """What a command needs after its arguments are read: fairseq with this plugin, and a log of warnings only: fairseq
+    opens the root logger for everything, and these commands print for themselves."""
+    from mos_fairseq import plugin  # noqa: F401
+
     logging.getLogger().setLevel(logging.WARNING)
+
+
+def warn(text: str | None) -> None:
+    """Print a warning, if there is one, on standard error."""
+    if text is not None:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -24,12 +76,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def make_folder(path: str) -> None:
-    """Make the folder of the results, if it is not there. Raises InputError if it cannot be made."""
+def make_folder(path: str | Path, name: str = "output") -> None:
+    """Make the folder that option ``name`` gives, if it is not there. Raises InputError if it cannot be made."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"output {path}: cannot be made ({error.strerror or error})") from None
+        raise InputError(f"{name} {path}: cannot be made ({error.strerror or error})") from None
+
+
+def check_exists(path: str) -> str:
+    """The path of a checkpoint, which is there. Raises InputError if it is not."""
+    if not Path(path).is_file():
+        raise InputError(f"checkpoint {path}: no such file")
+    return path
 
 
 def named_paths(texts: Sequence[str]) -> dict[str, str]:

@@ -7,16 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from mos_fairseq.benchmark import machine
-from mos_fairseq.benchmark.speed import SUITES, Section, SpeedOptions, Variants, plot_suite, run_suite
-from mos_fairseq.cli import quiet
+from mos_fairseq.benchmark.speed import SUITES, SpeedOptions
+from mos_fairseq.cli import command_parser, make_folder, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
+from mos_fairseq.progress import progress
 from mos_fairseq.search_space import SearchSpace, split_specs
+
+if TYPE_CHECKING:
+    from mos_fairseq.benchmark.speed import Section, Variants
 
 _HELP = {
     "vocab_size": "size of the dictionary",
@@ -29,11 +30,12 @@ _HELP = {
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-benchmark``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-benchmark",
-        description="Time and memory of supernets, compared in turn in one process with plain weight sharing and "
+    parser = command_parser(
+        "mos-benchmark",
+        "Time and memory of supernets, compared in turn in one process with plain weight sharing and "
         "stock fairseq's transformer. Ratios can be trusted on a busy machine, milliseconds cannot.",
-        allow_abbrev=False,
+        "mos-benchmark --search-space wmt14_en_de --vocab-size 32000 --suite train,decode --threads 1 "
+        "--output benchmark",
     )
     parser.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file")
     parser.add_argument(
@@ -51,16 +53,20 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    quiet()
     options = SpeedOptions(**{option.name: getattr(args, option.name) for option in fields(SpeedOptions)})
     names = list(SUITES) if args.suite == "all" else split_specs(args.suite)
     for name in names:
         if name not in SUITES:
             raise InputError(f"suite is {name}: allowed are {', '.join(SUITES)} and all")
-    variants = Variants(SearchSpace.from_spec(args.search_space), options)
+    space = SearchSpace.from_spec(args.search_space)
+    start()
+    from mos_fairseq.benchmark import machine
+    from mos_fairseq.benchmark.speed import Variants, plot_suite
+
+    variants = Variants(space, options)
     _ = variants.stock_space  # what cannot be compared is told now
     if args.output is not None:
-        _make_folder(args.output)
+        make_folder(args.output)
     report: dict[str, Any] = {
         "search_space": variants.space.to_dict(),
         "options": asdict(options),
@@ -77,16 +83,11 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(report))
 
 
-def _make_folder(path: str) -> None:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be made ({error.strerror})") from None
-
-
 def _run(name: str, variants: Variants, quiet_table: bool) -> list[Section]:
+    from mos_fairseq.benchmark.speed import run_suite
+
     sections = []
-    with tqdm(unit="round", desc=name, leave=False, disable=None) as bar:
+    with progress(unit="round", desc=name, leave=False, disable=None) as bar:
         for section in run_suite(name, variants, bar.update):
             sections.append(section)
             if not quiet_table:

@@ -7,7 +7,7 @@ import json
 from dataclasses import fields
 
 from mos_fairseq.benchmark import Cost, CostOptions, subnet_cost
-from mos_fairseq.cli import aligned, quiet
+from mos_fairseq.cli import aligned, command_parser
 from mos_fairseq.search_space import SearchSpace, resolve_subnet, split_specs
 
 _HELP = {
@@ -29,11 +29,12 @@ _HELP = {
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-cost``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-cost",
-        description="Parameters and FLOPs (2 per multiply-accumulate, one sentence) of subnets, exact, without "
+    parser = command_parser(
+        "mos-cost",
+        "Parameters and FLOPs (2 per multiply-accumulate, one sentence) of subnets, exact, without "
         "building them. Experts and routers never count: a subnet is a dense Transformer.",
-        allow_abbrev=False,
+        "mos-cost --search-space wmt14_en_de --subnet largest,smallest,random:7 --vocab-size 32000 "
+        "--share-all-embeddings",
     )
     parser.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file of the search space")
     parser.add_argument(
@@ -56,7 +57,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    quiet()
     options = CostOptions(**{option.name: getattr(args, option.name) for option in fields(CostOptions)})
     space = SearchSpace.from_spec(args.search_space)
     subnets = {spec: resolve_subnet(spec, space) for spec in split_specs(args.subnet)}

@@ -9,17 +9,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from mos_fairseq.cli import aligned, make_folder, named_paths, quiet
+from mos_fairseq.cli import aligned, check_exists, command_parser, make_folder, named_paths, start
 from mos_fairseq.errors import InputError
-from mos_fairseq.export import read_supernet
 from mos_fairseq.files import write_atomically
-from mos_fairseq.gap.diagnose import Diagnosis, diagnose, plot_diagnoses
-from mos_fairseq.gap.report import versions
-from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
+from mos_fairseq.nas.evaluation_options import EvaluationOptions
 from mos_fairseq.search_space import resolve_subnet
+
+if TYPE_CHECKING:
+    from mos_fairseq.gap.diagnose import Diagnosis
 
 _COLUMNS = {
     "mixing_distance": "mixing",
@@ -32,13 +31,13 @@ _COLUMNS = {
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-diagnose``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-diagnose",
-        description="For each layer of trained supernets: how differently routers mix experts for different subnets "
+    parser = command_parser(
+        "mos-diagnose",
+        "For each layer of trained supernets: how differently routers mix experts for different subnets "
         "(mixing: total-variation distance), how far experts have parted (experts: norm of the difference over the "
         "norm), and how the gradients agree that different subnets send to the weights they share (cosine: mean over "
         "pairs of subnets; lowest; conflicts: share of pairs below 0).",
-        allow_abbrev=False,
+        "mos-diagnose data-bin --path neuron=checkpoints/checkpoint_last.pt --output diagnosis",
     )
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument(
@@ -63,7 +62,6 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     words = sys.argv[1:] if argv is None else argv
     args = get_parser().parse_args(words)
-    quiet()
     if args.num_subnets < 0 or args.seed < 0:
         raise InputError(f"num_subnets is {args.num_subnets}, seed is {args.seed}: allowed are whole numbers from 0")
     paths = named_paths(args.path)
@@ -71,6 +69,16 @@ def main(argv: list[str] | None = None) -> None:
     options = EvaluationOptions(
         valid_subset=args.valid_subset, valid_samples=args.valid_samples, max_tokens=args.max_tokens, seed=args.seed
     )
+    for path in paths.values():
+        check_exists(path)
+    start()
+    import torch
+
+    from mos_fairseq.export import read_supernet
+    from mos_fairseq.gap.diagnose import diagnose, plot_diagnoses
+    from mos_fairseq.gap.report import versions
+    from mos_fairseq.nas.evaluator import SubnetEvaluator
+
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     for path in paths.values():
         read_supernet(path)  # tells what it is instead, if it is none

@@ -5,30 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 
-from mos_fairseq.cli import quiet
+from mos_fairseq import export
+from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
-from mos_fairseq.export import (
-    QUANTIZATIONS,
-    build_supernet,
-    read_supernet,
-    read_vocabularies,
-    save_checkpoint,
-    save_ctranslate2,
-    stock_checkpoint,
-    twin_checkpoint,
-)
+from mos_fairseq.export import FORMATS, QUANTIZATIONS
 from mos_fairseq.search_space import resolve_subnet
-
-FORMATS = ("transformer_subnet", "fairseq", "ctranslate2")
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-export``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-export",
-        description="Write one subnet of a supernet's checkpoint as a plain dense model: no experts, no routers, no "
+    parser = command_parser(
+        "mos-export",
+        "Write one subnet of a supernet's checkpoint as a plain dense model: no experts, no routers, no "
         "slicing, and the same translations.",
-        allow_abbrev=False,
+        "mos-export --path checkpoints/checkpoint_best.pt --subnet search/best.yaml --output best.pt",
     )
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
     parser.add_argument(
@@ -43,7 +33,8 @@ def get_parser() -> argparse.ArgumentParser:
         default=FORMATS[0],
         help="transformer_subnet: any subnet, for fairseq with this plugin and the stock translation task; "
         "fairseq: its own transformer, which needs no plugin, for subnets it can express; ctranslate2: a model of "
-        "that inference engine, for subnets it can express (default: %(default)s)",
+        "that inference engine, for subnets it can express: it translates an empty line as an empty one, and cuts a "
+        "hypothesis at the length limit, where fairseq ends it (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-padding",
@@ -66,18 +57,20 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    quiet()
     _check_options(args)
-    state = read_supernet(args.path)
-    model = build_supernet(state)
+    check_exists(args.path)
+    start()
+    state = export.read_supernet(args.path)
+    model = export.build_supernet(state)
     model.set_active_subnet(resolve_subnet(args.subnet, model.search_space))
     twin = model.get_active_subnet()
     if args.format == "ctranslate2":
-        save_ctranslate2(twin, read_vocabularies(state, args.data), args.output, args.quantization)
+        words = export.read_vocabularies(state, args.data)
+        export.save_ctranslate2(twin, words, args.output, args.quantization)
     elif args.format == "fairseq":
-        save_checkpoint(stock_checkpoint(state, twin, args.allow_padding), args.output)
+        export.save_checkpoint(export.stock_checkpoint(state, twin, args.allow_padding), args.output)
     else:
-        save_checkpoint(twin_checkpoint(state, twin), args.output)
+        export.save_checkpoint(export.twin_checkpoint(state, twin), args.output)
     params = sum(parameter.numel() for parameter in twin.parameters())
     if args.json:
         found = {"output": args.output, "format": args.format, "params": params, "architecture": twin.subnet.to_dict()}

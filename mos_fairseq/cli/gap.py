@@ -10,33 +10,39 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from mos_fairseq.cli import aligned, make_folder, named_paths, quiet
+from mos_fairseq.cli import aligned, check_exists, command_parser, example_of, make_folder, named_paths, start
+from mos_fairseq.cli.search_options import add_tokenizer_option
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.gap import Row, read_table, write_table
-from mos_fairseq.gap.judge import Judge
-from mos_fairseq.gap.measure import Experiment
-from mos_fairseq.gap.report import difference_table, gap_table, plot_gap, score_table, summarise, versions
-from mos_fairseq.nas.evaluator import EvaluationOptions
+from mos_fairseq.nas.evaluation_options import EvaluationOptions
+from mos_fairseq.nas.scoring import TEXT_METRICS
 from mos_fairseq.search_space import split_specs
+
+if TYPE_CHECKING:
+    from mos_fairseq.gap.measure import Experiment
+
+_EXAMPLE = (
+    "mos-gap measure data-bin --path none=none/checkpoint_last.pt --path neuron=checkpoints/checkpoint_last.pt "
+    "--num-subnets 6 --output gap"
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-gap``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-gap",
-        description="Compare what subnets score with the weights they inherit from a supernet with what the same "
+    parser = command_parser(
+        "mos-gap",
+        "Compare what subnets score with the weights they inherit from a supernet with what the same "
         "architectures reach when they are trained alone.",
-        allow_abbrev=False,
+        _EXAMPLE,
     )
     commands = parser.add_subparsers(dest="action", required=True)
     _add_measure(commands)
     text = "the same report of scores that are there already"
-    report = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
+    example = example_of("mos-gap report gap/gap.jsonl --output report")
+    report = commands.add_parser("report", help=text, description=text, allow_abbrev=False, **example)
     report.add_argument(
         "table",
         nargs="+",
@@ -61,6 +67,7 @@ def _add_measure(commands: Any) -> None:
         "the supernet's checkpoint records; its dropout is used unscaled, though the supernet scales it by a subnet's "
         "width.",
         allow_abbrev=False,
+        **example_of(_EXAMPLE),
     )
     measure.add_argument("data", help="folder that fairseq-preprocess made")
     measure.add_argument(
@@ -88,7 +95,7 @@ def _add_measure(commands: Any) -> None:
         "--finetune-updates",
         default="",
         metavar="N,N,…",
-        help="also fine-tune the inherited weights for growing numbers of updates, up to the standalone BLEU",
+        help="also fine-tune the inherited weights for growing numbers of updates, up to the standalone score",
     )
     measure.add_argument(
         "--finetune-options",
@@ -101,7 +108,7 @@ def _add_measure(commands: Any) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="test sets that sacreBLEU's paired bootstrap resamples to compare the BLEU of other supernets with "
+        help="test sets that sacreBLEU's paired bootstrap resamples to compare the scores of other supernets with "
         "that of the first; 0 for no comparison. It knows the chance of test sentences, not of training's seeds "
         "(default: %(default)s)",
     )
@@ -119,6 +126,9 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
         parser.add_argument(option, type=kind, default=default, metavar="N", help="default: %(default)s")
     parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="as fairseq's option")
+    text = "sacreBLEU's score of translations (default: %(default)s)"
+    parser.add_argument("--metric", choices=TEXT_METRICS, default="bleu", help=text)
+    add_tokenizer_option(parser)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -126,7 +136,6 @@ def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     cut = words.index("--") if "--" in words else len(words)
     args = get_parser().parse_args(words[:cut])
-    quiet()
     if args.action == "report":
         if words[cut:]:
             raise InputError(f"{shlex.join(words[cut:])} is given with mos-gap report, which trains nothing")
@@ -136,6 +145,8 @@ def main(argv: list[str] | None = None) -> None:
         make_folder(args.output)
         rows = list(experiment.rows())
         more = _record(args, experiment)
+    from mos_fairseq.gap.report import versions
+
     make_folder(args.output)
     _report(args, rows, {"command": shlex.join(["mos-gap", *words]), "versions": versions()} | more)
 
@@ -165,19 +176,28 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     if not specs:
         raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
     split_specs(",".join(specs))  # tells whether two have one name
-    names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples")
-    evaluation = EvaluationOptions("bleu", args.gen_subset, **{name: getattr(args, name) for name in names})
+    names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples", "sacrebleu_tokenizer")
+    evaluation = EvaluationOptions(args.metric, args.gen_subset, **{name: getattr(args, name) for name in names})
+    supernets, growing = named_paths(args.path), _growing(args.finetune_updates)
+    for path in supernets.values():
+        check_exists(path)
+    start()
+    import torch
+
+    from mos_fairseq.gap.judge import Judge
+    from mos_fairseq.gap.measure import Experiment
+
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     reference = Path(args.reference) if args.reference else None
     return Experiment(
-        supernets=named_paths(args.path),
+        supernets=supernets,
         specs=specs,
         judge=Judge(args.data, evaluation, device, reference),
         output=Path(args.output),
         standalone=Path(args.standalone or Path(args.output) / "standalone"),
         updates=args.max_update,
         more=more,
-        finetune_updates=_growing(args.finetune_updates),
+        finetune_updates=growing,
         finetune_more=shlex.split(args.finetune_options),
         workers=args.workers,
         bootstrap=args.bootstrap,
@@ -219,6 +239,8 @@ def _record(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
 
 
 def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -> None:
+    from mos_fairseq.gap.report import difference_table, gap_table, plot_gap, score_table, summarise
+
     output, summaries = Path(args.output), summarise(rows)
     content = record | {"gaps": summaries, "scores": [row.to_dict() for row in rows]}
     write_atomically(output / "gap.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -230,6 +252,7 @@ def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -
     for metric in dict.fromkeys(row.metric for row in rows):
         print(aligned(score_table(rows, metric)) + "\n")
         print(aligned(gap_table(summaries, metric)) + "\n")
-    if differences := difference_table(rows):
-        print(aligned(differences) + "\n")
+    for metric in TEXT_METRICS:
+        if differences := difference_table(rows, metric):
+            print(aligned(differences) + "\n")
     print(f"report: {output / 'gap.json'}, gap.jsonl, gap.png")

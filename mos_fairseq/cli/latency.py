@@ -4,133 +4,54 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
-from mos_fairseq.benchmark import REPEATS, LatencyOptions, measure_to_file, read_hat_csv, read_latencies
-from mos_fairseq.cli import quiet
+from mos_fairseq.benchmark import LatencyOptions, read_hat_csv, read_latencies
+from mos_fairseq.cli import start, warn
+from mos_fairseq.cli.latency_options import get_parser
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
+from mos_fairseq.progress import progress
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs
 
 if TYPE_CHECKING:
-    from mos_fairseq.nas import LatencyPredictor
+    from mos_fairseq.nas import Features, LatencyPredictor
 
-_HELP = {
-    "vocab_size": "size of the dictionary",
-    "batch_size": "sentences translated at once",
-    "src_len": "source tokens of a sentence, its end included",
-    "tgt_len": "target tokens of a sentence, its end included",
-    "beam": "beam width; 1 is greedy search",
-    "device": "torch's name of the device, as in cuda:0",
-    "threads": "threads of torch on a CPU (default: torch's own choice)",
-    "dtype": "float32, float16 or bfloat16",
-    "warmup": "runs of a visit that do not count",
-    "iterations": "runs of a visit that count, in turn with the reference subnet; a trimmed mean of them is taken",
-    "share_all_embeddings": "one table for encoder, decoder and output projection",
-    "share_decoder_input_output_embed": "one table for decoder and output projection",
-    "encoder_normalize_before": "pre-norm encoder",
-    "decoder_normalize_before": "pre-norm decoder",
-    "layernorm_embedding": "layer norms on the embeddings",
-}
+_ENOUGH = 10  # held-out subnets that say something: of fewer, one pair decides
 _PARTS = {"training": "that it was fitted to", "held_out": "held out by `fit`", "new": "that `fit` did not have"}
-
-
-def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-latency``."""
-    parser = argparse.ArgumentParser(prog="mos-latency", description="Latency of subnets: measured and predicted.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_measure(commands)
-    fit = commands.add_parser("fit", help="fit a predictor to measured latencies", allow_abbrev=False)
-    fit.add_argument("data", help="file of `measure`, or a CSV file as HAT publishes them")
-    fit.add_argument("--output", required=True, metavar="FILE", help="the predictor, as JSON")
-    fit.add_argument("--folds", type=int, default=10, metavar="N", help="of the cross-validation (default: 10)")
-    fit.add_argument(
-        "--held-out", type=float, default=0.2, metavar="P", help="part that only judges the result (default: 0.2)"
-    )
-    fit.add_argument("--seed", type=int, default=1, metavar="N", help="of folds and held-out part (default: 1)")
-    fit.add_argument("--plot", metavar="PNG", help="draw predicted against measured latency of the held-out part")
-    fit.add_argument("--json", action="store_true", help="print the scores as JSON")
-    predict = commands.add_parser("predict", help="predict the latency of subnets", allow_abbrev=False)
-    predict.add_argument("predictor", help="file of `fit`")
-    predict.add_argument("--subnet", required=True, metavar="S", help="subnets, separated by commas")
-    predict.add_argument("--json", action="store_true", help="one JSON object per subnet and line")
-    report = commands.add_parser(
-        "report",
-        help="compare a predictor with measured latencies",
-        description="Compare a predictor with measured latencies: all of the file, and apart what the predictor was "
-        "fitted to, what `fit` held out, and what it did not have.",
-        allow_abbrev=False,
-    )
-    report.add_argument("predictor", help="file of `fit`")
-    report.add_argument("data", help="file of `measure`, also the one that was fitted to, or HAT's CSV")
-    report.add_argument("--plot", metavar="PNG", help="draw predicted against measured latency")
-    report.add_argument("--json", action="store_true", help="print the scores as JSON")
-    return parser
-
-
-def _add_measure(commands) -> None:
-    measure = commands.add_parser(
-        "measure",
-        help="time subnets on this machine",
-        description="Time subnets on this machine, in turn with a reference subnet, whose drift is divided out. "
-        "On a CPU with glibc, set GLIBC_TUNABLES as examples/cpu_env.sh does (memory kept, in huge pages): this is "
-        "recommended. The file's first line records it, and a file begun with one setting goes on with the same only.",
-        allow_abbrev=False,
-    )
-    measure.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file")
-    measure.add_argument("--output", required=True, metavar="JSONL", help="results; an existing file is continued")
-    which = measure.add_mutually_exclusive_group(required=True)
-    which.add_argument("--num-subnets", type=int, metavar="N", help="measure N: largest, smallest and random ones")
-    which.add_argument("--subnet", metavar="S", help="measure these subnets, separated by commas")
-    measure.add_argument(
-        "--repeats",
-        type=int,
-        default=REPEATS,
-        metavar="N",
-        help="visit every subnet N times, the whole list in another order each time, and take the mean of its visits; "
-        "many short visits say more than few long ones (default: %(default)s)",
-    )
-    measure.add_argument("--seed", type=int, default=1, metavar="N", help="of the random subnets (default: 1)")
-    for option in fields(LatencyOptions):
-        name, default = f"--{option.name.replace('_', '-')}", option.default
-        if isinstance(default, bool):
-            measure.add_argument(name, action="store_true", help=_HELP[option.name])
-        elif option.name == "vocab_size":
-            measure.add_argument(name, type=int, required=True, metavar="N", help=_HELP[option.name])
-        else:
-            kind = str if isinstance(default, str) else int
-            known = "" if default is None else f" (default: {default})"
-            measure.add_argument(name, type=kind, default=default, metavar="N", help=_HELP[option.name] + known)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    quiet()
     {"measure": _measure, "fit": _fit, "predict": _predict, "report": _report}[args.command](args)
 
 
 def _measure(args: argparse.Namespace) -> None:
-    options = LatencyOptions(**{option.name: getattr(args, option.name) for option in fields(LatencyOptions)})
     space = SearchSpace.from_spec(args.search_space)
     if args.subnet is not None:
         subnets = [resolve_subnet(spec, space) for spec in split_specs(args.subnet)]
     else:
         subnets = random_subnets(space, args.num_subnets, args.seed)
-    with tqdm(total=len(subnets) * args.repeats, unit="run", desc="measuring") as bar:
+    options = LatencyOptions(**{option.name: getattr(args, option.name) for option in fields(LatencyOptions)})
+    start()
+    from mos_fairseq.benchmark import measure_to_file
+
+    with progress(total=len(subnets) * args.repeats, unit="run", desc="measuring") as bar:
 
         def show(row: dict[str, Any]) -> None:
-            bar.set_postfix(reference=f"{row['reference_ms']:.1f} ms")
+            bar.set_postfix(reference=f"{row['reference_ms']:.1f} ms", refresh=False)
             bar.update()
 
         found = measure_to_file(args.output, space, subnets, options, args.repeats, show)
     latencies = found.latency_ms
     spread = "" if found.repeats_std is None else f"; repeats of a subnet differ by {found.repeats_std:.1f} % (std)"
     print(f"{args.output}: {len(latencies)} subnets, {min(latencies):.2f} to {max(latencies):.2f} ms{spread}")
+    warn(found.busy())
 
 
 def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
@@ -164,55 +85,82 @@ def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
     return [others[index] for index in order]
 
 
-def _read(path: str):
-    """(search space or None, features, latencies in ms, options and machine, keys) of a file of measurements.
+@dataclass(frozen=True)
+class _Rows:
+    """A file of measurements: latencies in ms [n]; keys [n], a subnet's or the averages of a row that says no more;
+    ``space`` is None of averages, ``measured`` its options and machine, ``busy`` what shows that it was disturbed."""
 
-    A key is a subnet's, or the averages of a row that says no more.
-    """
-    from mos_fairseq.nas import Features
+    features: Features
+    latency_ms: np.ndarray
+    keys: np.ndarray
+    space: SearchSpace | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+    busy: str | None = None
 
-    if path.endswith(".csv"):
-        averages, latencies = read_hat_csv(path)
-        return None, Features.of_averages(averages), np.array(latencies), {}, np.array(list(map(json.dumps, averages)))
-    data = read_latencies(path)
-    keys = np.array([subnet.key for subnet in data.subnets])
-    return data.space, Features.of_subnets(data.subnets, data.space), np.array(data.latency_ms), data.measured, keys
+    @classmethod
+    def read(cls, path: str) -> _Rows:
+        from mos_fairseq.nas import Features
+
+        if path.endswith(".csv"):
+            averages, latencies = read_hat_csv(path)
+            return cls(Features.of_averages(averages), np.array(latencies), np.array(list(map(json.dumps, averages))))
+        data = read_latencies(path)
+        features = Features.of_subnets(data.subnets, data.space)
+        keys = np.array([subnet.key for subnet in data.subnets])
+        return cls(features, np.array(data.latency_ms), keys, data.space, data.measured, data.busy())
 
 
 def _fit(args: argparse.Namespace) -> None:
-    from mos_fairseq.nas import FAMILIES, fit_predictor, score
+    from mos_fairseq.nas import FAMILIES, doubts, fit_predictor, score
 
     _check_seed(args.seed)
     if not 0 <= args.held_out < 1:
         raise InputError(f"held_out is {args.held_out}: allowed are numbers from 0 to below 1")
-    space, features, latencies, measured, keys = _read(args.data)
+    rows = _Rows.read(args.data)
+    latencies, keys = rows.latency_ms, rows.keys
     order = np.random.default_rng(args.seed).permutation(len(latencies))
-    count = round(args.held_out * len(latencies))
-    test, train = np.sort(order[:count]), np.sort(order[count:])
-    if args.plot and not count:
+    number = round(args.held_out * len(latencies))
+    test, train = np.sort(order[:number]), np.sort(order[number:])
+    _check_number(len(latencies), number, args.held_out)
+    if args.plot and not number:
         raise InputError(f"held_out is {args.held_out}: --plot draws held-out subnets, and there are none")
-    with tqdm(total=args.folds, unit="fold", desc="cross-validating", disable=None, leave=False) as bar:
+    with progress(total=args.folds, unit="fold", desc="cross-validating", disable=None, leave=False) as bar:
         predictor, _ = fit_predictor(
-            features.take(train), latencies[train], space, args.folds, args.seed, on_fold=bar.update
+            rows.features.take(train), latencies[train], rows.space, args.folds, args.seed, on_fold=bar.update
         )
     parts = {"training": tuple(keys[train].tolist()), "held_out": tuple(keys[test].tolist())}
-    predictor = replace(predictor, measured=measured, **parts)
+    predictor = replace(predictor, measured=rows.measured, **parts)
     results = {"family": predictor.family, "subnets": len(train), "cross_validation": predictor.scores}
-    if count:
-        predicted = predictor.predict_features(features.take(test))
+    if number:
+        predicted = predictor.predict_features(rows.features.take(test))
         scores = score(latencies[test], predicted)
         if args.plot:
             plot_predictions(latencies[test], predicted, scores, args.plot)
-        results |= {"held_out_subnets": count, "held_out": scores}
+        results |= {"held_out_subnets": number, "held_out": scores}
     predictor.save(args.output)
+    warn(rows.busy)
+    warn(doubts(predictor.scores[predictor.family], scores if number >= _ENOUGH else None))
     if args.json:
         print(json.dumps(results))
         return
     print(f"{args.output}: fitted to {len(train)} subnets; cross-validated in {args.folds} folds:")
     for family in FAMILIES:
         print(f"  {family:9s} {_text(predictor.scores[family])}{'  <- chosen' if family == predictor.family else ''}")
-    if count:
-        print(f"  on {count} held-out subnets: {_text(scores)}")
+    if number:
+        print(f"  on {number} held-out subnets: {_text(scores)}")
+
+
+def _check_number(measured: int, held_out: int, part: float) -> None:
+    """Raise InputError where too few subnets are left to fit a predictor to."""
+    from mos_fairseq.nas.predictor import MIN_SUBNETS
+
+    left = measured - held_out
+    if left < MIN_SUBNETS and held_out:
+        enough = next(number for number in count(MIN_SUBNETS) if number - round(part * number) >= MIN_SUBNETS)
+        raise InputError(
+            f"{measured} subnets are measured, {held_out} of them are held out: {left} are left to fit a predictor to, "
+            f"{MIN_SUBNETS} are needed (measure {enough} or more: mos-latency measure --num-subnets {enough})"
+        )
 
 
 def _text(scores: dict[str, float]) -> str:
@@ -239,10 +187,11 @@ def _report(args: argparse.Namespace) -> None:
     from mos_fairseq.nas import LatencyPredictor, score
 
     predictor = LatencyPredictor.load(args.predictor)
-    space, features, latencies, measured, keys = _read(args.data)
-    if (space is None) != (predictor.space is None):
+    rows = _Rows.read(args.data)
+    latencies, measured = rows.latency_ms, rows.measured
+    if (rows.space is None) != (predictor.space is None):
         raise InputError(f"{args.data}: the predictor was fitted on another kind of file (subnets or averages)")
-    if space is not None and (difference := predictor.space.difference(space)):
+    if rows.space is not None and (difference := predictor.space.difference(rows.space)):
         raise InputError(f"{args.data}: measured on another search space than the predictor's: {difference}")
     for part, stored in predictor.measured.items():
         for key in sorted(stored.keys() | measured[part].keys()):
@@ -251,15 +200,16 @@ def _report(args: argparse.Namespace) -> None:
                     f"{args.data}: measured with {part} {key}={measured[part].get(key)}, the predictor was fitted to "
                     f"measurements with {stored.get(key)}"
                 )
-    predicted = predictor.predict_features(features)
+    predicted = predictor.predict_features(rows.features)
     scores = score(latencies, predicted)
     if args.plot:
         plot_predictions(latencies, predicted, scores, args.plot)
     parts = {
-        part: {"subnets": int(rows.sum())} | score(latencies[rows], predicted[rows])
-        for part, rows in _parts(predictor, keys).items()
-        if rows.any()
+        part: {"subnets": int(chosen.sum())} | score(latencies[chosen], predicted[chosen])
+        for part, chosen in _parts(predictor, rows.keys).items()
+        if chosen.any()
     }
+    warn(rows.busy)
     if args.json:
         print(json.dumps(scores | parts))
         return

@@ -9,20 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
-
-from mos_fairseq.benchmark import (
-    REPEATS,
-    CostOptions,
-    LatencyOptions,
-    check_latency_file,
-    measure_to_file,
-    subnet_cost,
-)
-from mos_fairseq.cli import quiet
+from mos_fairseq.benchmark import REPEATS, CostOptions, LatencyOptions, subnet_cost
+from mos_fairseq.cli import check_exists, make_folder, start, warn
 from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
@@ -31,22 +21,15 @@ from mos_fairseq.cli.search_options import (
     get_parser,
 )
 from mos_fairseq.errors import InputError
-from mos_fairseq.export import read_supernet
-from mos_fairseq.nas import (
-    Candidates,
-    Constraint,
-    EvolutionOptions,
-    LatencyPredictor,
-    evolve,
-    pareto_search,
-    random_search,
-)
+from mos_fairseq.nas import Constraint, EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
-from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
-from mos_fairseq.nas.judged import JudgedSubnets
-from mos_fairseq.nas.results import add_measured, report, row, write_results
-from mos_fairseq.nas.workers import Workers, launched, serve, started
+from mos_fairseq.nas.evaluation_options import EvaluationOptions
+from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet
+
+if TYPE_CHECKING:
+    from mos_fairseq.nas import Candidates, LatencyPredictor
+    from mos_fairseq.nas.evaluator import SubnetEvaluator
 
 # what a model's latency depends on besides the subnet and the dictionary
 _MODEL_OPTIONS = (
@@ -61,7 +44,6 @@ _MODEL_OPTIONS = (
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    quiet()
     try:
         _run(args)
     except KeyboardInterrupt:
@@ -70,18 +52,46 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    """What needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
     cost = args.cost or ("latency_ms" if args.predictor else "flops")
-    options = algorithm_options(args, cost)
-    predictor = LatencyPredictor.load(args.predictor) if args.predictor else None
-    if predictor is None and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
+    options, evaluation = algorithm_options(args, cost), evaluation_options(args)
+    if not args.predictor and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
-    if args.measure_front and predictor is None:
+    if args.measure_front and not args.predictor:
         raise InputError("measure_front needs a predictor, which says how to measure: --predictor FILE")
     if args.workers < 1:
         raise InputError(f"workers is {args.workers}: allowed are whole numbers from 1")
+    check_exists(args.path)
+    predictor = None
+    if args.predictor:
+        from mos_fairseq.nas import LatencyPredictor
+
+        predictor = LatencyPredictor.load(args.predictor)
+    start()
+    prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
+    _run_search(args, prepare, constraints, cost, options, predictor)
+
+
+def _run_search(
+    args: argparse.Namespace,
+    prepare: Callable[[int], SubnetEvaluator],
+    constraints: Sequence[Constraint],
+    cost: str,
+    options: AlgorithmOptions,
+    predictor: LatencyPredictor | None,
+) -> None:
+    """``prepare`` makes the evaluator of the process with a rank."""
+    import torch
+
+    from mos_fairseq.benchmark import check_latency_file
+    from mos_fairseq.export import read_supernet
+    from mos_fairseq.nas import Candidates
+    from mos_fairseq.nas.judged import JudgedSubnets
+    from mos_fairseq.nas.results import report, row, write_results
+    from mos_fairseq.nas.workers import Workers, launched, serve, started
+
     read_supernet(args.path)  # tells what it is instead, if it is none
-    prepare = partial(_evaluator, args.path, args.data, evaluation_options(args), args.device)
     with ExitStack() as stack:
         fleet = launched()
         if fleet is not None and args.workers > 1:
@@ -97,8 +107,7 @@ def _run(args: argparse.Namespace) -> None:
             return
         _check_predictor(args.predictor, predictor, evaluator)
         if args.measure_front:
-            check_latency_file(args.measure_front, evaluator.space, _latency_options(args, predictor))
-            torch.set_num_threads(threads)
+            check_latency_file(args.measure_front, evaluator.space, *_latency_options(args, predictor))
         path = _folders(args) / f"{evaluator.fingerprint()}.jsonl"
         workers = None
         if fleet is not None or args.workers > 1:
@@ -113,6 +122,8 @@ def _run(args: argparse.Namespace) -> None:
         candidates = Candidates(evaluator.space, _costs_by(evaluator, predictor), losses, constraints, judged.known)
         best = _search(candidates, options, judged.show)
     results = report(candidates, best, cost, args.objective)
+    if evaluator.signature is not None:
+        results["signature"] = evaluator.signature
     seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
     write_results(Path(args.output), results, seen)
     if args.measure_front:
@@ -122,7 +133,12 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | None, rank: int) -> SubnetEvaluator:
-    """The evaluator of one process; several processes share the GPUs."""
+    """The evaluator of one process, maybe one that is started for it; several processes share the GPUs."""
+    start()
+    import torch
+
+    from mos_fairseq.nas.evaluator import SubnetEvaluator
+
     if device is None:
         device = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     return SubnetEvaluator(path, data, options, device)
@@ -144,25 +160,21 @@ def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: S
             raise InputError(f"predictor {path}: measured with {name}={options[name]}, the supernet has {value}")
 
 
-def _latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> LatencyOptions:
-    """As the predictor's measurements were made, with their number of threads where torch chose it."""
+def _latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> tuple[LatencyOptions, int | None]:
+    """(options, number of threads) as the predictor's measurements were made; None where the options say the number."""
     try:
         options = dict(predictor.measured["options"])
-        if options["threads"] is None and options["device"] == "cpu":
-            torch.set_num_threads(predictor.measured["machine"]["threads"])
-        return LatencyOptions(**options)
-    except (KeyError, TypeError, RuntimeError):
+        threads = int(predictor.measured["machine"]["threads"]) if options["threads"] is None else None
+        return LatencyOptions(**options), threads
+    except (KeyError, TypeError):
         raise InputError(f"predictor {args.predictor}: it does not say how its latencies were measured") from None
 
 
 def _folders(args: argparse.Namespace) -> Path:
     """Make the folder of the results and that of the judged subnets; returns the second."""
     cache = Path(args.cache) if args.cache else Path(args.path).resolve().parent / "subnet-evaluations"
-    for name, folder in (("output", Path(args.output)), ("cache", cache)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{name} {folder}: cannot be made ({error.strerror or error})") from None
+    make_folder(args.output)
+    make_folder(cache, "cache")
     return cache
 
 
@@ -189,6 +201,8 @@ def _costs_by(
 
 def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[int, float], object]) -> Subnet | None:
     """The best subnet, or None where the algorithm looks for a front."""
+    from mos_fairseq.nas import evolve, pareto_search, random_search
+
     if isinstance(options, EvolutionOptions):
         return evolve(candidates, options, show)
     if isinstance(options, RandomOptions):
@@ -199,14 +213,20 @@ def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[i
 
 def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
     """Measured latencies of the best subnet and the front, into ``results``."""
-    assert predictor.space is not None
+    from mos_fairseq.benchmark import measure_to_file
+    from mos_fairseq.nas.results import add_measured
+
     rows = (results["best"], *results["front"])
     subnets = {subnet.key: subnet for subnet in (Subnet.from_dict(found["architecture"]) for found in rows)}
-    options = _latency_options(args, predictor)
-    with tqdm(total=REPEATS * len(subnets), unit="run", desc="measuring") as bar:
-        found = measure_to_file(
-            args.measure_front, predictor.space, list(subnets.values()), options, REPEATS, lambda row: bar.update()
-        )
+    options, threads = _latency_options(args, predictor)
+    with progress(total=REPEATS * len(subnets), unit="run", desc="measuring") as bar:
+
+        def show(row: dict[str, Any]) -> None:
+            bar.update()
+
+        space, chosen = predictor.space, list(subnets.values())
+        found = measure_to_file(args.measure_front, space, chosen, options, REPEATS, show, threads)
+    warn(found.busy())
     add_measured(results, {subnet.key: ms for subnet, ms in zip(found.subnets, found.latency_ms, strict=True)})
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
+from mos_fairseq.cli import command_parser
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas import EvolutionOptions, ParetoOptions
+from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
-from mos_fairseq.nas.evaluator import OBJECTIVES, EvaluationOptions
+from mos_fairseq.nas.evaluation_options import OBJECTIVES, EvaluationOptions
+from mos_fairseq.nas.scoring import DEFAULT_TOKENIZER, TOKENIZERS
+
+if TYPE_CHECKING:
+    from mos_fairseq.nas import ParetoOptions
 
 ALGORITHMS = ("evolution", "nsga2", "random")
 
@@ -32,17 +38,18 @@ class RandomOptions:
         return self.num_subnets
 
 
-AlgorithmOptions = EvolutionOptions | ParetoOptions | RandomOptions
+AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions"
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-search``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-search",
-        description="Search a trained supernet for the best subnet within budgets, or for the front of quality against "
+    parser = command_parser(
+        "mos-search",
+        "Search a trained supernet for the best subnet within budgets, or for the front of quality against "
         "a cost. Subnets are judged with the weights they inherit; each is judged once, also across runs. An "
         "interrupted search goes on when it is started again.",
-        allow_abbrev=False,
+        "mos-search data-bin --path checkpoints/checkpoint_best.pt --predictor predictor.json "
+        "--constraint 'latency_ms<=40' --valid-samples 500 --output search",
     )
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
@@ -115,8 +122,23 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "--valid-samples", type=int, metavar="N", help="judge on N sentence pairs, always the same (default: all)"
     )
     parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens, metavar="N", help="default: %(default)s")
-    parser.add_argument("--beam", type=int, default=defaults.beam, metavar="N", help="for bleu (default: %(default)s)")
-    parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="for bleu, as fairseq's option")
+    translating = "for bleu and chrf"
+    parser.add_argument("--beam", type=int, metavar="N", help=f"{translating} (default: {defaults.beam})")
+    parser.add_argument(
+        "--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help=f"{translating}, as fairseq's option"
+    )
+    add_tokenizer_option(parser)
+
+
+def add_tokenizer_option(parser: argparse.ArgumentParser) -> None:
+    """``--sacrebleu-tokenizer``, as fairseq-generate has it."""
+    parser.add_argument(
+        "--sacrebleu-tokenizer",
+        choices=TOKENIZERS,
+        default=DEFAULT_TOKENIZER,
+        help="sacreBLEU's, for bleu: 13a splits at spaces, so Chinese takes zh, Japanese ja-mecab, Thai and others "
+        "flores200 or char (default: %(default)s)",
+    )
 
 
 def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
@@ -125,11 +147,16 @@ def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
         names = ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations", "seed")
         return EvolutionOptions(**{name: getattr(args, name) for name in names})
     if args.algorithm == "nsga2":
+        from mos_fairseq.nas import ParetoOptions
+
         return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
     return RandomOptions(args.num_subnets, args.seed)
 
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
-    """How subnets are judged."""
-    names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe")
-    return EvaluationOptions(**{name: getattr(args, name) for name in names})
+    """How subnets are judged. Raises InputError for a bad value, or one that the objective does not use."""
+    for name in ("beam", "remove_bpe"):
+        if args.objective == "loss" and (value := getattr(args, name)) is not None:
+            raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
+    names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe", "sacrebleu_tokenizer")
+    return EvaluationOptions(**{name: value for name in names if (value := getattr(args, name)) is not None})

@@ -6,24 +6,17 @@ Not ``mos-import``, though it is the way back of ``mos-export``: ``import`` is a
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from mos_fairseq.cli import quiet
+from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
-from mos_fairseq.export import save_checkpoint
-from mos_fairseq.models import TransformerMosConfig
-from mos_fairseq.nas.evaluator import EvaluationOptions, ModelEvaluator
+from mos_fairseq.mos_options import CHOICES, MosOptions
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.warm_start import (
-    Orders,
-    StockModel,
-    check_space,
-    importance_orders,
-    read_transformer,
-    supernet_checkpoint,
-    supernet_from,
-)
 
-_ROUTING = ("mos_routing", "num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
+if TYPE_CHECKING:
+    from mos_fairseq.warm_start import Orders, StockModel
+
 # of fairseq's options, those without which training would build another model
 _FLAGS = (
     "encoder_learned_pos",
@@ -36,21 +29,16 @@ _FLAGS = (
     "layernorm_embedding",
     "no_scale_embedding",
 )
-_CHOICES = {
-    "mos_routing": ("neuron", "layer", "none"),
-    "mos_linears": ("ffn", "attention", "all"),
-    "arch_encoding": ("aggregate", "per_layer"),
-}
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-warm-start``."""
-    parser = argparse.ArgumentParser(
-        prog="mos-warm-start",
-        description="Make a supernet out of a trained fairseq transformer, which becomes its largest subnet: the same "
+    parser = command_parser(
+        "mos-warm-start",
+        "Make a supernet out of a trained fairseq transformer, which becomes its largest subnet: the same "
         "translations before any training. Neurons and heads (and channels, with learned positions) are put in the "
         "order of their importance, since a subnet uses the first of them.",
-        allow_abbrev=False,
+        "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt",
     )
     parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint of fairseq's own transformer")
     parser.add_argument(
@@ -89,25 +77,31 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _add_routing(parser: argparse.ArgumentParser) -> None:
-    defaults = TransformerMosConfig()
-    for name in _ROUTING:
-        option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
-        choices = {"choices": _CHOICES[name]} if name in _CHOICES else {"metavar": "N"}
-        kind = str if name in _CHOICES else int
-        parser.add_argument(option, type=kind, default=kind(default), help="as of fairseq-train", **choices)
+    for field in fields(MosOptions):
+        option = f"--{field.name.replace('_', '-')}"
+        more = {"choices": CHOICES[field.name]} if field.name in CHOICES else {"metavar": "N"}
+        kind = str if field.name in CHOICES else int
+        parser.add_argument(
+            option, type=kind, default=field.default, help="as of fairseq-train (default: %(default)s)", **more
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    quiet()
     if args.no_reorder and args.data:
         raise InputError("data is given with --no-reorder, which needs no importance")
     space = SearchSpace.from_spec(args.search_space)
+    check_exists(args.path)
+    start()
+    from mos_fairseq.export import save_checkpoint
+    from mos_fairseq.models import TransformerMosConfig
+    from mos_fairseq.warm_start import check_space, read_transformer, supernet_checkpoint, supernet_from
+
     stock = read_transformer(args.path)
     check_space(stock.args, space)
     learned = {f"{side}_learned_pos": args.learn_positions for side in ("encoder", "decoder")}
-    routing = {name: getattr(args, name) for name in _ROUTING}
+    routing = {field.name: getattr(args, field.name) for field in fields(MosOptions)}
     cfg = TransformerMosConfig(search_space=space.dumps(), **routing, **learned)
     model = supernet_from(stock, cfg, _orders(args, stock, space), args.expert_noise, args.seed)
     save_checkpoint(supernet_checkpoint(stock, model), args.output)
@@ -120,6 +114,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
     """Heads are put in order only where fewer of them use fewer rows (``head_dim``): with ``qkv_dim``, all are used."""
+    from mos_fairseq.nas.evaluator import EvaluationOptions, ModelEvaluator
+    from mos_fairseq.warm_start import Orders, importance_orders
+
     if args.no_reorder:
         return Orders()
     learned = stock.args.encoder_learned_pos and stock.args.decoder_learned_pos

@@ -2,228 +2,53 @@
 
 ``mos_fairseq/__init__.py`` calls :func:`apply` before anything else. Every repair is one small function that
 says in its docstring what is broken without it, may be called twice, and does nothing where it is not needed.
+``MOS_FAIRSEQ_COMPAT=off`` in the environment leaves all of them out.
+
+This file and :mod:`.commands` and :mod:`.error_hook` need the standard library only.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
-import functools
+import logging
 import os
-import pickle
-import re
-import sys
-import tarfile
-import types
-import zipfile
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-import omegaconf
-import torch
-from fairseq import checkpoint_utils, utils
-from fairseq.data.dictionary import Dictionary
-from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import meters
-from omegaconf import base, nodes
 
 from ..errors import InputError  # relative: see require_package_name
-from . import literals, training
+from .commands import running_command
+from .error_hook import install_error_hook
 
-FULL_UNPICKLING = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
-_NOT_NUMBERS = "numpy data other than plain numbers"
+SWITCH = "MOS_FAIRSEQ_COMPAT"
+
+logger = logging.getLogger(__name__)
 
 
 def apply() -> None:
-    """Apply every repair; a second call changes nothing."""
-    install_error_hook()
+    """Apply every repair, and in a command also print mistakes in one line; a second call changes nothing.
+
+    A line of level DEBUG says which repairs are active.
+
+    Raises:
+        InputError: the package has another name, or MOS_FAIRSEQ_COMPAT another value than on and off.
+    """
     require_package_name()
-    allow_checkpoint_globals()
-    explain_unreadable_checkpoints()
-    explain_user_dir_clash()
-    literals.never_evaluate_code()
-    training.apply()
+    if not _wanted():
+        logger.debug("%s=off: fairseq is as it is", SWITCH)
+        return
+    if running_command() is not None:
+        install_error_hook()
+    told = logger.isEnabledFor(logging.DEBUG)  # asked now: fairseq opens the root logger when it is imported
+    from . import repairs
+
+    for repair in repairs.ALL:
+        repair()
+    if told:
+        logger.debug("repairs of fairseq: %s", ", ".join(repair.__name__ for repair in repairs.ALL))
 
 
-# --- reading checkpoints ---
-
-
-class _PickledDtype:
-    """Stands for ``numpy.dtype`` while a checkpoint is read: a plain number type and its byte order.
-
-    The real dtype's ``__setstate__`` takes fields, sizes and flags at their word, so that a crafted file
-    could lay object pointers over raw bytes.
-    """
-
-    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        if not isinstance(code, str) or not re.fullmatch(r"[biufc]\d{1,2}", code):
-            raise pickle.UnpicklingError(_NOT_NUMBERS)
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take the byte order from the pickled state; refuse sub-arrays and fields."""
-        if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError(_NOT_NUMBERS)
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _PickledArray(np.ndarray):
-    """Stands for ``numpy.ndarray`` while a checkpoint is read: an array of plain numbers."""
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Check the pickled type before numpy sees it; numpy itself checks the size."""
-        version, shape, dtype, fortran_order, data = state
-        super().__setstate__((version, shape, _plain_dtype(dtype), fortran_order, bytes(data)))
-
-    def __reduce_ex__(self, protocol: int) -> Any:
-        """As numpy's own array: a run that is resumed writes on what it read, BLEU counts for example."""
-        return np.asarray(self).__reduce_ex__(protocol)
-
-
-def _plain_dtype(dtype: Any) -> np.dtype:
-    dtype = dtype.dtype if isinstance(dtype, _PickledDtype) else dtype
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc":
-        raise pickle.UnpicklingError(_NOT_NUMBERS)
-    return dtype
-
-
-def _rebuild_array(subtype: type, shape: tuple[int, ...], code: bytes) -> _PickledArray:
-    return _PickledArray((0,), np.int8)
-
-
-def _rebuild_scalar(dtype: Any, data: bytes) -> np.generic:
-    return np.frombuffer(bytes(data), dtype=_plain_dtype(dtype), count=1)[0]
-
-
-def _stock_checkpoint_globals() -> list[Any]:
-    """List what fairseq's own checkpoints hold besides tensors and plain containers.
-
-    The unpickler calls these with whatever arguments the file gives, so only types belong here whose
-    construction keeps its arguments and does no more: never something that looks up a name, imports,
-    evaluates, opens a file or calls another function.
-    """
-    plain = [dict, list, tuple, int, float, bool, str, collections.defaultdict, argparse.Namespace]
-    config = [omegaconf.DictConfig, omegaconf.ListConfig, base.ContainerMetadata, base.Metadata]
-    config += [nodes.AnyNode, nodes.BooleanNode, nodes.FloatNode, nodes.IntegerNode, nodes.StringNode]
-    meter_types = [meters.AverageMeter, meters.SumMeter, meters.TimeMeter, meters.StopwatchMeter]
-    # what rank 0 sends to the other ranks when a data parallel run resumes
-    messages = [distributed_utils._TensorPlaceholder]
-
-    allowed: list[Any] = [*plain, *config, *meter_types, *messages, Dictionary]
-    # omegaconf notes the types of its containers; as annotations these are inert
-    allowed += [(Any, "typing.Any"), (dict, "typing.Dict"), (list, "typing.List")]
-    # fairseq before 0.9 pickled its meters themselves, under the module's older name
-    allowed += [(meter, f"fairseq.meters.{meter.__name__}") for meter in meter_types]
-    allowed += [(_PickledDtype, "numpy.dtype"), (_PickledArray, "numpy.ndarray")]
-    for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1.x, numpy 2.x
-        allowed += [(_rebuild_scalar, f"{multiarray}.scalar"), (_rebuild_array, f"{multiarray}._reconstruct")]
-    return allowed
-
-
-def allow_checkpoint_globals() -> None:
-    """Let torch >= 2.6 read fairseq's checkpoints without running code that stands in them.
-
-    Since 2.6 ``torch.load`` refuses every type that is not allow-listed, and each fairseq checkpoint holds
-    some (``argparse.Namespace``, numpy scalars, omegaconf nodes). An allow-list keeps the safe reader;
-    turning it off would let a downloaded checkpoint run any program.
-
-    This covers reading. Building a model from what was read is fairseq's business; :mod:`.literals` takes from it
-    what could run code there.
-    """
-    known = torch.serialization.get_safe_globals()
-    missing = [entry for entry in _stock_checkpoint_globals() if entry not in known]
-    torch.serialization.add_safe_globals(missing)
-
-
-def explain_unreadable_checkpoints() -> None:
-    """Tell in one line which checkpoint cannot be read, and why.
-
-    torch's message is several lines long and does not name the file. Callers reach the two readers as
-    attributes of ``fairseq.checkpoint_utils``, so replacing them there is enough.
-    """
-    for name in ("load_checkpoint_to_cpu", "load_ema_from_checkpoint"):
-        reader = getattr(checkpoint_utils, name, None)
-        if reader is not None and not hasattr(reader, "_mos_fairseq_original"):
-            setattr(checkpoint_utils, name, _explained(reader))
-    loader = checkpoint_utils.load_model_ensemble_and_task
-    if not hasattr(loader, "_mos_fairseq_original"):
-        checkpoint_utils.load_model_ensemble_and_task = _explained_absence(loader)
-
-
-def _explained_absence(loader: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(loader)
-    def load(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return loader(*args, **kwargs)
-        except OSError as error:
-            missing = "Model file not found: "
-            if not str(error).startswith(missing):
-                raise
-            raise InputError(f"checkpoint {str(error).removeprefix(missing)}: no such file") from error
-
-    load._mos_fairseq_original = loader  # type: ignore[attr-defined]
-    return load
-
-
-def _explained(reader: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(reader)
-    def read(path: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return reader(path, *args, **kwargs)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:
-            if not _raised_by_torch_load(error):
-                raise
-            raise InputError(_why_unreadable(str(path), error)) from error
-
-    read._mos_fairseq_original = reader  # type: ignore[attr-defined]
-    return read
-
-
-def _raised_by_torch_load(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == torch.serialization.__file__:
-            return True
-        trace = trace.tb_next
-    return False
-
-
-def _why_unreadable(path: str, error: Exception) -> str:
-    text = str(error)
-    blocked = re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module)", text)
-    complete = zipfile.is_zipfile(path)
-    not_numbers = _NOT_NUMBERS in text
-    refused = isinstance(error, pickle.UnpicklingError) and (blocked is not None or not_numbers or complete)
-    if _has_known_form(path, complete) and (refused or "Cannot use ``weights_only=True``" in text):
-        if blocked is not None:  # torch leaves "builtins." out of the name
-            name = blocked[1] if "." in blocked[1] else f"builtins.{blocked[1]}"
-            reason = f"it holds {name}, which fairseq's own checkpoints do not"
-        elif not_numbers:
-            reason = f"it holds {_NOT_NUMBERS}"
-        else:
-            reason = "it is in a form that torch's safe reader does not take"
-        return (
-            f"checkpoint {path}: {reason}; {FULL_UNPICKLING}=1 in the environment reads it all the same, but "
-            "then the file can run any program, so only for a file that you trust"
-        )
-    size = os.path.getsize(path) if os.path.isfile(path) else 0
-    what = f"truncated, corrupt or not a checkpoint ({size} bytes)" if size else "empty"
-    return f"checkpoint {path}: the file is {what}"
-
-
-def _has_known_form(path: str, complete_zip: bool) -> bool:
-    """Say whether the file is a complete zip, a pickle or a tar: the three forms that torch has written."""
-    if complete_zip or not os.path.isfile(path):
-        return complete_zip
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x80" or tarfile.is_tarfile(path)
-
-
-# --- one package, one name ---
+def _wanted() -> bool:
+    value = os.environ.get(SWITCH, "on").lower()
+    if value not in ("on", "off", ""):
+        raise InputError(f"{SWITCH} is {value} in the environment: allowed are on and off")
+    return value != "off"
 
 
 def require_package_name() -> None:
@@ -231,70 +56,8 @@ def require_package_name() -> None:
 
     ``--user-dir`` imports a folder by its own name, so a renamed copy of this package, or a link to it, would
     register every model twice, once per name, and fairseq would stop with 'Cannot register duplicate model'.
-    To get here under the wrong name, this file and ``__init__`` import it relatively.
+    To get here under the wrong name, the package imports its parts relatively up to here.
     """
     package = __name__.partition(".")[0]
     if package != "mos_fairseq":
         raise InputError(f"--user-dir ends in {package}: the folder has to be called mos_fairseq")
-
-
-def explain_user_dir_clash() -> None:
-    """Accept every path to this package as ``--user-dir``; where it is another copy, name both folders.
-
-    ``fairseq.utils.import_user_module`` compares paths as text, so that a link to the package in use counts
-    as a second package, and its message does not say which folder was imported before.
-    """
-    original = utils.import_user_module
-    if hasattr(original, "_mos_fairseq_original"):
-        return
-    here = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
-
-    @functools.wraps(original)
-    def import_user_module(args: argparse.Namespace) -> None:
-        user_dir = getattr(args, "user_dir", None)
-        if user_dir is not None and os.path.isdir(user_dir):
-            there = os.path.realpath(user_dir)
-            if there == here:
-                return
-            if os.path.basename(os.path.abspath(user_dir)) == "mos_fairseq":
-                raise InputError(f"--user-dir {user_dir}: mos_fairseq is in use from {here}, give that")
-        original(args)
-
-    import_user_module._mos_fairseq_original = original  # type: ignore[attr-defined]
-    utils.import_user_module = import_user_module
-
-
-# --- users' mistakes ---
-
-
-def install_error_hook() -> None:
-    """Print an :class:`InputError` as one line on stderr instead of a traceback; the exit status stays 1.
-
-    fairseq has no error reporting of its own and wraps some errors in others, so the chain of causes is
-    searched. Everything else, and everything when MOS_FAIRSEQ_TRACEBACK=1, goes to the hook that was there
-    before.
-    """
-    previous = sys.excepthook
-    if hasattr(previous, "_mos_fairseq_original"):
-        return
-
-    def report(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-        wanted = os.environ.get(SHOW_TRACEBACK, "0") not in ("", "0")
-        found = None if wanted else _find_input_error(error)
-        if found is None:
-            previous(kind, error, trace)
-        else:
-            print(f"error: {found}", file=sys.stderr)
-
-    report._mos_fairseq_original = previous  # type: ignore[attr-defined]
-    sys.excepthook = report
-
-
-def _find_input_error(error: BaseException | None) -> InputError | None:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, InputError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from contextlib import suppress
 from typing import Any
@@ -13,18 +12,8 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.models import distributed_fairseq_model
 from fairseq.optim.amp_optimizer import AMPOptimizer
-from fairseq.tasks.fairseq_task import FairseqTask
 
 from ..errors import InputError, write_failure
-
-
-def apply() -> None:
-    """Apply every repair of this file; a second call changes nothing."""
-    let_models_choose_data_parallelism()
-    skip_overflow_without_scaler()
-    write_checkpoints_whole()
-    resume_with_the_same_batches()
-
 
 # --- data parallel ---
 
@@ -93,35 +82,11 @@ def skip_overflow_without_scaler() -> None:
     AMPOptimizer.next_loss_scale = property(next_loss_scale)
 
 
-# --- resuming ---
-
-
-def resume_with_the_same_batches() -> None:
-    """Let a run that is resumed go on with the mini-batches that it had.
-
-    Sentences are grouped into mini-batches once, by a seed to which fairseq adds the epoch in which the run started:
-    resumed in the second epoch or later, it forms other groups, which neither an interrupted run nor the position in
-    the epoch that the checkpoint tells agrees with. The iterator gets its epoch from the checkpoint afterwards.
-    """
-    original = FairseqTask.get_batch_iterator
-    if hasattr(original, "_mos_fairseq_original"):
-        return
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def get_batch_iterator(self: FairseqTask, *args: Any, **kwargs: Any) -> Any:
-        call = signature.bind(self, *args, **kwargs)
-        given = call.arguments
-        made_every_epoch = given.get("disable_iterator_cache") or given.get("update_epoch_batch_itr")
-        if not made_every_epoch and self.can_reuse_epoch_itr(given["dataset"]):
-            given["epoch"] = 1
-        return original(*call.args, **call.kwargs)
-
-    get_batch_iterator._mos_fairseq_original = original  # type: ignore[attr-defined]
-    FairseqTask.get_batch_iterator = get_batch_iterator
-
-
 # --- checkpoints ---
+
+
+class UnwritableCheckpointError(InputError, OSError, RuntimeError):
+    """The file cannot be written. Also what the system and torch raise, for programs that catch that."""
 
 
 def write_checkpoints_whole() -> None:
@@ -144,10 +109,11 @@ def write_checkpoints_whole() -> None:
 
     @functools.wraps(copy)
     def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
-        if not (PathManager.supports_rename(src_path) and PathManager.supports_rename(dst_path)):
+        renamed = PathManager.supports_rename(src_path) and PathManager.supports_rename(dst_path)
+        if not (overwrite and renamed):  # fairseq's checkpoints are copied over what is there
             return copy(src_path, dst_path, overwrite)
         with open(src_path, "rb") as source:
-            _write_renamed(dst_path, lambda file: _copy(source, file))
+            _write_renamed(os.path.realpath(dst_path), lambda file: _copy(source, file))  # a link stays a link
         return dst_path
 
     torch_persistent_save._mos_fairseq_original = save  # type: ignore[attr-defined]
@@ -176,4 +142,5 @@ def _write_renamed(path: str, write: Any) -> None:
                 os.remove(temporary)
             raise
     except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
-        raise InputError(f"checkpoint {path}: cannot be written ({write_failure(error)})") from error
+        reason = f"checkpoint {path}: cannot be written ({write_failure(error)})"
+        raise UnwritableCheckpointError(reason) from error

@@ -134,7 +134,8 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         """Loss and nll of the teacher, of a student, or of a subnet outside of :meth:`teach`."""
         if not (model.training and self._students_left):
             return super().compute_loss(model, net_output, sample, reduce)
-        assert reduce
+        if not reduce:
+            raise ValueError("reduce is False: while subnets teach each other, losses are summed over tokens")
         states = self._states(net_output) if self.hidden_weight else []
         if self._teacher is None:
             self._teacher = net_output[0].detach(), [[x.detach() for x in side] for side in states]

@@ -12,8 +12,14 @@ def pair_layers(num_students: int, num_teachers: int, pairing: str) -> list[tupl
 
     Counted from 0; the last layers always meet. ``uniform``: layer j of n (counted from 1) meets layer ceil(j N / n)
     of N. ``last``: it meets layer j + N - n, so the last n layers of the teacher are in use.
+
+    Raises:
+        ValueError: the student is deeper, or the pairing is not one of ``LAYER_PAIRINGS``.
     """
-    assert 0 < num_students <= num_teachers and pairing in LAYER_PAIRINGS
+    if not 0 < num_students <= num_teachers:
+        raise ValueError(f"num_students is {num_students}: allowed are 1 to {num_teachers}, the teacher's layers")
+    if pairing not in LAYER_PAIRINGS:
+        raise ValueError(f"pairing is {pairing}: allowed are {', '.join(LAYER_PAIRINGS)}")
     if pairing == "last":
         return [(i, i + num_teachers - num_students) for i in range(num_students)]
     return [(i, -(-(i + 1) * num_teachers // num_students) - 1) for i in range(num_students)]

@@ -1,22 +1,13 @@
 """From a supernet's checkpoint to the checkpoint of one subnet."""
 
-from mos_fairseq.export.checkpoint import (
-    build_supernet,
-    read_supernet,
-    read_vocabularies,
-    save_checkpoint,
-    twin_checkpoint,
-)
-from mos_fairseq.export.ctranslate2 import QUANTIZATIONS, save_ctranslate2
-from mos_fairseq.export.stock import stock_checkpoint
+from mos_fairseq.lazy import names_of
 
-__all__ = [
-    "QUANTIZATIONS",
-    "build_supernet",
-    "read_supernet",
-    "read_vocabularies",
-    "save_checkpoint",
-    "save_ctranslate2",
-    "stock_checkpoint",
-    "twin_checkpoint",
-]
+__getattr__, __all__ = names_of(
+    __name__,
+    {
+        "checkpoint": ["build_supernet", "read_supernet", "read_vocabularies", "save_checkpoint", "twin_checkpoint"],
+        "ctranslate2": ["save_ctranslate2"],
+        "formats": ["FORMATS", "QUANTIZATIONS"],
+        "stock": ["stock_checkpoint"],
+    },
+)

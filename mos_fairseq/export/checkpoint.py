@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from fairseq import checkpoint_utils, utils
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import infer_language_pair
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 
@@ -55,7 +57,8 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
     model = state["cfg"].get("model")
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "_name", None)
     if name != ARCH:
-        raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({ARCH}) have subnets")
+        hint = "; mos-warm-start makes a supernet of it" if ARCH_MODEL_NAME_REGISTRY.get(name) == "transformer" else ""
+        raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({ARCH}) have subnets{hint}")
     task = state["cfg"].get("task")
     task_name = task.get("_name") if isinstance(task, dict) else getattr(task, "_name", None)
     if task_name != TASK:  # fairseq would set up whatever stands there
@@ -119,7 +122,8 @@ def twin_checkpoint(state: dict[str, Any], twin: TransformerSubnetModel) -> dict
 
 def model_checkpoint(state: dict[str, Any], model_cfg: Any, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     """A checkpoint of a model that takes the supernet's place in the run of ``state``, for the stock tasks."""
-    cfg = dict(state["cfg"])
+    # fairseq keeps components without a dataclass, as its sgd, in namespaces, which torch's safe reader does not take
+    cfg = {name: vars(part) if isinstance(part, Namespace) else part for name, part in state["cfg"].items()}
     cfg["model"] = model_cfg
     cfg["task"] = _stock_section(cfg["task"], TranslationConfig, "translation")
     criterion = cfg.get("criterion") or {}

@@ -1,7 +1,9 @@
 """A static twin as a model of CTranslate2, an inference engine for CPUs and GPUs (https://opennmt.net/CTranslate2).
 
 CTranslate2 takes any FFN sizes and widths, but one number of heads per side and no cross-attention span. Layers with
-fewer heads get heads of zeros, which change nothing.
+fewer heads get heads of zeros, which change nothing. The engine differs from fairseq in two ways: it gives no
+translation of an empty line, and it cuts a hypothesis at the length limit, where fairseq forces its end and adds that
+to its score.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.models.transformer_config import embed_scale
 from mos_fairseq.modules import MultiheadAttention
 
-QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
-
 
 def save_ctranslate2(
     twin: TransformerSubnetModel,
@@ -33,7 +33,7 @@ def save_ctranslate2(
 
     Args:
         vocabularies: the words of source and target dictionary, in order.
-        quantization: of the weights, one of ``QUANTIZATIONS``; None keeps them as they are.
+        quantization: of the weights, one of :data:`mos_fairseq.export.QUANTIZATIONS`; None keeps them as they are.
 
     Raises:
         InputError: CTranslate2 is not installed or cannot express the subnet, or the folder exists already or cannot

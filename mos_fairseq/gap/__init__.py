@@ -1,7 +1,12 @@
 """Supernet against standalone: how far what a subnet scores with inherited weights is from what the same architecture
 reaches when it is trained alone."""
 
-from mos_fairseq.gap.statistics import Gap, gap_of
-from mos_fairseq.gap.table import Row, read_table, write_table
+from mos_fairseq.lazy import names_of
 
-__all__ = ["Gap", "Row", "gap_of", "read_table", "write_table"]
+__getattr__, __all__ = names_of(
+    __name__,
+    {
+        "statistics": ["Gap", "gap_of"],
+        "table": ["Row", "read_table", "write_table"],
+    },
+)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mos_fairseq.files import write_atomically
 from mos_fairseq.models import TransformerMosModel
+from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.modules import ElasticLinear
 from mos_fairseq.nas.evaluator import SubnetEvaluator
 from mos_fairseq.search_space import Subnet
@@ -67,8 +68,10 @@ def diagnose(evaluator: SubnetEvaluator, subnets: Sequence[Subnet]) -> list[Diag
     subnets' gradients are kept at once: as many copies of the model's linear layers.
     """
     model = evaluator.model
-    assert isinstance(model, TransformerMosModel)
-    traces = [_trace(evaluator, subnet) for subnet in subnets]
+    if not isinstance(model, TransformerMosModel):
+        raise TypeError(f"the evaluator's model is a {type(model).__name__}: only supernets are looked into")
+    with keep_active_subnet(model):
+        traces = [_trace(evaluator, subnet) for subnet in subnets]
     keys = [key for key, _ in _matrices(model)]
     matrices = dict(_matrices(model))
     places = list(dict.fromkeys(key[:3] for key in keys))

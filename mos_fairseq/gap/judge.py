@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sacrebleu.metrics import BLEU
-
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.nas.evaluator import EvaluationOptions, ModelEvaluator
-
-METRICS = ("bleu", "loss")
+from mos_fairseq.nas.scoring import TEXT_METRICS
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,12 @@ class Judge:
 
     Args:
         data: the folder that fairseq-preprocess made.
-        options: which part of it, and how it is translated.
+        options: which part of it, how it is translated, and how translations are scored (objective).
         device: torch's name of the device.
         reference: raw target text of the set, one line a sentence; None for the binarised one, put together again.
 
     Raises:
-        InputError: there is no such reference, or it goes with a part of the set.
+        InputError: there is no such reference, or it goes with a part of the set; or translations are not scored.
     """
 
     data: str
@@ -39,9 +36,21 @@ class Judge:
     reference: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.quality not in TEXT_METRICS:
+            raise InputError(f"metric is {self.quality}: allowed are {', '.join(TEXT_METRICS)}")
         if self.reference is not None and self.options.valid_samples is not None:
             raise InputError("reference is of the whole set: it does not go with valid_samples")
         self.reference_lines()
+
+    @property
+    def quality(self) -> str:
+        """The name of the score of translations."""
+        return self.options.objective
+
+    @property
+    def metrics(self) -> tuple[str, str]:
+        """The names of all scores."""
+        return self.quality, "loss"
 
     def reference_lines(self) -> list[str] | None:
         """The raw reference, if there is one."""
@@ -75,7 +84,8 @@ class Judge:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def scores(self, path: Path, prepare: Callable[[], ModelEvaluator]) -> dict[str, Any]:
-        """``bleu``, ``loss`` (bits per token), sacreBLEU's ``signature``, and the file of a model's ``hypotheses``.
+        """``bleu`` or ``chrf``, ``loss`` (bits per token), sacreBLEU's ``signature``, and the file of a model's
+        ``hypotheses``.
 
         Args:
             path: file that keeps them, read if it is there; translations go beside it, with the ending ``.txt``.
@@ -88,7 +98,7 @@ class Judge:
         if path.exists():
             try:
                 scores = json.loads(path.read_text(encoding="utf-8"))
-                return scores | {name: float(scores[name]) for name in METRICS} | kept
+                return scores | {name: float(scores[name]) for name in self.metrics} | kept
             except (OSError, ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: cannot be read; remove it to judge anew") from None
         evaluator = prepare()
@@ -96,10 +106,9 @@ class Judge:
         references = self.reference_lines() or references
         if len(hypotheses) != len(references):
             raise InputError(f"reference {self.reference}: {len(references)} lines for {len(hypotheses)} sentences")
-        metric = BLEU()
-        bleu = metric.corpus_score(hypotheses, [references]).score
-        scores = {"bleu": bleu, "loss": evaluator.loss(), "signature": str(metric.get_signature())}
-        if not all(math.isfinite(scores[name]) for name in METRICS):
+        quality = evaluator.score(hypotheses, references)
+        scores = {self.quality: quality, "loss": evaluator.loss(), "signature": evaluator.signature}
+        if not all(math.isfinite(scores[name]) for name in self.metrics):
             raise InputError(f"{evaluator.path}: its loss is {scores['loss']}")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path.with_suffix(".txt"), "".join(text + "\n" for text in hypotheses))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from fairseq import utils
-
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import build_supernet, read_supernet, save_checkpoint, twin_checkpoint
-from mos_fairseq.gap.judge import METRICS, Judge
-from mos_fairseq.gap.options import Options, effective, overridden, training_options
+from mos_fairseq.gap.data import data_digest
+from mos_fairseq.gap.judge import Judge
+from mos_fairseq.gap.options import MODEL, Options, effective, overridden, training_options
 from mos_fairseq.gap.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
 from mos_fairseq.gap.training import Training, train_all
+from mos_fairseq.nas.data import dataset_impl
 from mos_fairseq.nas.evaluator import ModelEvaluator, SubnetEvaluator
+from mos_fairseq.nas.scoring import TEXT_METRICS
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, subnet_name
 
 # options of fairseq-train that are not the user's
@@ -28,6 +28,7 @@ RESERVED = (
     "--arch",
     "--subnet",
     "--max-update",
+    "--distributed-world-size",
     "--save-dir",
     "--no-save",
     "--no-last-checkpoints",
@@ -114,13 +115,9 @@ class Experiment:
         return recorded.pop()
 
     @cached_property
-    def arguments(self) -> list[str]:
-        """Of ``fairseq-train``, the same for all architectures: the supernets' own, and ``more``."""
-        given = {text.partition("=")[0] for text in self.more}
-        options = {
-            name: {option: value for option, value in training_options(cfg).items() if option not in given}
-            for name, (cfg, _) in self._recorded.items()
-        }
+    def options(self) -> Options:
+        """Of ``fairseq-train``, the same for all architectures: the supernets' own, without those in ``more``."""
+        options = {name: training_options(cfg, self.more) for name, (cfg, _) in self._recorded.items()}
         first, mine = next(iter(options.items()))
         for name, other in options.items():
             for option in sorted(mine.keys() | other.keys()):
@@ -130,31 +127,30 @@ class Experiment:
                         f"supernets {first} and {name} were trained with {values[0]} and {values[1]}: give {option} "
                         "after --, for the standalone models that they share"
                     )
-        return overridden(mine, self.more)
+        return mine
 
     def training(self, subnet: Subnet) -> Training:
         """The standalone training of one architecture."""
-        identity = self._identity(subnet, self.arguments) | {"updates": self.budget}
-        return Training(self.standalone, identity, self._command(subnet, self.arguments), self.budget)
+        arguments = overridden(self.options, self.more)
+        identity = self._identity(subnet, arguments) | {"updates": self.budget}
+        return Training(self.standalone, identity, self._command(subnet, arguments), self.budget)
 
     def _identity(self, subnet: Subnet, arguments: Sequence[str]) -> dict[str, Any]:
         return {"subnet": subnet.to_dict(), "options": effective(arguments), "data": self._data_digest}
 
     def _command(self, subnet: Subnet, arguments: Sequence[str]) -> tuple[str, ...]:
-        model = ("--task", "translation", "--arch", "transformer_subnet", "--subnet", subnet.key)
-        return (self.judge.data, *model, *arguments)
+        impl = dataset_impl(self.judge.data, self._train_subset)
+        stored = ("--dataset-impl", impl) if impl else ()
+        return (self.judge.data, *MODEL, "--subnet", subnet.key, *stored, *arguments)
+
+    @cached_property
+    def _train_subset(self) -> str:
+        found = effective(overridden(self.options, self.more)).get("--train-subset") or ["train"]
+        return found[0]
 
     @cached_property
     def _data_digest(self) -> str:
-        """Of the dictionaries and of the training set's index and size: its content may be too large to read."""
-        folder, digest = utils.split_paths(self.judge.data)[0], hashlib.sha256()
-        for name in sorted(os.listdir(folder)):
-            path = os.path.join(folder, name)
-            if name.startswith(("dict.", "train.")):
-                digest.update(f"{name} {os.path.getsize(path)} ".encode())
-            if name.startswith("dict.") or (name.startswith("train.") and name.endswith(".idx")):
-                digest.update(Path(path).read_bytes())
-        return digest.hexdigest()[:16]
+        return data_digest(self.judge.data, self._train_subset)
 
     # --- scores ----------------------------------------------------------------------------------------------------
 
@@ -203,20 +199,21 @@ class Experiment:
         self, name: str, inherited: Mapping[str, Any], standalone: Mapping[str, Any]
     ) -> dict[str, dict[int, dict[str, Any]]]:
         """Scores of the subnets of the supernet ``name`` by number of updates of fine-tuning, up to the first that
-        reaches the standalone BLEU."""
+        reaches the standalone BLEU (or chrF)."""
+        quality = self.judge.quality
         found: dict[str, dict[int, dict[str, Any]]] = {label: {} for label in self.subnets}
-        pending = [label for label in found if inherited[label]["bleu"] < standalone[label]["bleu"]]
+        pending = [label for label in found if inherited[label][quality] < standalone[label][quality]]
         for updates in self.finetune_updates if pending else ():
             trainings = [self._finetuning(name, self.subnets[label], updates) for label in pending]
             for position in train_all(trainings, self.workers, self.threads):
                 label = pending[position]
                 found[label][updates] = self._trained_scores(trainings[position])
                 self.tell(f"{name}: {label} reaches {_text(found[label][updates])} after {updates} updates more")
-            pending = [label for label in pending if found[label][updates]["bleu"] < standalone[label]["bleu"]]
+            pending = [label for label in pending if found[label][updates][quality] < standalone[label][quality]]
         return found
 
     def _finetuning(self, name: str, subnet: Subnet, updates: int) -> Training:
-        arguments = [*self.arguments, *self.finetune_more]
+        arguments = overridden(self.options, [*self.more, *self.finetune_more])
         identity = self._identity(subnet, arguments) | {"start": _file_digest(self.supernets[name])}
         training = Training(self.output / "finetuned", identity, self._command(subnet, arguments), updates)
         twin = training.folder / "twin.pt"
@@ -230,16 +227,16 @@ class Experiment:
 
     def rows(self) -> Iterator[Row]:
         """All scores: one row for each metric, supernet and architecture."""
-        _ = self.subnets, self.arguments, self.budget  # mistakes in them are told before any work
+        _ = self.subnets, self.options, self.budget, self._data_digest  # mistakes are told before any work
         inherited = {name: self.inherited(name) for name in self.supernets}
         compared = self._compared(inherited)
         standalone = self.standalone_scores()
         for name in self.supernets:
             finetuned = self.finetuned_scores(name, inherited[name], standalone)
-            for metric in METRICS:
+            for metric in self.judge.metrics:
                 for label, subnet in self.subnets.items():
                     mine, alone = inherited[name][label], standalone[label]
-                    sure = compared[label].get(name, {}) if metric == "bleu" else {}
+                    sure = compared[label].get(name, {}) if metric == self.judge.quality else {}
                     tuned = {updates: scores[metric] for updates, scores in finetuned[label].items()}
                     yield Row(
                         label,
@@ -248,24 +245,25 @@ class Experiment:
                         name,
                         metric,
                         tuned,
-                        self._extra_updates(mine, alone, finetuned[label]) if metric == "bleu" else None,
+                        self._extra_updates(mine, alone, finetuned[label]) if metric == self.judge.quality else None,
                         {"architecture": subnet.to_dict()} | sure,
                     )
 
     def _compared(self, inherited: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-        """By subnet and supernet, how sure the BLEU is, and its difference to that of the first supernet."""
+        """By subnet and supernet, how sure the BLEU (or chrF) is, and its difference to that of the first supernet."""
         found: dict[str, dict[str, dict[str, float]]] = {label: {} for label in self.subnets}
         for label in found if self.bootstrap and len(self.supernets) > 1 else ():
             files = {name: scores[label]["hypotheses"] for name, scores in inherited.items()}
             systems = {name: self.judge.hypotheses(file, len(self._set[1])) for name, file in files.items()}
-            found[label] = paired_bootstrap(systems, self._set[1], self.bootstrap)
+            tokenizer = self.judge.options.sacrebleu_tokenizer
+            found[label] = paired_bootstrap(systems, self._set[1], self.bootstrap, self.judge.quality, tokenizer)
         return found
 
     def _extra_updates(self, inherited: Any, standalone: Any, finetuned: Mapping[int, Any]) -> int | None:
         if not self.finetune_updates:
             return None
-        scores = {0: inherited} | dict(finetuned)
-        return next((updates for updates, found in scores.items() if found["bleu"] >= standalone["bleu"]), None)
+        scores, quality = {0: inherited} | dict(finetuned), self.judge.quality
+        return next((updates for updates, found in scores.items() if found[quality] >= standalone[quality]), None)
 
 
 def _updates_of(state: Mapping[str, Any]) -> int:
@@ -284,7 +282,8 @@ def _show(options: Options, option: str) -> str:
 
 
 def _text(scores: Mapping[str, Any]) -> str:
-    return f"BLEU {scores['bleu']:.2f}, loss {scores['loss']:.4f}"
+    quality = ", ".join(f"{title} {scores[name]:.2f}" for name, title in TEXT_METRICS.items() if name in scores)
+    return f"{quality}, loss {scores['loss']:.4f}"
 
 
 def _file_digest(path: str) -> str:

@@ -1,109 +1,151 @@
-"""How a standalone model is trained: as the supernet was, by what its checkpoint records."""
+"""How a standalone model is trained: as the supernet was, by what its checkpoint records.
+
+The options that are found are parsed as ``fairseq-train`` will parse them: what does not come out as it was recorded is
+refused, so that no model trains differently without a word.
+"""
 
 from __future__ import annotations
 
+import argparse
+import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
-from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
-from fairseq.dataclass.configs import CommonConfig, DatasetConfig, OptimizationConfig
-from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY
-from fairseq.optim.lr_scheduler import LR_SCHEDULER_DATACLASS_REGISTRY
-from fairseq.tasks.translation import TranslationConfig
+from fairseq.registry import REGISTRIES
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.models.transformer_config import TransformerBaseConfig
+from mos_fairseq.gap.configuration import COMPONENTS, NEUTRAL, SECTIONS, Command, fields_of, mandatory_fields, plain
 
 Options = dict[str, str | None]
 """Options of ``fairseq-train`` by name; None for one that takes no value."""
 
-# options that change nothing in a trained model
-NEUTRAL = ("--num-workers", "--save-interval-updates", "--keep-interval-updates", "--log-interval")
 STOCK_CRITERION = "label_smoothed_cross_entropy"
-# of the parts of the configuration that hold more than how a model is trained
-_NAMES = {
-    "common": ("seed", "fp16", "memory_efficient_fp16", "bf16", "amp"),
-    "dataset": (
-        "train_subset",
-        "max_tokens",
-        "batch_size",
-        "required_batch_size_multiple",
-        "skip_invalid_size_inputs_valid_test",
-        "curriculum",
-    ),
-    "optimization": ("lr", "update_freq", "clip_norm", "sentence_avg", "stop_min_lr", "skip_remainder_batch"),
-    "task": (
-        "source_lang",
-        "target_lang",
-        "left_pad_source",
-        "left_pad_target",
-        "max_source_positions",
-        "max_target_positions",
-        "upsample_primary",
-        "truncate_source",
-        "num_batch_buckets",
-    ),
-}
+MODEL = ("--task", "translation", "--arch", "transformer_subnet")
+"""Words of the command of every standalone model."""
+
+# fields that say which sentences a process sees among several: one process cannot repeat it
+_OF_SEVERAL = (("dataset", "grouped_shuffling"), ("distributed_training", "fix_batches_to_gpus"))
+_Recorded = dict[tuple[str, str], Any]  # values by section and field
 
 
-def training_options(cfg: Mapping[str, Any]) -> Options:
+def training_options(cfg: Mapping[str, Any], more: Sequence[str] = ()) -> Options:
     """Options of ``fairseq-train`` that train a ``transformer_subnet`` as a supernet was trained.
 
     Optimizer, learning rate and its schedule, dropout rates, batches, label smoothing, shared embeddings, seed…; what
-    equals fairseq's default is left out. Not among them is what only a supernet has, and how long it was trained. A
-    criterion of this package becomes fairseq's ``label_smoothed_cross_entropy``. The dropout rates are the configured
-    ones: in the supernet a narrow subnet's are scaled down by its width.
+    fairseq-train takes by default is left out. Batches of several data-parallel processes become ``--update-freq`` of
+    one, and a schedule that follows the supernet's ``--max-update`` becomes one that states its updates. Not among the
+    options is what only a supernet has, and how long it was trained. A criterion of this package becomes fairseq's
+    ``label_smoothed_cross_entropy``. The dropout rates are the configured ones: in the supernet a narrow subnet's are
+    scaled down by its width.
 
     Args:
         cfg: the supernet's configuration, as plain containers (``read_supernet(path)["cfg"]``).
+        more: words of fairseq-train that win over what is recorded.
 
     Raises:
-        InputError: the checkpoint records an optimizer or a schedule that is not installed.
+        InputError: the checkpoint records what is not installed, or what no option gives a standalone model; not where
+            ``more`` replaces it.
     """
-    options: Options = {}
-    parts = {"common": CommonConfig, "dataset": DatasetConfig, "optimization": OptimizationConfig}
-    for part, config in (parts | {"task": TranslationConfig}).items():
-        options |= _changed(cfg.get(part) or {}, config, _NAMES[part])
-    options |= _changed(cfg["model"], TransformerBaseConfig)
-    options |= _component(cfg, "optimizer", OPTIMIZER_DATACLASS_REGISTRY)
-    options |= _component(cfg, "lr_scheduler", LR_SCHEDULER_DATACLASS_REGISTRY)
-    return options | _criterion_options(cfg.get("criterion") or {})
+    components = {_option_name(part): _component(cfg, part, more) for part in COMPONENTS}
+    recorded, found = _recorded(cfg, components), dict[str, str | None](components)
+    for part in COMPONENTS:
+        for field in mandatory_fields(part, components[_option_name(part)]):
+            if (value := recorded.get((part, field))) is not None:
+                found[_option_name(field)] = _text(value)
+    words = ["data", *MODEL, "--subnet", "{}"]
+    command = Command([*words, *_words(found), *more])
+    given = command.fields_in(more)
+    kept = {place: value for place, value in recorded.items() if place[1] not in given}
+    kept = _one_process(kept, plain(cfg.get("distributed_training")).get("distributed_world_size") or 1)
+    for (section, field), value in kept.items():
+        action = command.actions.get(field)
+        if action is not None and not _equal(command.value(section, field), value):
+            found |= _option(action, value)
+    _verify(kept, Command([*words, *_words(found), *more]).configuration())
+    return {option: value for option, value in found.items() if option not in map(_option_name, given)}
 
 
-def _component(cfg: Mapping[str, Any], part: str, registry: Mapping[str, type]) -> Options:
-    section = cfg.get(part) or {}
-    name = section.get("_name")
-    if name not in registry:
-        raise InputError(f"{part} of the checkpoint is {name}: fairseq here knows {', '.join(sorted(registry))}")
-    return {f"--{part.replace('_', '-')}": name} | _changed(section, registry[name])
+def _names(words: Sequence[str]) -> set[str]:
+    return {text.partition("=")[0] for text in words if text.startswith("--")}
 
 
-def _criterion_options(section: Mapping[str, Any]) -> Options:
-    name = section.get("_name")
-    config = CRITERION_DATACLASS_REGISTRY.get(name)
-    if config is None or not config.__module__.startswith("fairseq."):
-        name, config = STOCK_CRITERION, CRITERION_DATACLASS_REGISTRY[STOCK_CRITERION]
-    return {"--criterion": name} | _changed(section, config)
+def _component(cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
+    """The name of the optimizer, schedule or criterion: that of ``more``, or else the recorded one."""
+    option, registry = _option_name(part), REGISTRIES[part]["registry"]
+    known = ", ".join(sorted(registry))
+    if values := effective(more).get(option):
+        name = values[0]
+        if name not in registry:
+            raise InputError(f"{option} is {name}: fairseq here knows {known}")
+    else:
+        name = plain(cfg.get(part)).get("_name")
+        if part == "criterion" and (name is None or _is_ours(registry.get(name))):
+            return STOCK_CRITERION
+        if name not in registry:
+            raise InputError(f"{part} of the checkpoint is {name}: fairseq here knows {known}; give {option} after --")
+    if name == "reduce_lr_on_plateau":
+        raise InputError(f"{part} is {name}, but standalone models train without validation: give {option} after --")
+    return name
 
 
-def _changed(section: Mapping[str, Any], config: type, names: Sequence[str] | None = None) -> Options:
-    """Options for the fields of ``section`` that ``config`` knows and whose value is not its default."""
-    defaults, options = config(), {}
-    for field in fields(config):
-        name, default = field.name, getattr(defaults, field.name, None)
-        if name.startswith("_") or name not in section or (names is not None and name not in names):
-            continue
-        if isinstance(default, str) and default.startswith("${"):  # it follows another field
-            if name not in (names or ()):
-                continue
-            default = None
-        value = section[name]
-        if value is None or _text(value) == _text(default):
-            continue
-        flag = isinstance(value, bool)
-        options[f"--{name.replace('_', '-')}"] = None if flag else _text(value)
-    return options
+def _is_ours(component: type | None) -> bool:
+    return component is not None and component.__module__.startswith("mos_fairseq.")
+
+
+def _recorded(cfg: Mapping[str, Any], components: Mapping[str, str]) -> _Recorded:
+    """The values that standalone training has to have, as several processes may have had them."""
+    found: _Recorded = {}
+    for section in (*SECTIONS, *COMPONENTS):
+        values, name = plain(cfg.get(section)), components.get(_option_name(section))
+        if section in COMPONENTS:
+            if section != "criterion" and values.get("_name") != name:
+                continue  # another one takes its place, with its own options
+            values = _schedule(values) if section == "lr_scheduler" else values
+        found |= {(section, field): values[field] for field in fields_of(section, name) if field in values}
+    return found
+
+
+def _one_process(recorded: _Recorded, size: int) -> _Recorded:
+    """``recorded`` by ``size`` data-parallel processes, for one that sees the same batches in an update."""
+    if recorded.get(("optimization", "use_bmuf")):
+        raise _refusal("optimization", "use_bmuf", True, "it averages the models of several processes")
+    for place in _OF_SEVERAL if size > 1 else ():
+        if recorded.get(place):
+            raise _refusal(*place, True, f"one process cannot repeat the batches of {size}")
+    key = ("optimization", "update_freq")
+    return recorded | ({key: [size * batches for batches in recorded[key]]} if key in recorded else {})
+
+
+def _schedule(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A schedule with the updates that it takes from the supernet's ``--max-update`` stated: a standalone model may be
+    trained for another number."""
+    values = dict(section)
+    total = values.pop("max_update", None) or 0
+    if values["_name"] == "cosine" and total > 0 and values.get("lr_period_updates", -1) <= 0:
+        values["lr_period_updates"] = total - values.get("warmup_updates", 0)
+    if values["_name"] == "tri_stage" and values.get("phase_ratio"):
+        steps = zip(("warmup", "hold", "decay"), values["phase_ratio"], strict=True)
+        values |= {f"{stage}_steps": int(total * ratio) for stage, ratio in steps} | {"phase_ratio": None}
+    return values
+
+
+def _option_name(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _option(action: argparse.Action, value: Any) -> Options:
+    """The option that sets ``action``'s field to ``value``; none where argparse would not take it."""
+    name = _option_name(action.dest)
+    if name not in action.option_strings or value is None:
+        return {}
+    if action.nargs == 0:
+        return {name: None} if action.const == value else {}
+    text = _text(value)
+    try:
+        parsed = action.type(text) if callable(action.type) else text
+    except (TypeError, ValueError, argparse.ArgumentTypeError):
+        return {}
+    return {} if action.choices is not None and parsed not in action.choices else {name: text}
 
 
 def _text(value: Any) -> str:
@@ -113,9 +155,50 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _words(options: Options) -> list[str]:
+    words: list[str] = []
+    for name, value in options.items():
+        if value is not None and (value.startswith("-") or not value):
+            words.append(f"{name}={value}")  # or argparse takes it for an option
+        else:
+            words += [name] if value is None else [name, value]
+    return words
+
+
+def _equal(found: Any, recorded: Any) -> bool:
+    """Whether a parsed value is the recorded one, which may be in another of the forms that fairseq takes."""
+    if isinstance(found, bool) or isinstance(recorded, bool):
+        return bool(found) == bool(recorded)  # None stands for no
+    return _normal(found) == _normal(recorded)
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)  # as in '(0.9, 0.98)'
+        except (ValueError, SyntaxError):
+            return value
+    return [_normal(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _verify(recorded: _Recorded, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InputError unless a command resolves to what was recorded."""
+    for (section, field), value in recorded.items():
+        if not _equal(resolved := found[section].get(field), value):
+            raise _refusal(section, field, value, f"fairseq-train would make it {resolved}")
+
+
+def _refusal(section: str, field: str, value: Any, reason: str) -> InputError:
+    return InputError(
+        f"{section}.{field} of the checkpoint is {value}: standalone models cannot be trained so ({reason}); give "
+        f"{_option_name(field)} after -- to train them otherwise"
+    )
+
+
 def effective(arguments: Sequence[str]) -> dict[str, list[str]]:
     """What ``arguments`` of ``fairseq-train`` say of the outcome: the last values of each option by its name, without
     the options that change nothing in it."""
+    neutral = {_option_name(field) for fields in NEUTRAL.values() for field in fields}
     found: dict[str, list[str]] = {}
     name = ""
     for word in arguments:
@@ -124,14 +207,18 @@ def effective(arguments: Sequence[str]) -> dict[str, list[str]]:
             found[name] = [value] if equals else []
         else:
             found.setdefault(name, []).append(word)
-    return {name: values for name, values in sorted(found.items()) if name not in NEUTRAL}
+    return {name: values for name, values in sorted(found.items()) if name not in neutral}
 
 
 def overridden(options: Options, more: Sequence[str]) -> list[str]:
-    """Arguments for ``options`` and, after them, those of the command line ``more``, which win."""
-    given = {text.partition("=")[0] for text in more if text.startswith("--")}
-    arguments: list[str] = []
-    for name, value in options.items():
-        if name not in given:
-            arguments += [name] if value is None else [name, value]
-    return arguments + list(more)
+    """Arguments for ``options`` and, after them, those of the command line ``more``, which win. An optimizer, schedule
+    or criterion of ``more`` comes without the options of the one that it replaces and that it does not know."""
+    given, unknown = _names(more), set[str]()
+    for part in COMPONENTS:
+        option, registry = _option_name(part), REGISTRIES[part]["registry"]
+        names = [options.get(option), *effective(more).get(option, [])[:1]]
+        if len(names) == 2 and all(name in registry for name in names):
+            mine, theirs = ({_option_name(field) for field in fields_of(part, name)} for name in names)
+            unknown |= mine - theirs
+    kept = {name: value for name, value in options.items() if name not in given | unknown}
+    return [*_words(kept), *more]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mos_fairseq.files import write_atomically
 from mos_fairseq.gap.statistics import gap_of
 from mos_fairseq.gap.table import Row
+from mos_fairseq.nas.scoring import TEXT_METRICS
+from mos_fairseq.versions import versions_of
 
-_PACKAGES = ("mos-fairseq", "ve-fairseq", "fairseq-fixed", "torch", "numpy", "scipy", "sacrebleu")
-_UNITS = {"bleu": "BLEU", "loss": "loss [bits per token]"}
+_UNITS = TEXT_METRICS | {"loss": "loss [bits per token]"}
 
 
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
     """Scores of one metric as cells: a line for each architecture, a column for each supernet."""
     group = [row for row in rows if row.metric == metric]
     supernets = list(dict.fromkeys(row.supernet for row in group))
-    digits = 2 if metric == "bleu" else 4
+    digits = 2 if metric in TEXT_METRICS else 4
     header = [metric, *(name for supernet in supernets for name in (supernet, "alone"))]
     alone_is_shared = all(
         len({row.standalone for row in group if row.subnet == subnet}) == 1 for subnet in {row.subnet for row in group}
@@ -59,15 +59,15 @@ def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
     return table
 
 
-def difference_table(rows: Sequence[Row]) -> list[list[str]]:
-    """BLEU of each supernet less that of the one it was compared with, and in brackets the paired bootstrap's p-value,
-    as cells; empty where nothing was compared."""
-    scores = {(row.subnet, row.supernet): row for row in rows if row.metric == "bleu"}
+def difference_table(rows: Sequence[Row], metric: str = "bleu") -> list[list[str]]:
+    """``bleu`` or ``chrf`` of each supernet less that of the one it was compared with, and in brackets the paired
+    bootstrap's p-value, as cells; empty where nothing was compared."""
+    scores = {(row.subnet, row.supernet): row for row in rows if row.metric == metric}
     compared = {key: row for key, row in scores.items() if "p_value" in row.details}
     columns = list(dict.fromkeys((name, row.details.get("compared_with", "")) for (_, name), row in compared.items()))
     if not compared:
         return []
-    table = [["BLEU less another's (p)", *(f"{name} - {base}" for name, base in columns)]]
+    table = [[f"{_UNITS[metric]} less another's (p)", *(f"{name} - {base}" for name, base in columns)]]
     for subnet in dict.fromkeys(subnet for subnet, _ in compared):
         cells = [subnet]
         for name, base in columns:
@@ -104,12 +104,7 @@ def _number(value: float | None, sign: str = "") -> str:
 def versions() -> dict[str, str]:
     """Of Python, the machine, and the packages that scores depend on."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # one of the two fairseqs; or this package, used by its path
-            continue
-    return found
+    return found | versions_of("torch", "numpy", "scipy", "sacrebleu")
 
 
 def plot_gap(rows: Sequence[Row], path: Path) -> None:

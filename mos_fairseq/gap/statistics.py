@@ -29,8 +29,9 @@ class Gap:
 
 
 def gap_of(inherited: Sequence[float], standalone: Sequence[float]) -> Gap:
-    """The gap between two lists of scores, one pair an architecture."""
-    assert len(inherited) == len(standalone) > 0
+    """The gap between two lists of scores, one pair an architecture. Raises ValueError where there are no pairs."""
+    if len(inherited) != len(standalone) or not inherited:
+        raise ValueError(f"{len(inherited)} inherited and {len(standalone)} standalone scores: allowed are pairs")
     mine, alone = np.asarray(inherited, dtype=float), np.asarray(standalone, dtype=float)
     difference = mine - alone
     ranked = len(np.unique(mine)) > 1 and len(np.unique(alone)) > 1

@@ -13,8 +13,10 @@ from typing import Any
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.jsonl import read_jsonl
+from mos_fairseq.nas.scoring import TEXT_METRICS
 
 COLUMNS = ("subnet", "inherited", "standalone")
+_SURE = (*(f"{name}_ci" for name in TEXT_METRICS), "p_value")  # numbers of the paired bootstrap
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _row(values: dict[str, Any], where: str) -> Row:
         raise InputError(f"{where} lacks {', '.join(missing)}; needed are {', '.join(COLUMNS)}")
     extra, finetuned = values.get("extra_updates"), values.get("finetuned") or {}
     known = {*COLUMNS, "supernet", "metric", "extra_updates", "finetuned"}
-    sure = {name: _number(values[name], f"{where}: {name}") for name in ("bleu_ci", "p_value") if name in values}
+    sure = {name: _number(values[name], f"{where}: {name}") for name in _SURE if name in values}
     if not isinstance(finetuned, dict):
         raise InputError(f"{where}: finetuned is {finetuned}: allowed is an object of updates and scores")
     return Row(

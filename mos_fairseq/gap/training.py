@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +20,7 @@ from fairseq import checkpoint_utils
 import mos_fairseq
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
+from mos_fairseq.python import python_command, python_environment
 
 try:
     import fcntl
@@ -68,7 +67,9 @@ class Training:
         places = ["--save-dir", str(self.checkpoint.parent), "--no-epoch-checkpoints", "--disable-validation"]
         log = ["--log-format", "simple", "--log-interval", "50"]
         plugin = ["--user-dir", str(Path(mos_fairseq.__file__).parent)]
-        more = [*begin, *places, *log, "--max-update", str(self.updates)]
+        # fairseq would take every GPU that it sees, each with batches of its own
+        process = ["--distributed-world-size", "1"]
+        more = [*begin, *places, *log, *process, "--max-update", str(self.updates)]
         data, *rest = self.arguments
         return ["fairseq-train", data, *plugin, *more, *rest]
 
@@ -115,12 +116,12 @@ class _Running:
         write_atomically(training.folder / "run.json", json.dumps({"command": command} | training.identity, indent=1))
         with open(training.folder / "train.log", "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "mos_fairseq.gap.train_process", *training.command[1:]],
+                python_command("-m", "mos_fairseq.gap.train_process", *training.command[1:]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[self.lock.fileno()] if fcntl is not None else [],
-                env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": _import_path()},
+                env=python_environment(OMP_NUM_THREADS=str(threads)),
             )
 
     def ended(self) -> bool:
@@ -147,12 +148,6 @@ class _Running:
             self.process.terminate()
             self.process.wait()
         self.lock.close()
-
-
-def _import_path() -> str:
-    """For a process that shall find this very package."""
-    parts = [str(Path(mos_fairseq.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return os.pathsep.join(part for part in parts if part)
 
 
 def train_all(trainings: Sequence[Training], workers: int, threads: int) -> Iterator[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
@@ -9,6 +11,32 @@ from torch import Tensor, nn
 from mos_fairseq.models.transformer_config import TransformerBaseConfig, build_positions, embed_scale
 from mos_fairseq.models.transformer_encoder import beam_size_of
 from mos_fairseq.modules import Dropout, ElasticEmbedding
+
+
+class CrossAttention(Sequence):
+    """The decoder's ``attn``: a sequence of one tensor [B, T, S], attention to the source, computed when it is read.
+
+    fairseq's decoder computes it always, and most callers do not read it. Alignments are made of it, and the criterion
+    of ``--load-alignments`` trains it.
+
+    Args:
+        probabilities: computes [B, h, T, span * S].
+        span: how many encoder layers were attended to; a source token's weight is the sum over them.
+        num_heads: average of this many heads, the first ones (default: all).
+    """
+
+    def __init__(self, probabilities: Callable[[], Tensor], span: int, num_heads: int | None) -> None:
+        self._probabilities, self._span, self._num_heads = probabilities, span, num_heads
+        self._weights: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index):
+        if not self._weights:
+            heads = self._probabilities()[:, : self._num_heads]
+            self._weights.append(heads.unflatten(-1, (self._span, -1)).sum(-2).mean(1))
+        return self._weights[index]
 
 
 class TransformerDecoder(FairseqIncrementalDecoder):
@@ -46,12 +74,9 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         self.layernorm_embedding, self.layer_norm = norms
         self.num_active_layers = len(layers)
         self.cross_spans = cross_spans
-        self.need_attn = False
+        # whether search, which reads attention at every step, gets it; whoever reads it otherwise always does
+        self.need_attn = True
         self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
-
-    def make_generation_fast_(self, need_attn: bool | None = None, **kwargs) -> None:
-        """fairseq's hook before generation; ``need_attn``: return attention at every step (alignments)."""
-        self.need_attn = bool(need_attn)
 
     def forward_embedding(self, tokens: Tensor, incremental_state: dict | None) -> Tensor:
         """tokens [B, T] -> [B, T, d], or [B, 1, d] for the last token in incremental decoding."""
@@ -83,11 +108,14 @@ class TransformerDecoder(FairseqIncrementalDecoder):
             prev_output_tokens: [B, T].
             encoder_out: of :class:`TransformerEncoder`.
             incremental_state: fairseq's cache; then only the last token is decoded.
-            alignment_layer, alignment_heads: return this layer's attention, averaged over the first heads.
+            full_context_alignment: a position reads those after it too.
+            alignment_layer, alignment_heads: whose attention to return, averaged over the first heads (default: the
+                last layer's, averaged over all).
 
         Returns:
-            logits [B, T, V] (features [B, T, d] with ``features_only``), and a dictionary with ``attn``, a list of
-            one tensor [B, T, S] or None, and ``inner_states``, each layer's output [T, B, d].
+            logits [B, T, V] (features [B, T, d] with ``features_only``), and a dictionary with ``attn``, a sequence of
+            one tensor [B, T, S], computed when it is read (in incremental decoding without ``need_attn``: of None), and
+            ``inner_states``, each layer's output [T, B, d].
         """
         x, extra = self.extract_features(
             prev_output_tokens,
@@ -110,45 +138,43 @@ class TransformerDecoder(FairseqIncrementalDecoder):
     ) -> tuple[Tensor, dict]:
         """As :meth:`forward` up to the output projection."""
         num_layers = self.num_active_layers
-        need_attn = self.need_attn or alignment_layer is not None or alignment_heads is not None
         alignment_layer = num_layers - 1 if alignment_layer is None else alignment_layer
-        self_mask = None if incremental_state is not None else self._left_padding_mask(prev_output_tokens)
-        is_causal = not full_context_alignment and incremental_state is None
-        if self_mask is not None and is_causal:
-            self_mask, is_causal = self_mask & torch.ones_like(self_mask[0, 0]).tril(), False
+        self_mask, is_causal = None, False
+        if incremental_state is None:
+            self_mask, is_causal = self._self_attention_mask(prev_output_tokens, full_context_alignment)
         x = self.forward_embedding(prev_output_tokens, incremental_state)
         memories = self._memories(encoder_out, incremental_state)
-        attn: Tensor | None = None
+        attn: Sequence[Tensor | None] = [None]
         inner_states = [x.transpose(0, 1)]
         for index, (layer, span) in enumerate(zip(self.layers[:num_layers], self.cross_spans, strict=True)):
             memory, memory_mask = memories[span]
-            x, weights = layer(
+            x, probabilities = layer(
                 x,
                 memory,
                 memory_mask,
                 self_mask=self_mask,
                 is_causal=is_causal,
                 incremental_state=incremental_state,
-                need_weights=need_attn and index == alignment_layer,
             )
             inner_states.append(x.transpose(0, 1))
-            if weights is not None:
-                # a source token's weight is the sum over the encoder layers attended to
-                attn = weights[:, :alignment_heads].unflatten(-1, (span, -1)).sum(-2).mean(1)
+            if index == alignment_layer and (self.need_attn or incremental_state is None):
+                attn = CrossAttention(probabilities, span, alignment_heads)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
-        return x, {"attn": [attn], "inner_states": inner_states}
+        return x, {"attn": attn, "inner_states": inner_states}
 
-    def _left_padding_mask(self, tokens: Tensor) -> Tensor | None:
-        """True where a key may be read, [B, 1, T, T]; None unless a sentence is padded on the left.
-
-        Padding on the right needs no mask: causal attention never reaches it from a real token.
-        """
+    def _self_attention_mask(self, tokens: Tensor, full_context: bool) -> tuple[Tensor | None, bool]:
+        """(mask, is_causal) for self-attention: the mask is True where a key may be read, [B, 1, 1 or T, T], and None
+        unless padding is in reach. Causal attention never reaches padding on the right from a real token."""
         padding = tokens.eq(self.padding_idx)
-        if not bool(padding[:, 0].any()):
-            return None
+        if not bool((padding if full_context else padding[:, 0]).any()):
+            return None, not full_context
+        real = ~padding[:, None, None, :]
+        if full_context:
+            return real, False
         # a padding position reads itself, since a row with nothing to read would be NaN
-        return ~padding[:, None, None, :] | torch.eye(tokens.size(1), dtype=torch.bool, device=tokens.device)
+        allowed = real | torch.eye(tokens.size(1), dtype=torch.bool, device=tokens.device)
+        return allowed & torch.ones_like(allowed[0, 0]).tril(), False
 
     def _memories(
         self, encoder_out: dict[str, list[Tensor]], incremental_state: dict | None

@@ -6,6 +6,8 @@ from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
+from mos_fairseq.command import calling_command
+
 
 class TransformerModel(FairseqEncoderDecoderModel):
     """Encoder-decoder with fairseq's usual forward arguments."""
@@ -14,6 +16,13 @@ class TransformerModel(FairseqEncoderDecoderModel):
         super().__init__(encoder, decoder)
         self.cfg = cfg
         self.supports_align_args = True
+
+    def prepare_for_inference_(self, cfg) -> None:
+        """fairseq's hook of its commands and of the hub. The commands print attention as alignments or not at all;
+        whoever else generates may read it."""
+        super().prepare_for_inference_(cfg)
+        if calling_command() is not None:
+            self.decoder.need_attn = bool(getattr(cfg.generation, "print_alignment", None))
 
     def forward(
         self,

@@ -1,18 +1,21 @@
 """``transformer_mos``: the encoder-decoder supernet (HAT, arXiv 2005.14187) with Mixture-of-Supernets layers
 (MoS, arXiv 2306.04845). Sizes follow from the search space; ``--mos-routing none`` is plain weight sharing."""
 
-import json
+import copy
+import logging
 from dataclasses import dataclass, field, fields
 from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
 
 import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from mos_fairseq.distributed import SupernetDataParallel
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS, dropout_scales
+from mos_fairseq.models.identity import check_identity, make_identity
+from mos_fairseq.models.static_copy import copy_active
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
     build_embeddings,
@@ -30,14 +33,15 @@ from mos_fairseq.models.transformer_subnet import (
 )
 from mos_fairseq.modules import (
     ElasticDecoderLayer,
-    ElasticEmbedding,
     ElasticEncoderLayer,
     ElasticLayerNorm,
-    ElasticLinear,
     LayerSizes,
     MixtureOptions,
 )
-from mos_fairseq.search_space import ENCODING_KINDS, SearchSpace, Subnet, arch_encoding
+from mos_fairseq.mos_options import CHOICES, MosOptions
+from mos_fairseq.search_space import SearchSpace, Subnet, arch_encoding
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -46,19 +50,27 @@ class TransformerMosConfig(TransformerBaseConfig):
 
     # of the task, which at training replaces it by the space itself, so that checkpoints carry it; null elsewhere
     search_space: Optional[str] = "${oc.select:task.search_space,null}"
-    mos_routing: ChoiceEnum(["none", "layer", "neuron"]) = field(
-        default="neuron",
+    mos_routing: ChoiceEnum(list(CHOICES["mos_routing"])) = field(
+        default=MosOptions.mos_routing,
         metadata={"help": "how experts are mixed: none (plain weight sharing), one mixture a layer, or one a neuron"},
     )
-    num_experts: int = field(default=2, metadata={"help": "experts of each matrix that has them"})
-    mos_linears: ChoiceEnum(["ffn", "attention", "all"]) = field(
-        default="ffn", metadata={"help": "matrices that have experts: the FFN's, the attention projections, or all"}
+    num_experts: int = field(
+        default=MosOptions.num_experts, metadata={"help": "experts of each matrix that has them"}
     )
-    arch_encoding: ChoiceEnum(list(ENCODING_KINDS)) = field(
-        default="aggregate", metadata={"help": "the routers' input: ten averages, or every layer's sizes"}
+    mos_linears: ChoiceEnum(list(CHOICES["mos_linears"])) = field(
+        default=MosOptions.mos_linears,
+        metadata={"help": "matrices that have experts: the FFN's, the attention projections, or all"},
     )
-    router_hidden_dim: int = field(default=128, metadata={"help": "hidden size of the routers"})
-    router_layers: int = field(default=2, metadata={"help": "linear layers of a router; 1 is a linear router"})
+    arch_encoding: ChoiceEnum(list(CHOICES["arch_encoding"])) = field(
+        default=MosOptions.arch_encoding,
+        metadata={"help": "the routers' input: ten averages, or every layer's sizes"},
+    )
+    router_hidden_dim: int = field(
+        default=MosOptions.router_hidden_dim, metadata={"help": "hidden size of the routers"}
+    )
+    router_layers: int = field(
+        default=MosOptions.router_layers, metadata={"help": "linear layers of a router; 1 is a linear router"}
+    )
     router_dropout: float = field(default=0.1, metadata={"help": "dropout within the routers"})
     dropout_scaling: ChoiceEnum(list(DROPOUT_SCALINGS)) = field(
         default="width",
@@ -89,16 +101,14 @@ def _mixture_options(cfg: TransformerMosConfig, space: SearchSpace) -> MixtureOp
 class TransformerMosModel(TransformerModel):
     """Supernet. One subnet is active at a time; a fresh model has the largest.
 
-    ``identity`` is a buffer that holds search space and routing as UTF-8 bytes, so that weights are never loaded into
-    a supernet of another space: equal shapes do not make equal spaces. (int64, which survives ``.half()`` and
-    fairseq's checkpoint averaging.)
+    ``identity`` is a buffer that holds search space and routing, so that weights are never loaded into a supernet of
+    another space (:mod:`mos_fairseq.models.identity`).
     """
 
     def __init__(self, cfg: TransformerMosConfig, encoder, decoder, space: SearchSpace) -> None:
         super().__init__(cfg, encoder, decoder)
         self.search_space = space
-        text = json.dumps({"search_space": space.dumps(), "mos": self._routing_identity(cfg)})
-        self.register_buffer("identity", torch.tensor(list(text.encode()), dtype=torch.int64))
+        self.register_buffer("identity", make_identity(space, cfg))
         self.set_active_subnet(space.largest())
 
     @classmethod
@@ -114,6 +124,7 @@ class TransformerMosModel(TransformerModel):
         return cls.from_search_space(cfg, space, task.source_dictionary, task.target_dictionary)
 
     @classmethod
+    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
     def from_search_space(
         cls, cfg: TransformerMosConfig, space: SearchSpace, src_dict, tgt_dict
     ) -> "TransformerMosModel":
@@ -190,7 +201,7 @@ class TransformerMosModel(TransformerModel):
             layer.set_arch(encoding, scale)
             layer.activation_dropout_module.p = self.cfg.activation_dropout * activation_scale
         for layer in stack.layers[num_layers:]:
-            layer.release()
+            layer.forget()  # no forward tells it of updates: momentum may move it
         stack.embed_dim, stack.num_active_layers = width, num_layers
         stack.dropout_module.p = self.cfg.dropout * scale
         for norm in (stack.layernorm_embedding, stack.layer_norm):
@@ -219,6 +230,23 @@ class TransformerMosModel(TransformerModel):
             )
         self._set_side("decoder", subnet, encoding)
 
+    def describe_active_subnet(self) -> str:
+        """One line for logs."""
+        ends = {self.search_space.smallest(): "smallest: ", self.search_space.largest(): "largest: "}
+        return ends.get(self.active_subnet, "") + self.active_subnet.summary()
+
+    def prepare_for_inference_(self, cfg) -> None:
+        """fairseq's hook of its commands and of the hub. Warns under a task that has no ``--subnet``."""
+        super().prepare_for_inference_(cfg)
+        task = getattr(getattr(cfg, "task", None), "_name", None)
+        if task != "translation_mos":
+            logger.warning(
+                "generating with subnet %s; --task translation_mos has --subnet for others, and translates every "
+                "sentence, which --task %s may not without --required-batch-size-multiple 1",
+                self.describe_active_subnet(),
+                task,
+            )
+
     def sample_subnet(self, *seed_parts: object) -> Subnet:
         """Draw a subnet from a seed (as ``SearchSpace.sample_subnet``), make it active and return it."""
         subnet = self.search_space.sample_subnet(*seed_parts)
@@ -230,7 +258,6 @@ class TransformerMosModel(TransformerModel):
         """A static twin with the active subnet's merged weights (copies), in eval mode, on the same device and in the
         same dtype. Its dropout rates are the configured ones: scaling by width is the supernet's."""
         training = self.training
-        self.eval()
         twin = TransformerSubnetModel.from_subnet(
             self._twin_config(),
             self.active_subnet,
@@ -239,16 +266,12 @@ class TransformerMosModel(TransformerModel):
             (self.search_space.max("encoder_embed_dim"), self.search_space.max("decoder_embed_dim")),
         )
         twin.to(self.encoder.embed_tokens.weight)
-        for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
-            for layer in mine.layers[: mine.num_active_layers]:
-                layer.materialize()
-            copies = dict(theirs.named_modules())
-            for name, module in mine.named_modules():
-                if name in copies:
-                    _copy_active(module, copies[name])
-            if mine.embed_positions is not None and mine.embed_positions.weight is not None:
-                theirs.embed_positions.weight.copy_(mine.embed_positions.weight[:, : mine.embed_dim])
-        self.train(training)
+        self.eval()
+        try:
+            for mine, theirs in ((self.encoder, twin.encoder), (self.decoder, twin.decoder)):
+                copy_active(mine, theirs)
+        finally:
+            self.train(training)
         return twin.eval()
 
     def _twin_config(self) -> TransformerSubnetConfig:
@@ -263,47 +286,28 @@ class TransformerMosModel(TransformerModel):
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _routing_identity(cfg: TransformerMosConfig) -> dict[str, str | int]:
-        keys = ("mos_routing", "num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
-        values = {key: getattr(cfg, key) for key in keys}
-        return {key: value if isinstance(value, int) else str(value) for key, value in values.items()}
-
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
-        """As fairseq's.
+        """As fairseq's; the weights may be from a checkpoint, an average of several, or an EMA.
 
         Raises:
-            InputError: the weights are of another search space or routing; names the differences.
+            InputError: the weights are of another search space, routing or vocabulary; names the differences. Without
+                ``strict``, weights that name no search space are taken at their word.
         """
         stored = state_dict.get("identity")
-        if stored is None:
-            raise InputError("these weights are not of a transformer_mos supernet: they name no search space")
-        stored = json.loads(bytes(stored.tolist()))
-        difference = SearchSpace.from_spec(stored["search_space"]).difference(self.search_space)
-        for key, mine in self._routing_identity(self.cfg).items():
-            if stored["mos"][key] != mine:
-                difference += f"{'; ' if difference else ''}{key}: {stored['mos'][key]} against {mine}"
-        if difference:
-            raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
+        if stored is not None:
+            check_identity(stored, self.search_space, self.cfg)
+            state_dict = copy.copy(state_dict)
+            state_dict["identity"] = self.identity
+        elif strict:
+            raise InputError(
+                "these weights are not of a transformer_mos supernet: they name no search space; mos-warm-start makes "
+                "a supernet of fairseq's transformer"
+            )
         for side in ("encoder", "decoder"):
-            stored, mine = (state.get(f"{side}.embed_tokens.weight") for state in (state_dict, self.state_dict()))
-            if stored is not None and len(stored) != len(mine):
+            table, mine = state_dict.get(f"{side}.embed_tokens.weight"), getattr(self, side).embed_tokens.weight
+            if table is not None and len(table) != len(mine):
                 raise InputError(
-                    f"the checkpoint's {side} knows {len(stored)} words, this run's dictionary has {len(mine)}: "
+                    f"the checkpoint's {side} knows {len(table)} words, this run's dictionary has {len(mine)}: "
                     "use the data folder (its dict.*.txt) of the training"
                 )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
-
-
-def _copy_active(module: nn.Module, twin: nn.Module) -> None:
-    """Copy what is in force of an elastic ``module`` (materialized) into the dense module of the same name."""
-    if isinstance(module, ElasticLinear):
-        weight, bias = module._materialized
-        twin.weight.copy_(weight)
-        twin.bias.copy_(bias)
-    elif isinstance(module, ElasticLayerNorm):
-        weight, bias = module.merge()
-        twin.weight.copy_(weight)
-        twin.bias.copy_(bias)
-    elif isinstance(module, ElasticEmbedding):
-        twin.weight.copy_(module.weight[:, : twin.embedding_dim])

@@ -6,6 +6,7 @@ sides of different width are one table, of which the narrower side reads the fir
 """
 
 import math
+import struct
 from dataclasses import dataclass, field
 from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
 
@@ -14,6 +15,7 @@ from fairseq.models import register_model
 from torch import nn
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.models.lasting_buffers import from_bits, to_bits
 from mos_fairseq.models.transformer_config import (
     TransformerBaseConfig,
     build_embeddings,
@@ -34,6 +36,8 @@ from mos_fairseq.modules import (
 )
 from mos_fairseq.search_space import Subnet
 from mos_fairseq.search_space._yaml import load_json
+
+_WIDTHS = ">2I"  # position_dims, packed
 
 
 @dataclass
@@ -99,22 +103,32 @@ class TransformerSubnetModel(TransformerModel):
     """Static twin of one subnet.
 
     ``position_dims`` is a buffer with the widths of the sinusoidal tables that the sides' positions are cut from: those
-    of the supernet that the weights came from, so that fine-tuning and generation go on with the same positions.
+    of the supernet that the weights came from, so that fine-tuning and generation go on with the same positions. See
+    :mod:`mos_fairseq.models.lasting_buffers` for its form: two numbers of 32 bits.
     """
 
     def __init__(self, cfg: TransformerSubnetConfig, encoder, decoder, subnet: Subnet) -> None:
         super().__init__(cfg, encoder, decoder)
         self.subnet = subnet
         widths = [s.embed_positions.embedding_dim if s.embed_positions else s.embed_dim for s in (encoder, decoder)]
-        self.register_buffer("position_dims", torch.tensor(widths, dtype=torch.int64))
+        self.register_buffer("position_dims", to_bits(struct.pack(_WIDTHS, *widths)))
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        for side, width in zip((self.encoder, self.decoder), self.position_dims.tolist(), strict=True):
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        key = f"{prefix}position_dims"
+        if key in state_dict and not state_dict[key].is_floating_point():  # up to version 0.1.0 two numbers in int64
+            state_dict[key] = to_bits(struct.pack(_WIDTHS, *state_dict[key].tolist()))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        for side, width in zip((self.encoder, self.decoder), self._position_dims(), strict=True):
             if width < side.embed_dim:
                 raise InputError(f"position_dims is {width} in the checkpoint: the subnet is {side.embed_dim} wide")
             if side.embed_positions is not None:
                 side.embed_positions.set_table_width(width)
+
+    def _position_dims(self) -> tuple[int, int]:
+        try:
+            return struct.unpack(_WIDTHS, from_bits(self.position_dims))
+        except ValueError:
+            raise InputError("position_dims of the weights is unreadable: they are not of one subnet") from None
 
     @classmethod
     def build_model(cls, cfg: TransformerSubnetConfig, task) -> "TransformerSubnetModel":
@@ -131,6 +145,7 @@ class TransformerSubnetModel(TransformerModel):
         return cls.from_subnet(cfg, subnet, task.source_dictionary, task.target_dictionary)
 
     @classmethod
+    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
     def from_subnet(
         cls,
         cfg: TransformerSubnetConfig,

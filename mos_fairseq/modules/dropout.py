@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _STEPS = 1 << 16
+_HIGHEST = 0.99  # above it, rounding the rate would change what is kept, on average, by more than 1/1000
 
 
 class _MaskedScale(torch.autograd.Function):
@@ -33,11 +34,11 @@ class _MaskedScale(torch.autograd.Function):
 class Dropout(FairseqDropout):
     """Dropout that fairseq can keep on at inference (``--retain-dropout``).
 
-    On a CPU the rate is rounded to a multiple of 1/65536.
+    On a CPU a rate up to 0.99 is rounded to a multiple of 1/65536.
     """
 
     def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
         """x of any shape -> the same shape."""
-        if x.device.type != "cpu" or self.p <= 0 or not (self.training or self.apply_during_inference):
+        if x.device.type != "cpu" or not 0 < self.p <= _HIGHEST or not (self.training or self.apply_during_inference):
             return super().forward(x, inplace)
         return _MaskedScale.apply(x, self.p)

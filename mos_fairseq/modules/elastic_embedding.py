@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mos_fairseq.modules.packed_linear import KeepsDerived, PackedWeight
+from mos_fairseq.modules.derived import KeepsDerived
+from mos_fairseq.modules.packed_linear import PackedWeight
 
 
 class ElasticEmbedding(KeepsDerived):
@@ -27,11 +28,15 @@ class ElasticEmbedding(KeepsDerived):
         Rows are gathered at full width and then cut: cutting the table first would make the backward pass fill a
         second table of gradients.
         """
-        return F.embedding(tokens, self.weight, self.padding_idx)[..., :width]
+        embedded = F.embedding(tokens, self.weight, self.padding_idx)
+        self.forget_when_trained(embedded)
+        return embedded[..., :width]
 
     def project(self, x: Tensor) -> Tensor:
         """Logits: x [..., d] -> [..., V] with the first d columns of the table."""
-        return self._packed.linear(x, self.weight)
+        logits = self._packed.linear(x, self.weight)
+        self.forget_when_trained(logits)
+        return logits
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}"

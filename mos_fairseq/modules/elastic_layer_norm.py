@@ -7,6 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def check_size(name: str, size: int, largest: int) -> None:
+    """Raise ValueError unless ``size`` lies between 1 and ``largest``: a slice beyond the end would be cut short."""
+    if not 0 < size <= largest:
+        raise ValueError(f"{name} is {size}: allowed are 1 to {largest}")
+
+
 class ElasticLayerNorm(nn.Module):
     """Normalises over the first d <= D channels with the first d scales and shifts; ``weight``, ``bias`` [D]."""
 
@@ -19,8 +25,8 @@ class ElasticLayerNorm(nn.Module):
         self._materialized: tuple[Tensor, Tensor] | None = None
 
     def set_active_size(self, features: int) -> None:
-        """Use the first ``features`` channels."""
-        assert 0 < features <= self.max_features
+        """Use the first ``features`` channels. Raises ValueError unless it has as many."""
+        check_size("features", features, self.max_features)
         self.active_features = features
         self.release()
 

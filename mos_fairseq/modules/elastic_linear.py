@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mos_fairseq.modules.elastic_layer_norm import check_size
 from mos_fairseq.modules.mixture import merged_again, mix_experts
 from mos_fairseq.modules.packed_linear import PackedWeight
 
@@ -74,19 +75,29 @@ class ElasticLinear(nn.Module):
             nn.init.zeros_(self.bias)
 
     def set_active_size(self, in_features: int, out_features: int) -> None:
-        """Use the first ``in_features`` columns and the first ``out_features`` rows of each group."""
-        assert 0 < in_features <= self.max_in_features and 0 < out_features <= self.max_out_features
+        """Use the first ``in_features`` columns and the first ``out_features`` rows of each group.
+
+        Raises:
+            ValueError: a size is not between 1 and the largest.
+        """
+        check_size("in_features", in_features, self.max_in_features)
+        check_size("out_features", out_features, self.max_out_features)
         self.active_in_features, self.active_out_features = in_features, out_features
         self.release()
 
     def merge(self, probs: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The active subnet's weight [G*o, i] and bias [G*o]; ``probs`` [E] or [E, G, o] where E > 1."""
+        """The active subnet's weight [G*o, i] and bias [G*o]; ``probs`` [E] or [E, G, o] where E > 1.
+
+        Raises:
+            ValueError: E > 1 and no ``probs``.
+        """
         o, i = self.active_out_features, self.active_in_features
         if self.num_experts == 1:
             weight = self.weight[0, :, :o, :i]
             bias = None if self.bias is None else self.bias[0, :, :o]
         else:
-            assert probs is not None, "experts are mixed by a router: call materialize(probs) first"
+            if probs is None:
+                raise ValueError("probs is None: experts are mixed by a router, call materialize(probs) first")
             weight = mix_experts(self.weight, probs, o, i)
             bias = None
             if self.bias is not None:

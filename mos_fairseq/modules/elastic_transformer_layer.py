@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mos_fairseq.modules.derived import state_of
 from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
@@ -104,7 +105,7 @@ class _ElasticLayerMixin:
             if not check and self._stamp is not None:
                 return
             parameters = (p for m in self._owners for p in m._parameters.values() if p is not None)
-            stamp = tuple((p._version, p.data_ptr()) for p in parameters)
+            stamp = tuple(map(state_of, parameters))
             if stamp == self._stamp:
                 return
         probs = self.mixing_probs()
@@ -120,14 +121,13 @@ class _ElasticLayerMixin:
         for module in (*self._linears.values(), *self._norms):
             module.release()
 
-    def train(self, mode: bool = True):
-        self.release()
-        return super().train(mode)
+    def keeps_any(self) -> bool:
+        return self._stamp is not None or super().keeps_any()
 
-    def _apply(self, fn, recurse: bool = True):
-        # of another dtype or device; parameters go back and forth between addresses, which the stamp cannot tell
+    def forget(self) -> None:
+        """Forget merged weights, and the routers' transposed ones."""
         self.release()
-        return super()._apply(fn, recurse)
+        super().forget()
 
     def forward(self, x: Tensor, *args, **kwargs):
         incremental_state = kwargs.get("incremental_state")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from fairseq.incremental_decoding_utils import with_incremental_state
@@ -44,8 +47,7 @@ class MultiheadAttention(nn.Module):
         mask: Tensor | None = None,
         is_causal: bool = False,
         incremental_state: dict | None = None,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
         """
         Args:
             x: queries (and, in self-attention, keys and values) [B, T, d].
@@ -55,12 +57,13 @@ class MultiheadAttention(nn.Module):
             is_causal: position t attends to positions <= t; not together with a mask, and of no effect in incremental
                 decoding, where x is the last position.
             incremental_state: fairseq's cache, see :meth:`cache`.
-            need_weights: also return the probabilities, which keeps torch's fused kernel from being used.
 
         Returns:
-            output [B, T, d] and, if asked for, probabilities [B, h, T, S] (before dropout), else None.
+            output [B, T, d], and a function that computes the probabilities [B, h, T, S] (before dropout): torch's
+            fused kernels do not tell them.
         """
-        assert mask is None or not is_causal, "combine the causal mask with the other"
+        if is_causal and mask is not None:
+            raise ValueError("is_causal is True and a mask is given: combine the causal mask with the other")
         if self.is_cross_attention:
             q, k, v, mask = self._project_cross(x, memory, mask, incremental_state)
         else:
@@ -70,13 +73,9 @@ class MultiheadAttention(nn.Module):
                 is_causal = False
         dropout = self.dropout_module.p if self.training or self.dropout_module.apply_during_inference else 0.0
         beam = q.size(0) // k.size(0)
-        if need_weights:
-            if beam > 1:
-                k, v, mask = (y if y is None else y.repeat_interleave(beam, 0) for y in (k, v, mask))
-            context, weights = self._explicit_attention(q, k, v, mask, is_causal, dropout)
-            return self.out_proj(context.transpose(1, 2).flatten(2)), weights
         if beam > 1:  # the queries of a sentence's beams, as if they were consecutive
             q = q.squeeze(2).unflatten(0, (-1, beam)).transpose(1, 2)
+        probabilities = partial(_probabilities, q, k, mask, is_causal, beam)
         if q.size(2) == 1 and mask is None and dropout == 0 and q.size(0) * q.size(1) >= _MANY_ROWS:
             context = _one_query_attention(q, k, v)
         else:
@@ -84,7 +83,7 @@ class MultiheadAttention(nn.Module):
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
             )
         context = context.transpose(1, 2)
-        return self.out_proj(context.flatten(2) if beam == 1 else context.reshape(*x.shape[:2], -1)), None
+        return self.out_proj(context.flatten(2) if beam == 1 else context.reshape(*x.shape[:2], -1)), probabilities
 
     def _split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """[B, T, parts*q] -> parts x [B, h, T, q/h]."""
@@ -119,17 +118,6 @@ class MultiheadAttention(nn.Module):
         self.set_incremental_state(incremental_state, "kv", {"kv": buffer, "length": end})
         return buffer[0, :, :, :end], buffer[1, :, :, :end]
 
-    def _explicit_attention(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout: float
-    ) -> tuple[Tensor, Tensor]:
-        scores = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
-        if is_causal:
-            mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril()
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        weights = torch.softmax(scores.float(), dim=-1).to(scores.dtype)
-        return F.dropout(weights, dropout, training=dropout > 0) @ v, weights
-
     def cache(self, incremental_state: dict | None) -> dict | None:
         """What is kept of earlier positions, None before the first step.
 
@@ -154,6 +142,18 @@ class MultiheadAttention(nn.Module):
             cache = _reordered_memory(cache, new_order)
         self.set_incremental_state(incremental_state, "kv", cache)
         return incremental_state
+
+
+def _probabilities(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool, beam: int) -> Tensor:
+    """What the queries read of the keys: q [B, h, T, w] and k [B, h, S, w] -> [B, h, T, S]; with ``beam`` > 1 one query
+    each of T consecutive rows of the batch -> [B * T, h, 1, S]."""
+    scores = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
+    if is_causal:
+        mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = torch.softmax(scores.float(), dim=-1).to(scores.dtype)
+    return weights if beam == 1 else weights.transpose(1, 2).flatten(0, 1).unsqueeze(2)
 
 
 def _reordered_memory(cache: dict, new_order: Tensor) -> dict:

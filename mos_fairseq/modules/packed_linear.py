@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mos_fairseq.modules import onednn
+from mos_fairseq.modules.derived import Derived, KeepsDerived
 
 # fewest rows and elements from which on oneDNN is the faster one (examples/benchmarks/products.py)
 _FEW_ROWS = 4  # on Intel's processors: two lose, five gain
@@ -20,41 +21,14 @@ _FULL = 4
 _VERY_LARGE = 1 << 20
 
 
-class _Derived:
-    """Something made of a weight, kept for as long as that stays the same tensor with the same values.
-
-    Copies and pickles of it are empty.
-    """
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget it."""
-        self._weight: Tensor | None = None
-        self._stamp: tuple[int, int, int] | None = None
-        self._made: Tensor | None = None
-
-    def __reduce__(self):
-        return type(self), ()
-
-    def _knows(self, weight: Tensor, width: int) -> bool:
-        """Whether ``weight``, of which ``width`` columns count, is the one of the last call; if not, forget."""
-        # tensors made in inference mode count no versions, nor are they written to here
-        stamp = (width, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        known = weight is self._weight and stamp == self._stamp
-        if not known:
-            self._weight, self._stamp, self._made = weight, stamp, None
-        return known
-
-
-class PackedWeight(_Derived):
+class PackedWeight(Derived):
     """Keeps one weight matrix packed. Costs a second copy of the weights, in inference only."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [..., i], weight [o, i' >= i] of which the first i columns count, bias [o] -> [..., o]."""
         width = x.size(-1)
         if torch.is_grad_enabled():
+            self.clear()  # an update may follow
             active = weight if width == weight.size(1) else weight[:, :width]
             return (onednn.linear if onednn.suits_training(x, active) else F.linear)(x, active, bias)
         if not _suits(x, weight) or not self._knows(weight, width):  # seen for the first time: it may be the last
@@ -68,7 +42,7 @@ class PackedWeight(_Derived):
         return onednn.multiply(x, self._made, bias)
 
 
-class TransposedWeight(_Derived):
+class TransposedWeight(Derived):
     """Keeps one weight matrix transposed, in inference: 3 times faster to multiply with a single vector on a CPU."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -86,23 +60,6 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
     else:
         faster = rows > 1 or rows == 1 and large
     return faster and onednn.suits(x, weight)
-
-
-class KeepsDerived(nn.Module):
-    """To be inherited first: forgets its attributes' packed or transposed weights when mode, device or type changes."""
-
-    def _forget(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, _Derived):
-                value.clear()
-
-    def train(self, mode: bool = True):
-        self._forget()
-        return super().train(mode)
-
-    def _apply(self, fn, recurse: bool = True):
-        self._forget()  # weights that go to another device and back may lie where they lay
-        return super()._apply(fn, recurse)
 
 
 class Linear(KeepsDerived, nn.Linear):

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mos_fairseq.modules.derived import KeepsDerived
 from mos_fairseq.modules.elastic_linear import ElasticLinear
-from mos_fairseq.modules.packed_linear import KeepsDerived, TransposedWeight
+from mos_fairseq.modules.packed_linear import TransposedWeight
 
 
 def _spread_out(weight: Tensor, bias: Tensor, lowest: Sequence[float], gain: float) -> None:
@@ -103,6 +104,7 @@ class NeuronRouter(KeepsDerived, _Router):
         """encoding [n], o -> probabilities [E, G, o], fp32, summing to 1 over E."""
         hidden = self.trunk(encoding)
         if self.training or torch.is_grad_enabled() or not encoding.is_cpu:
+            self.forget()  # an update may follow
             self.head.set_active_size(self.head.max_in_features, out_features)
             logits = self.head(hidden)
         else:  # all rows: which are active changes with the subnet, and the copy shall not

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fairseq import utils
 from torch import Tensor, nn
 
+from mos_fairseq.modules.derived import KeepsDerived
 from mos_fairseq.modules.dropout import Dropout
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
 
@@ -29,7 +30,7 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
     return function() if isinstance(function, type) else function  # for "swish" fairseq gives a class
 
 
-class _TransformerLayer(nn.Module):
+class _TransformerLayer(KeepsDerived):
     def __init__(self, fc1: nn.Module, fc2: nn.Module, options: LayerOptions) -> None:
         super().__init__()
         self.fc1, self.fc2 = fc1, fc2
@@ -71,7 +72,9 @@ class TransformerEncoderLayer(_TransformerLayer):
         x = self._sublayer(
             x, self.self_attn_layer_norm, lambda y: self.dropout_module(self.self_attn(y, mask=mask)[0])
         )
-        return self._sublayer(x, self.final_layer_norm, self._feed_forward)
+        x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
+        self.forget_when_trained(x)
+        return x
 
 
 class TransformerDecoderLayer(_TransformerLayer):
@@ -98,22 +101,21 @@ class TransformerDecoderLayer(_TransformerLayer):
         self_mask: Tensor | None = None,
         is_causal: bool = True,
         incremental_state: dict | None = None,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
         """
         Args:
             memory: encoder outputs this layer attends to [B, S', d_encoder], layers concatenated along time.
             memory_mask: True for real tokens, [B, 1, 1, S']; None without padding.
             self_mask: True where self-attention is allowed; None for the plain causal mask of ``is_causal``.
-            need_weights: also return the cross-attention probabilities [B, h, T, S'].
+
+        Returns:
+            output, and a function that computes the cross-attention probabilities [B, h, T, S'].
         """
-        weights = None
+        probabilities = None
 
         def cross_attention(y: Tensor) -> Tensor:
-            nonlocal weights
-            y, weights = self.encoder_attn(
-                y, memory, mask=memory_mask, incremental_state=incremental_state, need_weights=need_weights
-            )
+            nonlocal probabilities
+            y, probabilities = self.encoder_attn(y, memory, mask=memory_mask, incremental_state=incremental_state)
             return self.dropout_module(y)
 
         def self_attention(y: Tensor) -> Tensor:
@@ -122,4 +124,6 @@ class TransformerDecoderLayer(_TransformerLayer):
 
         x = self._sublayer(x, self.self_attn_layer_norm, self_attention)
         x = self._sublayer(x, self.encoder_attn_layer_norm, cross_attention)
-        return self._sublayer(x, self.final_layer_norm, self._feed_forward), weights
+        x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
+        self.forget_when_trained(x)
+        return x, probabilities

@@ -16,6 +16,7 @@ COST_KEYS = (
     "flops",
     "flops_without_output_projection",
 )
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,15 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
-        """From ``KEY<=NUMBER``. Raises InputError for anything else."""
-        match = re.fullmatch(r"\s*(\w+)\s*<=\s*(\S+)\s*", text)
-        try:
-            key, limit = match[1], float(match[2])
-        except (TypeError, ValueError):
-            raise InputError(f"constraint {text!r}: allowed is KEY<=NUMBER, as in 'latency_ms<=40'") from None
+        """From ``KEY<=NUMBER``, the number in digits 0 to 9, maybe with a point and an exponent. Raises InputError for
+        anything else, also for what Python takes for a number (``1_000``, ``inf``, digits of other scripts)."""
+        match = re.fullmatch(rf"\s*(\w+)\s*<=\s*({_NUMBER})\s*", text)
+        if match is None:
+            raise InputError(
+                f"constraint {text!r}: allowed is KEY<=NUMBER, the number in digits with a point or an exponent, as in "
+                "'latency_ms<=40.5' or 'params<=8e6'"
+            )
+        key, limit = match[1], float(match[2])
         if key not in COST_KEYS:
             raise InputError(f"constraint {text!r}: {key} is not known; allowed are {', '.join(COST_KEYS)}")
         if not (math.isfinite(limit) and limit > 0):

@@ -6,58 +6,23 @@ import hashlib
 import json
 import logging
 import math
-import os
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import sacrebleu
 import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.data import data_utils
 from fairseq.sequence_generator import SequenceGenerator
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.models.switches import keep_active_subnet, without_attention
+from mos_fairseq.nas.data import dataset_impl
+from mos_fairseq.nas.evaluation_options import EvaluationOptions
+from mos_fairseq.nas.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
 from mos_fairseq.search_space import Subnet
 
 logger = logging.getLogger(__name__)
-
-OBJECTIVES = ("loss", "bleu")
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What is evaluated.
-
-    Args:
-        objective: ``loss``: bits per target token, fairseq's ``nll_loss``; ``bleu``: sacreBLEU of a beam search.
-        valid_subset: name of the set of sentence pairs.
-        valid_samples: how many of them, drawn by ``seed``; None for all.
-        max_tokens: of a batch.
-        beam, max_len_a, max_len_b, remove_bpe: of the beam search, as fairseq calls them.
-
-    Raises:
-        InputError: a value out of range.
-    """
-
-    objective: str = "loss"
-    valid_subset: str = "valid"
-    valid_samples: int | None = None
-    max_tokens: int = 4000
-    beam: int = 4
-    max_len_a: float = 1.2
-    max_len_b: int = 10
-    remove_bpe: str | None = None
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise InputError(f"objective is {self.objective}: allowed are {', '.join(OBJECTIVES)}")
-        for name in ("valid_samples", "max_tokens", "beam"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}: allowed are whole numbers from 1")
 
 
 class ModelEvaluator:
@@ -70,15 +35,16 @@ class ModelEvaluator:
 
     Raises:
         InputError: the data are missing or empty, or do not fit the checkpoint; or that changed while it was read; or
-            the device is not there.
+            the device is not there, or sacreBLEU cannot use the tokenizer.
     """
 
     def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
         self.path, self.data, self.options = path, data, options
-        if not os.path.isdir(folder := next(iter(utils.split_paths(data)), "")):
-            raise InputError(f"data is {folder}: no such folder (fairseq-preprocess makes them)")
+        is_text = options.objective in TEXT_METRICS
+        self.metric = text_metric(options.objective, options.sacrebleu_tokenizer) if is_text else None
+        overrides = {"data": data, "dataset_impl": dataset_impl(data, options.valid_subset)}
         before = _hash_file(path)
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
         try:
             self.device = torch.device(device)
             self.model, self.task = models[0].eval().to(self.device), task
@@ -93,6 +59,8 @@ class ModelEvaluator:
             raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
         self._fingerprint = self._digest(before)
         self._warn_of_pieces()
+        if self.metric is not None and (warning := warning_of_tokens(self.metric, self.references())):
+            logger.warning(warning)
 
     def _batches(self) -> list[dict[str, Any]]:
         """Mini-batches of the chosen sentence pairs."""
@@ -129,7 +97,7 @@ class ModelEvaluator:
 
     def _digest(self, checkpoint: bytes) -> str:
         """Of the options, the checkpoint, the dictionaries and the chosen sentence pairs, wherever they were read."""
-        digest = hashlib.sha256(json.dumps(asdict(self.options), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self.options.identity(), sort_keys=True).encode())
         digest.update(checkpoint)
         for words in (self.task.source_dictionary, self.task.target_dictionary):
             digest.update(json.dumps(words.symbols).encode())
@@ -159,7 +127,8 @@ class ModelEvaluator:
         """(hypotheses, references), both in the order of the set."""
         found: dict[int, str] = {}
         for batch in self.batches:
-            hypotheses = self._generator.generate([self.model], batch)
+            with without_attention(self.model):
+                hypotheses = self._generator.generate([self.model], batch)
             for index, sentence in zip(batch["id"].tolist(), hypotheses, strict=True):
                 found[index] = self._text(sentence[0]["tokens"])
         return [found[index] for index in sorted(found)], self.references()
@@ -172,10 +141,16 @@ class ModelEvaluator:
                 found[index] = self._text(target, escape_unk=True)
         return [found[index] for index in sorted(found)]
 
-    def bleu(self) -> float:
-        """sacreBLEU of the translations."""
-        hypotheses, references = self.translate()
-        return sacrebleu.corpus_bleu(hypotheses, [references]).score
+    def score(self, hypotheses: list[str], references: list[str]) -> float:
+        """BLEU or chrF, from 0 to 100, of translations and references in one order."""
+        if self.metric is None:
+            raise ValueError("objective is loss: translations are scored with bleu or chrf")
+        return self.metric.corpus_score(hypotheses, [references]).score
+
+    @property
+    def signature(self) -> str | None:
+        """sacreBLEU's, of BLEU or chrF."""
+        return None if self.metric is None else signature(self.metric)
 
     @cached_property
     def _generator(self) -> SequenceGenerator:
@@ -195,9 +170,10 @@ class ModelEvaluator:
         return words.string(ids, self.options.remove_bpe, escape_unk=escape_unk)
 
     def _warn_of_pieces(self) -> None:
-        if self.options.objective == "bleu" and self.options.remove_bpe is None:
+        name = TEXT_METRICS.get(self.options.objective)
+        if name and self.options.remove_bpe is None:
             if any(symbol.startswith("▁") for symbol in self.task.target_dictionary.symbols):
-                logger.warning("BLEU is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece")
+                logger.warning("%s is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece", name)
 
 
 class SubnetEvaluator(ModelEvaluator):
@@ -209,13 +185,14 @@ class SubnetEvaluator(ModelEvaluator):
         return self.model.search_space
 
     def evaluate(self, subnet: Subnet) -> float:
-        """Loss in bits per token, or BLEU.
+        """Loss in bits per token, or BLEU or chrF. The subnet that was active is active afterwards.
 
         Raises:
             InputError: the value is not finite.
         """
-        self.model.set_active_subnet(subnet)
-        value = self.loss() if self.options.objective == "loss" else self.bleu()
+        with keep_active_subnet(self.model):
+            self.model.set_active_subnet(subnet)
+            value = self.loss() if self.metric is None else self.score(*self.translate())
         if not math.isfinite(value):
             raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
         return value

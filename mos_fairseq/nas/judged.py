@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.jsonl import SharedJsonl
 from mos_fairseq.nas.evaluator import SubnetEvaluator
 from mos_fairseq.nas.workers import Workers
+from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _DIGITS = 6  # what a sum over a set keeps in float32, whatever the number of threads
 
@@ -45,15 +47,15 @@ class JudgedSubnets:
             raise InputError(f"{self.path}: not a file of judged subnets; remove it to judge them again") from None
 
     def evaluate(self, subnets: Sequence[Subnet], before: int = 0) -> list[float]:
-        """Losses (of BLEU, the negative), each written as soon as it is known.
+        """Losses (of BLEU and chrF, the negative), each written as soon as it is known.
 
         ``before``: how many other subnets the search has asked for by now, those of earlier runs included.
         """
-        sign = -1.0 if self.evaluator.options.objective == "bleu" else 1.0
+        sign = 1.0 if self.evaluator.options.objective == "loss" else -1.0
         self._take(self.file.read())
         new = [subnet for subnet in subnets if subnet.key not in self.known]  # to all searches
         if self.bar is None:
-            self.bar = tqdm(unit="subnet", desc="judging", total=self.total, smoothing=0)
+            self.bar = progress(unit="subnet", desc="judging", total=self.total, smoothing=0)
         self._skip_to(before + len(subnets) - len(new))
         for index, value in self._values(new):
             row = {"key": new[index].key, "loss": round(sign * value, _DIGITS)}
@@ -65,7 +67,6 @@ class JudgedSubnets:
 
     def _skip_to(self, count: int) -> None:
         """Count what cost no time, on the bar but not in its rate."""
-        assert self.bar is not None
         self.bar.initial += count - self.bar.n
         self.bar.n = count
         self.bar.refresh()

@@ -28,6 +28,10 @@ from mos_fairseq.search_space import SearchSpace, Subnet
 FAMILIES = ("ridge", "boosting", "both")
 FORMAT = "mos-latency-predictor 1"
 MIN_SUBNETS = 20
+# At a tau of 0.8, one pair of subnets in ten is in the wrong order. An error of 5 % is what published measurements of a
+# Xeon leave (HAT), and more than a search can win or lose between neighbours.
+LEAST_TAU = 0.8
+MOST_MAPE = 5.0
 
 
 @dataclass(frozen=True)
@@ -175,3 +179,21 @@ def score(measured: Sequence[float], predicted: Sequence[float]) -> dict[str, fl
         "kendall_tau": tau if math.isfinite(tau) else 0.0,
         "r2": 1 - float(((p - y) ** 2).sum()) / spread if spread else 0.0,
     }
+
+
+def doubts(cross_validated: dict[str, float], held_out: dict[str, float] | None) -> str | None:
+    """What speaks against relying on a predictor with these scores; None where nothing does."""
+    for scores, what in ((held_out, "of held-out subnets"), (cross_validated, "in cross-validation")):
+        if scores is None:
+            continue
+        signs = []
+        if scores["kendall_tau"] < LEAST_TAU:
+            signs.append(f"Kendall's tau {scores['kendall_tau']:.2f} is below {LEAST_TAU}")
+        if scores["mape"] > MOST_MAPE:
+            signs.append(f"its error of {scores['mape']:.1f} % is above {MOST_MAPE:g} %")
+        if signs:
+            return (
+                f"the predictor is unsure: {what}, {' and '.join(signs)}; measure more subnets, with more --repeats, "
+                "on a machine without other work"
+            )
+    return None

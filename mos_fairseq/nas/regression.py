@@ -140,7 +140,8 @@ def _add_node(rows: list[list[float]], node: dict[str, Any]) -> int:
     if "leaf_value" in node:
         rows.append([-1, node["leaf_value"], -1, -1])
         return number
-    assert node["decision_type"] == "<="
+    if node["decision_type"] != "<=":
+        raise ValueError(f"decision_type of a tree's node is {node['decision_type']}: known is <= alone")
     rows.append([node["split_feature"], node["threshold"], -1, -1])
     rows[number][2] = _add_node(rows, node["left_child"])
     rows[number][3] = _add_node(rows, node["right_child"])

@@ -16,6 +16,7 @@ Row = dict[str, Any]
 _AXES = {
     "loss": "validation loss [bits per token]",
     "bleu": "validation BLEU",
+    "chrf": "validation chrF",
     "latency_ms": "predicted latency [ms]",
     "params": "parameters",
     "params_without_embeddings": "parameters without embeddings",

@@ -5,15 +5,20 @@ matters: experts multiply the parameters, not the work of forward and backward.
 """
 
 import ast
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from fairseq import checkpoint_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
+from fairseq.optim.adam import FairseqAdam
 from omegaconf import II, OmegaConf
 
 from mos_fairseq.errors import InputError
+
+_ADAM_OPTIONS = ("lr", "betas", "eps", "weight_decay", "amsgrad")  # of a parameter group
 
 
 @dataclass
@@ -33,6 +38,8 @@ class AdamFused(FairseqOptimizer):
     Differs from fairseq's ``adam`` in where epsilon is added alone: to the second moment's root after the correction
     of its bias (as in both papers and torch), not before. Parameters without a gradient are not moved.
 
+    Checkpoints hold the state in the form of ``adam``, under its name, so that either resumes the other's run.
+
     Raises:
         InputError: betas are not two numbers in [0, 1).
     """
@@ -51,6 +58,65 @@ class AdamFused(FairseqOptimizer):
             "eps": self.cfg.adam_eps,
             "weight_decay": self.cfg.weight_decay,
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in the form of fairseq's ``adam``."""
+        return as_adam(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any], optimizer_overrides: dict[str, Any] | None = None) -> None:
+        """Go on from a state of this optimizer or of fairseq's ``adam``.
+
+        Raises:
+            InputError: the moments are kept in half precision.
+        """
+        if any("exp_avg_scale" in moments for moments in state_dict["state"].values()):
+            raise InputError("the checkpoint is of adam with --fp16-adam-stats, which adam_fused does not read")
+        state = {
+            index: moments | {"step": torch.tensor(float(moments["step"]))} if moments else moments
+            for index, moments in state_dict["state"].items()
+        }
+        mine = self._optimizer.state_dict()["param_groups"]
+        groups = [
+            own | {name: group[name] for name in (*_ADAM_OPTIONS, "params") if name in group}
+            for own, group in zip(mine, state_dict["param_groups"], strict=True)
+        ]
+        super().load_state_dict({"state": state, "param_groups": groups}, optimizer_overrides)
+
+
+# fairseq resumes a run if the optimizer's class is called as the one in the checkpoint
+AdamFused.__name__ = FairseqAdam.__name__
+
+
+def as_adam(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The state of torch's AdamW in the form of fairseq's ``adam``: steps as numbers, and the options that it has."""
+    state = {
+        index: moments | {"step": int(moments["step"])} if moments else moments
+        for index, moments in state_dict["state"].items()
+    }
+    groups = [{name: group[name] for name in (*_ADAM_OPTIONS, "params")} for group in state_dict["param_groups"]]
+    return state_dict | {"state": state, "param_groups": groups}
+
+
+def upgrade_checkpoints() -> None:
+    """Let checkpoints of version 0.1.0 be resumed, which hold the state in torch's form, under the name AdamFused. A
+    second call changes nothing."""
+    original = checkpoint_utils._upgrade_state_dict
+    if hasattr(original, "_mos_fairseq_original"):
+        return
+
+    @functools.wraps(original)
+    def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+        state = original(state)
+        last = state["optimizer_history"][-1]
+        if last["optimizer_name"] == "AdamFused":
+            last["optimizer_name"] = FairseqAdam.__name__
+        optimizer = state.get("last_optimizer_state") or {}
+        if any(group.get("fused") and "betas" in group for group in optimizer.get("param_groups", ())):
+            state["last_optimizer_state"] = as_adam(optimizer)
+        return state
+
+    upgrade._mos_fairseq_original = original  # type: ignore[attr-defined]
+    checkpoint_utils._upgrade_state_dict = upgrade
 
 
 class _FusedAdamW(torch.optim.AdamW):

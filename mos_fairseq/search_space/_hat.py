@@ -1,13 +1,29 @@
-"""HAT's published subnet files (arXiv 2005.14187): argument files with `*-subtransformer` keys."""
+"""HAT's published argument files (arXiv 2005.14187).
+
+Search spaces have `*-choice` keys, subnets `*-subtransformer` keys. Options of HAT's training, which either may hold
+too, are left out.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from mos_fairseq.errors import InputError
 
-SUFFIX = "-subtransformer"
+SPACE_SUFFIX, SUBNET_SUFFIX = "-choice", "-subtransformer"
 
-HAT_KEYS = {
+HAT_SPACE_KEYS = {
+    "encoder-embed-choice": "encoder_embed_dim",
+    "decoder-embed-choice": "decoder_embed_dim",
+    "encoder-layer-num-choice": "encoder_layers",
+    "decoder-layer-num-choice": "decoder_layers",
+    "encoder-ffn-embed-dim-choice": "encoder_ffn_embed_dim",
+    "encoder-self-attention-heads-choice": "encoder_attention_heads",
+    "decoder-ffn-embed-dim-choice": "decoder_ffn_embed_dim",
+    "decoder-self-attention-heads-choice": "decoder_attention_heads",
+    "decoder-ende-attention-heads-choice": "decoder_ende_attention_heads",
+    "decoder-arbitrary-ende-attn-choice": "decoder_arbitrary_ende_attn",
+}
+HAT_SUBNET_KEYS = {
     "encoder-embed-dim-subtransformer": "encoder_embed_dim",
     "decoder-embed-dim-subtransformer": "decoder_embed_dim",
     "encoder-layer-num-subtransformer": "encoder_layers",
@@ -19,24 +35,48 @@ HAT_KEYS = {
     "decoder-ende-attention-heads-all-subtransformer": "decoder_ende_attention_heads",
     "decoder-arbitrary-ende-attn-all-subtransformer": "decoder_arbitrary_ende_attn",
 }
+_WIDTH = "qkv-dim"
+_FLAGS = ("train-subtransformer",)  # options of HAT's training with the suffix of a size
 
 HAT_QKV_DIM = 512
 """The attention width of every published space of HAT; its subnet files do not repeat it."""
 
 
-def is_hat(data: Mapping[Any, Any]) -> bool:
-    """Whether a file's keys are HAT's."""
-    return any(isinstance(key, str) and key.endswith(SUFFIX) for key in data)
+def is_hat_space(data: Mapping[Any, Any]) -> bool:
+    """Whether a file's keys are those of HAT's search spaces."""
+    return _has_keys(data, SPACE_SUFFIX)
 
 
-def from_hat(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """HAT's subnet keys, and its `qkv-dim` where given, translated to ours; other arguments are left out."""
+def is_hat_subnet(data: Mapping[Any, Any]) -> bool:
+    """Whether a file's keys are those of HAT's subnets."""
+    return _has_keys(data, SUBNET_SUFFIX)
+
+
+def space_from_hat(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """A search space under our keys. Raises `InputError` for an unknown `*-choice` key, or without `qkv-dim`."""
+    result = _translated(data, HAT_SPACE_KEYS, SPACE_SUFFIX)
+    if "qkv_dim" not in result:
+        raise InputError(f"missing key {_WIDTH}, the width of the attention, which HAT's search spaces have")
+    return result
+
+
+def subnet_from_hat(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """A subnet under our keys. Raises `InputError` for an unknown `*-subtransformer` key."""
+    return _translated(data, HAT_SUBNET_KEYS, SUBNET_SUFFIX)
+
+
+def _has_keys(data: Mapping[Any, Any], suffix: str) -> bool:
+    return any(isinstance(key, str) and key.endswith(suffix) and key not in _FLAGS for key in data)
+
+
+def _translated(data: Mapping[Any, Any], keys: Mapping[str, str], suffix: str) -> dict[str, Any]:
+    """The values of `keys` and `qkv-dim` under our names; every other key is left out, unless it ends in `suffix`."""
     result = {}
     for key, value in data.items():
-        if key in HAT_KEYS:
-            result[HAT_KEYS[key]] = value
-        elif key == "qkv-dim":
+        if key in keys:
+            result[keys[key]] = value
+        elif key == _WIDTH:
             result["qkv_dim"] = value
-        elif isinstance(key, str) and key.endswith(SUFFIX):
-            raise InputError(f"unknown key {' '.join(key.split())}; HAT's keys are {', '.join(HAT_KEYS)}")
+        elif isinstance(key, str) and key.endswith(suffix) and key not in _FLAGS:
+            raise InputError(f"unknown key {' '.join(key.split())}; HAT's keys are {', '.join(keys)}")
     return result

@@ -21,6 +21,7 @@ from mos_fairseq.search_space._checks import (
     check_width,
     show,
 )
+from mos_fairseq.search_space._hat import is_hat_space, is_hat_subnet, space_from_hat
 from mos_fairseq.search_space._keys import (
     CHOICE_KEYS,
     DECODER_LAYER_KEYS,
@@ -90,6 +91,9 @@ class SearchSpace:
     def from_spec(cls, spec: str | os.PathLike[str]) -> SearchSpace:
         """A space from a preset's name, a YAML file's path, or the text that `dumps` made.
 
+        A file has our keys, or the `*-choice` keys of HAT's published files, among which may be options of HAT's
+        training.
+
         Raises:
             InputError: `spec` is none of these, or the space in it is not valid.
         """
@@ -107,6 +111,10 @@ class SearchSpace:
             )
         data = load_yaml(path)
         try:
+            if is_hat_space(data):
+                data = space_from_hat(data)
+            elif is_hat_subnet(data):
+                raise InputError("a subnet of HAT's, not a search space; give it as --subnet")
             return cls.from_dict(data)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None

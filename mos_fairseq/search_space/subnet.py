@@ -20,7 +20,7 @@ from mos_fairseq.search_space._checks import (
     named_width,
     show,
 )
-from mos_fairseq.search_space._hat import HAT_QKV_DIM, from_hat, is_hat
+from mos_fairseq.search_space._hat import HAT_QKV_DIM, is_hat_space, is_hat_subnet, subnet_from_hat
 from mos_fairseq.search_space._keys import (
     CHOICE_KEYS,
     HEAD_KEYS,
@@ -128,7 +128,8 @@ class Subnet:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], space: SearchSpace | None = None) -> Subnet:
-        """Read a subnet file: our keys, or the `*-subtransformer` keys of HAT's published files.
+        """Read a subnet file: our keys, or the `*-subtransformer` keys of HAT's published files, among which may be
+        options of HAT's training.
 
         A file that names neither `qkv_dim` nor `head_dim` takes it from `space`; without a space, HAT's files
         get 512 (the width of all its published spaces) and our own are refused. Whether the subnet lies in
@@ -141,9 +142,11 @@ class Subnet:
         data = load_yaml(path)
         defaults = _width_of(space)
         try:
-            if is_hat(data):
-                data = from_hat(data)
+            if is_hat_subnet(data):
+                data = subnet_from_hat(data)
                 defaults = defaults or {"qkv_dim": HAT_QKV_DIM}
+            elif is_hat_space(data):
+                raise InputError("a search space of HAT's, not a subnet; give it as --search-space")
             return cls.from_dict(data, defaults=defaults)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None

@@ -20,7 +20,7 @@ from mos_fairseq.search_space import Subnet
 logger = logging.getLogger(__name__)
 
 # equal for all subnets of a mini-batch: counted once
-_COUNTS = ("ntokens", "nsentences", "sample_size")
+_COUNTS = ("ntokens", "nsentences", "sample_size", "total")
 # kept for each subnet: name -> (what it is divided by, what turns it into the unit of the log: bits, as fairseq's)
 _LOSSES = {
     "loss": ("sample_size", math.log(2)),
@@ -28,6 +28,8 @@ _LOSSES = {
     "distillation_loss": ("sample_size", math.log(2)),
     "hidden_loss": ("sample_size", 1.0),
 }
+# of --report-accuracy: right tokens of `total`
+_CORRECT = "n_correct"
 _BLEU = "_bleu_"
 # `name@subnet` cannot clash with a criterion's own key
 _SEPARATOR = "@"
@@ -36,8 +38,8 @@ _SEPARATOR = "@"
 def merge_logs(logs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """One logging output of several subnets' on one mini-batch.
 
-    Everything but the counts of tokens and sentences is averaged over subnets; losses and BLEU statistics are also
-    kept for each subnet name (averaged where a name comes more than once).
+    Everything but the counts of tokens and sentences is averaged over subnets; losses, right tokens and BLEU statistics
+    are also kept for each subnet name (averaged where a name comes more than once).
     """
     merged: dict[str, Any] = {}
     for key in logs[0][1]:
@@ -48,7 +50,7 @@ def merge_logs(logs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     for name in dict.fromkeys(name for name, _ in logs):
         mine = [log for n, log in logs if n == name]
         for key in mine[0]:
-            if key in _LOSSES or key.startswith(_BLEU):
+            if key in _LOSSES or key == _CORRECT or key.startswith(_BLEU):
                 merged[f"{key}{_SEPARATOR}{name}"] = sum(log[key] for log in mine) / len(mine)
     return merged
 
@@ -82,6 +84,10 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         # fairseq's cross_entropy is its own nll
         nll = "nll_loss" if f"nll_loss{_SEPARATOR}{name}" in keys else "loss"
         metrics.log_derived(f"ppl_{name}", _perplexity(f"{nll}_{name}"))
+        if f"{_CORRECT}{_SEPARATOR}{name}" in keys:
+            metrics.log_scalar(f"_{_CORRECT}_{name}", float(total(f"{_CORRECT}{_SEPARATOR}{name}")))
+            metrics.log_scalar(f"_total_{name}", float(total("total")))
+            metrics.log_derived(f"accuracy_{name}", _accuracy(name))
     with_bleu = [name for name in names if f"{_BLEU}sys_len{_SEPARATOR}{name}" in keys]
     for name in with_bleu:
         _log_bleu(name, total)
@@ -91,6 +97,16 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
 
 def _perplexity(key: str):
     return lambda meters: utils.get_perplexity(meters[key].avg)
+
+
+def _accuracy(name: str):
+    """Per cent of right tokens, as fairseq's ``accuracy``."""
+
+    def of(meters) -> float:
+        total = meters[f"_total_{name}"].sum
+        return round(100 * meters[f"_{_CORRECT}_{name}"].sum / total, 3) if total > 0 else float("nan")
+
+    return of
 
 
 def _log_bleu(name: str, total) -> None:

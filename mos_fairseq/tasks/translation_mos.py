@@ -1,100 +1,31 @@
 """``translation_mos``: fairseq's translation task for supernets: which subnets train, validate and generate."""
 
-import json
 import logging
-import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Optional
+from typing import Any
 
+import numpy as np
 from fairseq import utils
-from fairseq.data.data_utils import infer_language_pair
-from fairseq.dataclass import ChoiceEnum
-from fairseq.file_io import PathManager
+from fairseq.criterions import FairseqCriterion
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import II
+from fairseq.tasks.translation import TranslationTask
 
+from mos_fairseq.command import calling_command
 from mos_fairseq.distributed import check_launch, data_parallel_rank
 from mos_fairseq.errors import InputError
+from mos_fairseq.models.parameter_summary import parameter_summary
+from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
+from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
+from mos_fairseq.tasks.options import check_options
+from mos_fairseq.tasks.same_batches import same_batches
 from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics, warn_of_bad_losses
+from mos_fairseq.tasks.translation_config import TranslationMosConfig, check_data, check_json
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class TranslationMosConfig(TranslationConfig):
-    """fairseq's translation options and the supernet's."""
-
-    search_space: Optional[str] = field(
-        default=None,
-        metadata={"help": "preset name or YAML file; needed for training, read from the checkpoint otherwise"},
-    )
-    subnet_sampling: ChoiceEnum(["sandwich", "random", "largest", "smallest", "fixed"]) = field(
-        default="sandwich",
-        metadata={
-            "help": "subnets trained in each update: sandwich (largest, random ones, smallest; gradients averaged), "
-            "random, largest, smallest, or the fixed one of --subnet"
-        },
-    )
-    num_random_subnets: int = field(
-        default=1, metadata={"help": "random subnets in each update of sandwich and random sampling"}
-    )
-    elastic_from: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "progressive shrinking: KEY:UPDATES,... keeps a dimension at its largest for that "
-            "many updates; KEY:UPDATES:UPDATES... adds one choice at a time (default: all elastic from the start)"
-        },
-    )
-    subnets_per_rank: bool = field(
-        default=False,
-        metadata={"help": "data parallel processes train different random subnets in the same update"},
-    )
-    subnet: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "subnet that generates (default: largest) or, with --subnet-sampling fixed, trains: "
-            "largest, smallest, random:SEED, or a YAML file"
-        },
-    )
-    valid_subnets: str = field(
-        default="largest,smallest", metadata={"help": "subnets to validate, comma-separated, as for --subnet"}
-    )
-    seed: int = II("common.seed")
-    log_interval: int = II("common.log_interval")
-    ddp_backend: str = II("distributed_training.ddp_backend")
-    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
-
-
-def _check_json(name: str, text: str | None) -> None:
-    """Raise InputError unless ``text`` holds a JSON object."""
-    try:
-        valid = isinstance(json.loads(text), dict)
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise InputError(f'{name} is {text}: allowed is a JSON object, as in \'{{"beam": 4, "lenpen": 0.6}}\'')
-
-
-def _check_data(cfg: TranslationConfig) -> None:
-    """Raise InputError where the first data folder lacks what the translation task reads from it."""
-    folder = next(iter(utils.split_paths(cfg.data or "")), "")
-    if not PathManager.exists(folder):
-        raise InputError(f"data is {folder or 'not given'}: no such folder (fairseq-preprocess makes them)")
-    languages = [cfg.source_lang, cfg.target_lang]
-    if None in languages:
-        languages = infer_language_pair(folder)
-    if None in languages:
-        raise InputError(
-            f"data is {folder}: no file's name tells the languages, give --source-lang and --target-lang, "
-            "or a folder that fairseq-preprocess made"
-        )
-    for language in languages:
-        if not PathManager.exists(path := os.path.join(folder, f"dict.{language}.txt")):
-            raise InputError(f"data is {folder}: it lacks {os.path.basename(path)}, which fairseq-preprocess makes")
 
 
 @register_task("translation_mos", dataclass=TranslationMosConfig)
@@ -110,7 +41,10 @@ class TranslationMosTask(TranslationTask):
     def __init__(self, cfg: TranslationMosConfig, src_dict, tgt_dict) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.search_space: SearchSpace | None = None
+        self.command = calling_command()
         self._logged_update = -1
+        self._is_training = True
+        self._criterion: FairseqCriterion | None = None
         if cfg.num_random_subnets < 1:
             raise InputError(f"num_random_subnets is {cfg.num_random_subnets}: allowed are whole numbers from 1 up")
         if str(cfg.subnet_sampling) == "fixed" and not cfg.subnet:
@@ -121,7 +55,7 @@ class TranslationMosTask(TranslationTask):
                 "allowed are sandwich, random"
             )
         for name in ("eval_bleu_args", "eval_bleu_detok_args"):
-            _check_json(name, getattr(cfg, name))
+            check_json(name, getattr(cfg, name))
         if cfg.search_space:
             self.search_space = SearchSpace.from_spec(cfg.search_space)
             record_in_config(cfg, "task", "search_space", self.search_space.dumps())
@@ -131,12 +65,19 @@ class TranslationMosTask(TranslationTask):
         """As the translation task's.
 
         Raises:
-            InputError: the data folder, a dictionary or the languages are missing, or a subnet is bad.
+            InputError: the data folder, a dictionary or the languages are missing, a subnet is bad, or an option is
+                given that has no effect under this command.
         """
-        _check_data(cfg)
+        check_data(cfg)
         task = super().setup_task(cfg, **kwargs)
         if task.search_space is not None and not kwargs.get("from_checkpoint"):
-            _ = task.valid_subnets, task.subnet, task.elastic_schedule  # bad ones are told now
+            _ = task.valid_subnets, task.subnet, task.elastic_schedule  # fail early on bad ones
+            if str(cfg.subnet_sampling) == "fixed":
+                record_in_config(cfg, "task", "subnet", task.subnet.key)
+        if task.command is not None:
+            check_options(cfg, task.command)
+            if task.command.name == "validate" and task.command.is_given("subnet"):
+                cfg.valid_subnets = cfg.subnet
         return task
 
     def load_dataset(self, split, *args, **kwargs) -> None:
@@ -170,11 +111,11 @@ class TranslationMosTask(TranslationTask):
     # --- models and generators -------------------------------------------------------------------------------------
 
     def build_model(self, cfg, from_checkpoint: bool = False):
-        """As the translation task's, for supernets only.
+        """As the translation task's, for supernets only. A checkpoint's has the subnet of ``--subnet`` active (default:
+        the largest), until the caller chooses another.
 
         Raises:
-            InputError: no search space, a model that is no supernet, a checkpoint of another space, or a best
-                checkpoint's metric that is not measured.
+            InputError: no search space, a model that is no supernet, a checkpoint of another space, or a bad subnet.
         """
         stored = getattr(cfg, "search_space", None)
         if from_checkpoint and not stored:
@@ -195,9 +136,9 @@ class TranslationMosTask(TranslationTask):
                 "translation_mos needs --search-space: a preset "
                 f"({', '.join(SearchSpace.preset_names())}) or a YAML file"
             )
+        self._is_training = not from_checkpoint
         if not from_checkpoint:
             check_launch(self.cfg.ddp_backend)
-            self._check_best_metric()
             record_in_config(cfg, "model", "search_space", self.search_space.dumps())
         model = super().build_model(cfg, from_checkpoint)
         if not hasattr(model, "set_active_subnet"):
@@ -206,31 +147,42 @@ class TranslationMosTask(TranslationTask):
                 "for other models use --task translation"
             )
         logger.info("search space with %.3g subnets: %s", self.search_space.size, self.search_space.dumps())
+        if from_checkpoint:
+            model.set_active_subnet(self._subnet_of_checkpoint())
+        else:
+            logger.info(parameter_summary(model))
         return model
 
-    def _check_best_metric(self) -> None:
-        """Refuse at once what would stop the training at its first validation."""
-        kinds = ("loss", "nll_loss", "ppl", *(["bleu"] if self.cfg.eval_bleu else []))
-        metric, names = self.cfg.best_checkpoint_metric, ", ".join(self.valid_subnets)
-        known = {*kinds, *(f"{kind}_{name}" for kind in kinds for name in self.valid_subnets)}
-        if metric.startswith(("loss_", "nll_loss_", "ppl_", "bleu")) and metric not in known:
-            raise InputError(
-                f"best_checkpoint_metric is {metric}: measured are {', '.join(kinds)}, each also with _NAME for "
-                f"NAME one of {names} (see --valid-subnets; bleu needs --eval-bleu)"
+    def _subnet_of_checkpoint(self) -> Subnet:
+        """The subnet of ``--subnet``. One that training recorded as a file, as version 0.1.0 did, may be gone."""
+        try:
+            return self.subnet
+        except InputError as error:
+            chosen_now = self.command is not None and (
+                self.command.name != "validate" or self.command.is_given("subnet")
             )
+            if chosen_now:
+                raise
+            logger.warning("%s: the largest subnet is active", error)
+            return self.search_space.largest()
 
     def build_generator(self, models, args, *more, **kwargs):
-        """As fairseq's, with ``--subnet`` (default: largest) active in every model."""
-        for model in models:
-            model.set_active_subnet(self.subnet)
+        """As fairseq's, for the subnet that is active in each model."""
         if not models[0].training:  # --eval-bleu builds a generator before training, for whatever is validated
-            logger.info("generating with subnet %s: %s", self.cfg.subnet or "largest", self.subnet.summary())
+            logger.info("generating with subnet %s", models[0].describe_active_subnet())
         return super().build_generator(models, args, *more, **kwargs)
 
+    def build_criterion(self, cfg, from_checkpoint=False):
+        """As fairseq's."""
+        self._criterion = super().build_criterion(cfg, from_checkpoint)
+        return self._criterion
+
+    @same_batches
     def get_batch_iterator(self, dataset, *args, required_batch_size_multiple=1, **kwargs):
-        """As fairseq's, but every set other than --train-subset is seen whole: where the last batch is no multiple of
-        --required-batch-size-multiple (8 by default), fairseq leaves it out, and with it the longest sentences."""
-        if dataset is not self.datasets.get(self.cfg.train_subset):
+        """As fairseq's, but every set is seen whole, except --train-subset in training: where the last batch is no
+        multiple of --required-batch-size-multiple (8 by default), fairseq leaves it out, and with it the longest
+        sentences."""
+        if not self._is_training or dataset is not self.datasets.get(self.cfg.train_subset):
             required_batch_size_multiple = 1
         return super().get_batch_iterator(
             dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
@@ -281,15 +233,19 @@ class TranslationMosTask(TranslationTask):
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
-            assert subnets[0][1] == self.search_space.largest()
+            if subnets[0][1] != self.search_space.largest():
+                first = f"{subnets[0][0]}: {subnets[0][1].summary()}"
+                raise RuntimeError(f"update {update_num + 1}: the largest subnet teaches, but the first is {first}")
             criterion.teach(len(subnets) - 1, update_num)
         logs, losses, total_size = [], [], 0
-        for name, subnet in subnets:
-            model.set_active_subnet(subnet)
-            loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-            total_size += sample_size
-            losses.append(loss.detach())
-            logs.append((name, log))
+        with keep_active_subnet(model):
+            for name, subnet in subnets:
+                model.set_active_subnet(subnet)
+                step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+                loss, sample_size, log = step
+                total_size += sample_size
+                losses.append(loss.detach())
+                logs.append((name, log))
         warn_of_bad_losses(update_num, subnets, losses)
         return sum(losses) / len(subnets), total_size, merge_logs(logs)
 
@@ -305,18 +261,50 @@ class TranslationMosTask(TranslationTask):
 
     # --- validation ------------------------------------------------------------------------------------------------
 
+    def begin_epoch(self, epoch, model) -> None:
+        """As fairseq's. Before the first epoch, raises InputError where --best-checkpoint-metric is not measured."""
+        super().begin_epoch(epoch, model)
+        criterion, self._criterion = self._criterion, None
+        dataset = self.datasets.get(self.cfg.valid_subset.split(",")[0])
+        if criterion is None or not dataset:  # not the first epoch; or no validation
+            return
+        metric = self.cfg.best_checkpoint_metric
+        warn_of_direction(metric, self.cfg.maximize_best_checkpoint_metric)
+        if metric not in ("loss", *(f"loss_{name}" for name in self.valid_subnets)):  # what every criterion logs
+            check_metric(metric, self._measured_metrics(dataset, model, criterion), self.valid_subnets)
+
+    def _measured_metrics(self, dataset, model, criterion) -> set[str]:
+        """Names of what validation logs, found by validating the shortest sentence (without --eval-bleu's search)."""
+        shortest = int(np.asarray(dataset.sizes).reshape(len(dataset), -1).max(axis=1).argmin())
+        sample = dataset.collater([dataset[shortest]])
+        sample = utils.apply_to_sample(lambda tensor: tensor.to(next(model.parameters()).device), sample)
+        _, _, log = self._validate(super(TranslationTask, self).valid_step, sample, model, criterion.eval())
+        with metrics.aggregate(new_root=True) as found:
+            self.reduce_metrics([log], criterion)
+            names = set(found.get_smoothed_values())
+        return names | ({"bleu", *(f"bleu_{name}" for name in self.valid_subnets)} if self.cfg.eval_bleu else set())
+
     def valid_step(self, sample, model, criterion):
-        """Loss (and, with ``--eval-bleu``, BLEU counts) of each validation subnet; the loss returned is their mean."""
+        """Loss (and, with ``--eval-bleu``, BLEU counts) of each validation subnet; the loss returned is their mean. The
+        subnet that was active is active afterwards."""
+        return self._validate(super().valid_step, sample, model, criterion)
+
+    def _validate(self, step: Callable[..., tuple], sample, model, criterion) -> tuple:
         logs, total_loss = [], 0.0
-        for name, subnet in self.valid_subnets.items():
-            model.set_active_subnet(subnet)
-            loss, sample_size, log = super().valid_step(sample, model, criterion)
-            total_loss += loss
-            logs.append((name, log))
+        with keep_active_subnet(model):
+            for name, subnet in self.valid_subnets.items():
+                model.set_active_subnet(subnet)
+                loss, sample_size, log = step(sample, model, criterion)
+                total_loss += loss
+                logs.append((name, log))
         return total_loss / len(logs), sample_size, merge_logs(logs)
+
+    def _inference_with_bleu(self, generator, sample, model):
+        with without_attention(model):
+            return super()._inference_with_bleu(generator, sample, model)
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion) -> None:
         """fairseq's metrics of the mean over subnets, and ``loss_NAME``, ``nll_loss_NAME``, ``ppl_NAME`` (and
-        ``bleu_NAME``) of each subnet."""
+        ``bleu_NAME``, ``accuracy_NAME``) of each subnet."""
         super(TranslationTask, self).reduce_metrics(logging_outputs, criterion)
         reduce_subnet_metrics(logging_outputs)

@@ -91,7 +91,8 @@ def _by_size(incoming: Tensor, outgoing: Tensor, units: int) -> Tensor:
 
 @torch.no_grad()
 def _by_gradient(incoming: Tensor, outgoing: Tensor, units: int) -> Tensor:
-    assert outgoing.grad is not None
+    if outgoing.grad is None:
+        raise ValueError("weights without a gradient have no importance by gradients")
     return _columns(outgoing * outgoing.grad, units).sum(1).abs()
 
 

@@ -115,11 +115,16 @@ def _environment() -> dict[str, str]:
 class Commands:
     """fairseq's commands: ``fork`` for most tests, ``spawn`` for a real console script."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder, self.count = folder, 0
         server = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
         self.server = subprocess.Popen(
-            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(), cwd=folder
+            server,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment() | environment,
+            cwd=folder,
         )
         assert self.server.stdout.readline() == "ready\n"
 
@@ -211,6 +216,13 @@ def joined(commands, text, tmp_path_factory) -> Path:
 def separate(commands, text, tmp_path_factory) -> Path:
     """Binarised data with a dictionary for each language."""
     return _preprocess(commands, text, tmp_path_factory.mktemp("separate") / "bin")
+
+
+@pytest.fixture(scope="session")
+def raw(commands, text, joined, tmp_path_factory) -> Path:
+    """The sentences of `joined` as text (``--dataset-impl raw``)."""
+    words = ["--dataset-impl", "raw", "--srcdict", joined / "dict.xx.txt", "--joined-dictionary"]
+    return _preprocess(commands, text, tmp_path_factory.mktemp("raw") / "bin", *words)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import ctranslate2
@@ -55,6 +57,22 @@ def test_stock_checkpoint_needs_no_plugin(commands, joined, supernet, tmp_path, 
     stock = commands.fork("generate", joined, *arguments, *WHOLE)
     assert "mos_fairseq" not in stock.out + stock.err
     assert same_translations(stock.found("H"), by_supernet("smallest").found("H"))
+
+
+def test_ctranslate2s_own_converter_reads_the_stock_checkpoint(commands, joined, text, supernet, tmp_path):
+    """Without a plugin, and without leave to run code of the file; the model is the one that mos-export makes."""
+    export(commands, supernet, "smallest", tmp_path / "stock.pt", "--format", "fairseq")
+    export(commands, supernet, "smallest", tmp_path / "ours", "--format", "ctranslate2")
+    words = ["--model_path", tmp_path / "stock.pt", "--data_dir", joined, "--output_dir", tmp_path / "theirs"]
+    script = Path(sys.executable).with_name("ct2-fairseq-converter")
+    subprocess.run([script, *map(str, words)], check=True, capture_output=True, timeout=300)
+    sentences = [line.split() for line in (text / "test.xx").read_text().splitlines()]
+    models = [ctranslate2.Translator(str(tmp_path / name)) for name in ("theirs", "ours")]
+    assert models[1].translate_batch([[]])[0].hypotheses == [[]]  # README says so
+    theirs, ours = ([found.log_probs for found in model.score_batch(sentences, sentences)] for model in models)
+    assert [len(scores) for scores in ours] == [len(words) + 1 for words in sentences]
+    for pair in zip(theirs, ours, strict=True):
+        assert pair[0] == pytest.approx(pair[1], abs=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sacrebleu
+import torch
 
 from mos_fairseq.cli.gap import main
 from mos_fairseq.errors import InputError
@@ -74,6 +75,7 @@ def test_report(measured):
     command = content["standalone"]["runs"]["random7"]["command"]
     assert "--label-smoothing 0.1" in command and "--share-all-embeddings" in command and "--max-update 40" in command
     assert command.endswith("--lr 0.02 --dropout 0.0") and "--lr 0.01" not in command
+    assert "--distributed-world-size 1 " in command  # however many GPUs there are
     assert "smallest reaches BLEU" in done.err
 
 
@@ -96,6 +98,41 @@ def test_standalone_models_are_shared(commands, joined, supernet, text, measured
     again = commands.fork("mos-gap", *report)
     assert json.loads(again.out) == json.loads(done.out) and len(json.loads(done.out)) == 4
     assert (tmp_path / "table" / "gap.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "metric", "signature"),
+    [(["--metric", "chrf"], "chrf", "nc:6|"), (["--sacrebleu-tokenizer", "char"], "bleu", "tok:char|")],
+)
+def test_other_scores(commands, joined, supernet, text, measured, tmp_path, options, metric, signature):
+    """Of the models that another run has trained."""
+    folders = ["--standalone", measured[0] / "standalone", "--bootstrap", 50]
+    paths = ["--path", f"a={supernet[0] / 'checkpoint_last.pt'}", "--path", f"b={supernet[0] / 'checkpoint_best.pt'}"]
+    chosen = ["--subnet", "smallest", "--reference", text / "test.yy", *folders, *paths, *options]
+    logs = {path: path.stat().st_mtime_ns for path in measured[0].rglob("train.log")}
+    done = commands.fork("mos-gap", *arguments(joined, supernet, tmp_path, *chosen, *BUDGET, *MORE))
+    assert {path: path.stat().st_mtime_ns for path in measured[0].rglob("train.log")} == logs
+    content, rows = json.loads((tmp_path / "gap.json").read_text()), rows_of(tmp_path)
+    assert signature in content["signature"]
+    assert {gap["metric"] for gap in content["gaps"]} == {metric, "loss"}
+    mine, old = rows["a", metric, "smallest"], rows_of(measured[0])
+    (kept,) = (tmp_path / "inherited").glob("a-smallest-*.txt")
+    hypotheses, references = kept.read_text().splitlines(), [(text / "test.yy").read_text().splitlines()]
+    wanted = {
+        "chrf": sacrebleu.corpus_chrf(hypotheses, references).score,
+        "bleu": sacrebleu.corpus_bleu(hypotheses, references, tokenize="char").score,
+    }
+    assert mine["inherited"] == wanted[metric]
+    assert mine[f"{metric}_ci"] > 0 and f"{'chrF' if metric == 'chrf' else 'BLEU'} less another's (p)" in done.out
+    assert rows["a", "loss", "smallest"]["standalone"] == old["supernet", "loss", "smallest"]["standalone"]
+
+
+def test_raw_data(commands, raw, supernet, text, measured, tmp_path):
+    """A set that fairseq-preprocess kept as text is scored as its binarised form, and can be trained on."""
+    chosen = ["--subnet", "smallest", "--reference", text / "test.yy", "--max-update", 2]
+    commands.fork("mos-gap", *arguments(raw, supernet, tmp_path, *chosen, *MORE))
+    mine, theirs = (rows_of(output)["supernet", "loss", "smallest"] for output in (tmp_path, measured[0]))
+    assert mine["inherited"] == theirs["inherited"] and mine["standalone"] != theirs["standalone"]
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +197,16 @@ def log_level():
         (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are growing"),
         (["--subnet", "largest", "--finetune-updates", "20,x"], "finetune_updates is 20,x: allowed are whole"),
         (["--subnet", "largest", "--gen-subset", "dev"], "dev"),
+        (["--subnet", "largest", "--max-len-a", "nan"], "max_len_a is nan: allowed are numbers from 0"),
+        (["--subnet", "largest", "--metric", "chrf", "--sacrebleu-tokenizer", "zh"], "it belongs to bleu"),
         (["--subnet", "largest", "--reference", "no.txt"], "reference no.txt: cannot be read"),
         (["--subnet", "largest", "--reference", "setup.py", "--valid-samples", 3], "it does not go with valid_samples"),
         (["--subnet", "largest", "--path", "x y=a.pt"], "path x y=a.pt: the name may hold"),
         (["--subnet", "largest", "--path", "no.pt"], "checkpoint no.pt: no such file"),
         (["--subnet", "largest", "--path", "a.pt", "--path", "b.pt"], "give each supernet a name of its own"),
         (["--subnet", "largest", "--", "--arch", "transformer"], "--arch cannot be given after --: mos-gap sets it"),
+        (["--subnet", "largest", "--", "--distributed-world-size", 2], "--distributed-world-size cannot be given"),
+        (["--subnet", "largest", "--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: fairseq here knows"),
     ],
 )
 def test_bad_input(joined, supernet, tmp_path, log_level, options, message):
@@ -195,11 +236,17 @@ def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_pa
             run(name, "--max-update", 3)
     with pytest.raises(InputError, match=r"numbers of updates \(a 60, b 1\): give --max-update"):
         run("smooth", "--", "--label-smoothing", 0)
+    state = torch.load(supernet[0] / "checkpoint_last.pt")  # as two processes leave it
+    state["cfg"]["distributed_training"]["distributed_world_size"] = 2
+    (tmp_path / "two").mkdir()
+    torch.save(state, tmp_path / "two" / "checkpoint_last.pt")
+    with pytest.raises(InputError, match="trained with no --update-freq and --update-freq 2: give --update-freq"):
+        run("two")
 
 
 def test_failures_are_told_in_one_line(commands, joined, supernet, tmp_path):
-    options = ["--subnet", "smallest", "--max-update", 3, "--", "--lr-scheduler", "cosinus"]
+    options = ["--subnet", "smallest", "--max-update", 3, "--", "--lr-scheduler", "exponential_constant"]
     done = commands.fork("mos-gap", *arguments(joined, supernet, tmp_path, *options), check=False)
     *progress, error = done.err.splitlines()
     assert done.status == 1 and len(progress) == 2  # the inherited score, and what is to be trained
-    assert error.startswith("error: training failed (status 2): ") and "cosinus" in error and "train.log" in error
+    assert error.startswith("error: training failed (status 1): decay_updates is 0") and "train.log" in error

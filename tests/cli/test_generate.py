@@ -141,3 +141,6 @@ def test_validate_other_subnets(commands, joined, supernet):
     for key in ("loss_random7", "nll_loss_largest", "bleu_largest", "bleu_random7"):
         assert float(row[f"valid_{key}"]) == pytest.approx(float(last[f"valid_{key}"]), abs=0.002), key
     assert "valid_loss_random9" in row and "valid_loss_smallest" not in row
+    row = commands.fork("validate", *arguments, *options[:4], "--subnet", "smallest").rows("valid")[-1]
+    assert float(row["valid_loss_smallest"]) == pytest.approx(float(last["valid_loss_smallest"]), abs=0.002)
+    assert row["valid_loss"] == row["valid_loss_smallest"] and "valid_loss_largest" not in row

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 
 import pytest
-from tqdm import tqdm
 
-from mos_fairseq.benchmark.latency_file import HAT_COLUMNS, HAT_LATENCIES
+from mos_fairseq.benchmark.measured import HAT_COLUMNS, HAT_LATENCIES
 from mos_fairseq.cli import latency
 from tests.processes import until
 
@@ -68,18 +68,45 @@ def test_report_tells_rows_that_fit_did_not_have(commands, measured, tmp_path):
 
 def test_fit_shows_its_folds_on_a_terminal_only(measured, tmp_path, monkeypatch, capsys):
     arguments = ["fit", measured[0], "--output", tmp_path / "p.json", "--folds", 3, "--held-out", 0.1]
-
-    def on_a_terminal(**options) -> tqdm:
-        assert options.pop("disable") is None  # tqdm's word for "where it is no terminal"
-        return tqdm(**options, mininterval=0)
-
-    monkeypatch.setattr(latency, "tqdm", on_a_terminal)
-    monkeypatch.setattr(latency, "quiet", lambda: None)
     latency.main(list(map(str, arguments)))
-    assert "3/3" in capsys.readouterr().err
-    monkeypatch.setattr(latency, "tqdm", tqdm)
+    assert "cross-validating" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     latency.main(list(map(str, arguments)))
-    assert capsys.readouterr().err == ""
+    assert "cross-validating" in capsys.readouterr().err
+
+
+def test_fit_says_how_many_subnets_are_missing(commands, measured, tmp_path):
+    """Of 24 measured, a fifth is held out."""
+    path, _ = measured
+    error = commands.fork("mos-latency", "fit", path, "--output", tmp_path / "p.json", check=False).error()
+    assert error == (
+        "24 subnets are measured, 5 of them are held out: 19 are left to fit a predictor to, 20 are needed "
+        "(measure 25 or more: mos-latency measure --num-subnets 25)"
+    )
+    few, options = tmp_path / "few.jsonl", ["--output", tmp_path / "p.json", "--held-out", 0]
+    few.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+    error = commands.fork("mos-latency", "fit", few, *options, check=False).error()
+    assert error == "19 subnets to fit a predictor to: at least 20 are needed"
+
+
+def test_a_busy_machine_is_told(commands, measured, tmp_path):
+    """By whatever reads the file: here by fit and report, of a reference that took twice as long in the end."""
+    header, *rows = [json.loads(line) for line in measured[0].read_text().splitlines()]
+    cost = {key: 10.0 + index for index, key in enumerate(dict.fromkeys(json.dumps(row["subnet"]) for row in rows))}
+    options = ["--held-out", 0, "--folds", 2, "--output", tmp_path / "p.json"]
+    for factor in (1.0, 2.0):
+        lines = [header]
+        for index, row in enumerate(rows):
+            drift = factor if index > 24 else 1.0
+            raw_latency_ms = cost[json.dumps(row["subnet"])] * drift
+            lines.append(row | {"reference_ms": 5.0 * drift, "raw_latency_ms": raw_latency_ms})
+        (tmp_path / "made-up.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        fit = commands.fork("mos-latency", "fit", tmp_path / "made-up.jsonl", *options)
+        report = commands.fork("mos-latency", "report", tmp_path / "p.json", tmp_path / "made-up.jsonl")
+        message = "warning: the machine was busy: the reference subnet took 5.0 to 10.0 ms; "
+        for done in (fit, report):
+            assert (message in done.err) == (factor == 2.0), done.err
+    assert "warning: the predictor is unsure: in cross-validation, " in fit.err  # the numbers are made up
 
 
 def test_rows_of_averages_are_told_apart(commands, tmp_path):
@@ -103,12 +130,14 @@ def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     running = commands.start("mos-latency", "measure", *options, "--repeats", 10_000)
     until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 3)
     assert running.kill().status == -signal.SIGKILL
-    before = path.read_bytes()
-    before = before[: before.rfind(b"\n") + 1]
-    assert before.count(b"\n") >= 3
+    before = path.read_text()
+    before = [json.loads(line) for line in before[: before.rfind("\n") + 1].splitlines()]
+    assert len(before) >= 3
     commands.fork("mos-latency", "measure", *options)
-    assert path.read_bytes().startswith(before)
-    assert path.read_bytes().count(b"\n") == max(41, before.count(b"\n"))
+    after = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(after) == max(41, len(before))
+    for old, new in zip(before, after, strict=False):  # each line as it was, and what is known in the end
+        assert old == {key: new[key] for key in old}
 
 
 @pytest.mark.parametrize(

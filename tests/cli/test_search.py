@@ -106,6 +106,13 @@ def test_the_fingerprint_is_of_what_was_read(joined, supernet, tmp_path, monkeyp
         load()
 
 
+def test_raw_data(joined, raw, supernet):
+    """Sets that fairseq-preprocess kept as text are the same sets."""
+    checkpoint = str(supernet[0] / "checkpoint_last.pt")
+    binary, text = (SubnetEvaluator(checkpoint, str(data), EvaluationOptions()) for data in (joined, raw))
+    assert text.fingerprint() == binary.fingerprint() and text.references() == binary.references()
+
+
 def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
     checkpoint = supernet[0] / "checkpoint_last.pt"
     options = ["--gen-subset", "valid", "--subnet", "random:7", "--scoring", "sacrebleu"]
@@ -117,6 +124,35 @@ def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
     found, expected = evaluator.translate()[0], [words for _, words in sorted(done.hypotheses().items())]
     assert same_words(found, expected)
     assert found != expected or bleu == pytest.approx(wanted, abs=0.01)
+
+
+def test_a_language_without_spaces_is_warned_of(joined, supernet, tmp_path, caplog):
+    """The same set in other words: those of a language that 13a leaves whole."""
+    shutil.copytree(joined, tmp_path / "data")
+    for dictionary in (tmp_path / "data").glob("dict.*.txt"):
+        dictionary.write_text("".join(f"{'海' * 9}{line}\n" for line in dictionary.read_text().splitlines()))
+    for name, warned in (("13a", True), ("char", False)):
+        options = EvaluationOptions("bleu", valid_samples=3, sacrebleu_tokenizer=name)
+        SubnetEvaluator(str(supernet[0] / "checkpoint_last.pt"), str(tmp_path / "data"), options)
+        assert ("give --sacrebleu-tokenizer" in caplog.text) == warned
+        caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "signature"),
+    [(["--objective", "chrf"], "nc:6|"), (["--objective", "bleu", "--sacrebleu-tokenizer", "char"], "tok:char|")],
+)
+def test_other_scores_of_translations(commands, joined, supernet, tmp_path, options, signature):
+    few = ["--algorithm", "random", "--num-subnets", 2, "--valid-samples", 4, "--beam", 1]
+    search(commands, joined, supernet, tmp_path, *few, *options)
+    results = json.loads((tmp_path / "search.json").read_text())
+    assert signature in results["signature"] and results["objective"] == options[1]
+    best = Subnet.from_dict(results["best"]["architecture"])
+    tokenizer = {"sacrebleu_tokenizer": "char"} if "char" in options else {}
+    judged = EvaluationOptions(options[1], valid_samples=4, beam=1, **tokenizer)
+    evaluator = SubnetEvaluator(str(supernet[0] / "checkpoint_last.pt"), str(joined), judged)
+    assert [path.stem for path in (tmp_path / "cache").glob("*.jsonl")] == [evaluator.fingerprint()]
+    assert results["best"][options[1]] == pytest.approx(evaluator.evaluate(best), abs=1e-5)
 
 
 def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget):
@@ -186,9 +222,9 @@ def test_the_bar_knows_the_total(commands, joined, supernet, tmp_path, budget):
         return re.findall(r"(\d+/\d+) \[", search(commands, joined, supernet, tmp_path, *options).err)
 
     found = counts("--algorithm", "random", "--num-subnets", 5)
-    assert (found[0], found[-1]) == ("0/5", "5/5")
+    assert found[-1] == "5/5" and {count[1:] for count in found} == {"/5"}
     found = counts("--algorithm", "random", "--num-subnets", 8)  # the same draws, and three more
-    assert "5/8" in found and found[-1] == "8/8" and not {"1/8", "4/8"} & set(found)
+    assert (found[0], found[-1]) == ("5/8", "8/8")
     results = json.loads((tmp_path / "search.json").read_text())
     assert results["judged"] == 8
     found = counts("--algorithm", "nsga2", "--constraint", f"params_without_embeddings<={budget}")
@@ -317,17 +353,16 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
 
 def test_the_front_is_measured_with_the_predictors_threads():
     """Where measure was not told how many, torch chose: a search's workers have shared the cores out since."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(before + 2)
-        options = {"vocab_size": 20, "threads": None, "device": "cpu"}
-        predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": before + 1}})
-        found = _latency_options(SimpleNamespace(predictor="p.json"), predictor)
-        assert found.threads is None and torch.get_num_threads() == before + 1
-        with pytest.raises(InputError, match="p.json: it does not say how"):
-            _latency_options(SimpleNamespace(predictor="p.json"), SimpleNamespace(measured={}))
-    finally:
-        torch.set_num_threads(before)
+    before, asked = torch.get_num_threads(), SimpleNamespace(predictor="p.json")
+    options = {"vocab_size": 20, "threads": None, "device": "cpu"}
+    predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": before + 1}})
+    found, threads = _latency_options(asked, predictor)
+    assert found.threads is None and threads == before + 1 and torch.get_num_threads() == before
+    options = {"vocab_size": 20, "threads": 3, "device": "cpu"}
+    predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": 3}})
+    assert _latency_options(asked, predictor)[1] is None
+    with pytest.raises(InputError, match="p.json: it does not say how"):
+        _latency_options(asked, SimpleNamespace(measured={}))
 
 
 @pytest.mark.parametrize(
@@ -341,6 +376,9 @@ def test_the_front_is_measured_with_the_predictors_threads():
         (["--constraint", "params<=1"], "no subnet keeps it, the smallest reachable is params"),
         (["--constraint", "latency_ms<=1"], "latency_ms needs a predictor"),
         (["--constraint", "speed<=1"], "speed is not known"),
+        (["--beam", 2], "beam is 2, but objective is loss"),
+        (["--remove-bpe", "sentencepiece"], "remove_bpe is sentencepiece, but objective is loss"),
+        (["--objective", "chrf", "--sacrebleu-tokenizer", "zh"], "sacrebleu_tokenizer is zh: it belongs to bleu"),
         (["--parents", 13], "parents is 13"),
         (["--valid-samples", 0], "valid_samples is 0"),
         (["--valid-subset", "absent"], "absent"),

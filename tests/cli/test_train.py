@@ -187,3 +187,20 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, joined, files, tmp_pa
     for part in ("model", "last_optimizer_state"):
         assert_equal(whole[part], parts[part], part)
     assert whole["optimizer_history"][-1]["num_updates"] == parts["optimizer_history"][-1]["num_updates"] == 12
+
+
+def test_ema_and_either_adam(commands, joined, files, tmp_path):
+    """--store-ema, and a run that goes on with the other Adam; the EMA is a model of its own that translates."""
+    ema = ["--store-ema", "--ema-fp32", "--ema-decay", 0.9, "--disable-validation"]
+    save_dir = tmp_path / "save"
+    for optimizer, updates in (("adam", 3), ("adam_fused", 5), ("adam", 7)):
+        options = ["--optimizer", optimizer, "--max-update", updates, *ema]
+        done = commands.fork("train", *training(joined, save_dir, *options, space=files / "space.yaml"))
+        assert updates == 3 or f"(epoch 1 @ {updates - 2} updates)" in done.out
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(save_dir / "checkpoint_last.pt"))
+    assert {moments["step"] for moments in state["last_optimizer_state"]["state"].values()} <= set(range(1, 8))
+    name = "encoder.embed_tokens.weight"
+    assert not torch.equal(state["extra_state"]["ema"][name], state["model"][name])
+    averaged = checkpoint_utils.load_ema_from_checkpoint(str(save_dir / "checkpoint_last.pt"))
+    torch.save(averaged, tmp_path / "ema.pt")
+    assert len(commands.fork("generate", *generation(joined, tmp_path / "ema.pt")).hypotheses()) == 12

@@ -65,6 +65,16 @@ def test_translations_and_training(commands, joined, source, tmp_path):
         assert int(row["num_updates"]) == 1 and float(row["nll_loss_largest"]) < (fresh + trained) / 2
 
 
+def test_a_stock_model_in_a_supernets_place(commands, joined, source, tmp_path):
+    """Whoever starts from it, or searches it, is told of the command that makes a supernet of it."""
+    reset = [f"--reset-{name}" for name in ("optimizer", "lr-scheduler", "meters", "dataloader")]
+    for start in (["--finetune-from-model", source[0]], ["--restore-file", source[0], *reset]):
+        words = training(joined, tmp_path / "save", *start, space=source[1])
+        assert "mos-warm-start" in commands.fork("train", *words, check=False).error()
+    done = commands.fork("mos-search", joined, "--path", source[0], "--output", tmp_path / "out", check=False)
+    assert "mos-warm-start" in done.error() and not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def idle_first(source, tmp_path_factory):
     """As ``source``; the neurons and heads that the smallest subnet lacks do nothing, and are the first ones."""
@@ -101,6 +111,7 @@ def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_fir
         (["--path", "SUPERNET"], "its arch is transformer_mos, but a warm start is from fairseq's transformer"),
         (["--search-space", "tiny"], "encoder_embed_dim of the checkpoint is 24"),
         (["--expert-noise", -1], "expert_noise is -1.0: allowed are numbers from 0"),
+        (["--expert-noise", "nan"], "expert_noise is nan: allowed are numbers from 0"),
         (["--num-experts", 0], "num_experts is 0"),
         (["--data", "nowhere"], "nowhere"),
         (["--data", "x", "--no-reorder"], "data is given with --no-reorder"),

@@ -5,13 +5,18 @@ import shutil
 from dataclasses import fields
 
 import pytest
+import torch
 import yaml
+from fairseq import optim
+from fairseq.optim.lr_scheduler import FairseqLRScheduler, build_lr_scheduler
 from fairseq.tasks.translation import TranslationConfig
 from fairseq_cli import hydra_train
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.criterions.divergence import DistillationOptions
+from mos_fairseq.gap.configuration import Command
+from mos_fairseq.gap.options import MODEL, overridden, training_options
 from mos_fairseq.models import TransformerMosConfig
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.tasks import TranslationMosConfig
@@ -91,6 +96,21 @@ def test_recipe_reaches_what_is_built(build, name):
     devices = cfg.distributed_training.distributed_world_size
     assert devices * cfg.optimization.update_freq[0] * cfg.dataset.max_tokens == recipe["tokens"]
     assert not cfg.common.fp16 and not cfg.common.amp
+
+    alone, schedule = standalone(cfg)
+    assert {update: schedule.step_update(update) for update in recipe["lr"]} == pytest.approx(recipe["lr"], rel=1e-3)
+    assert alone.optimizer.weight_decay == recipe["weight_decay"]
+    assert devices * alone.optimization.update_freq[0] * alone.dataset.max_tokens == recipe["tokens"]
+    assert alone.model.share_all_embeddings == recipe["share_all_embeddings"]
+
+
+def standalone(cfg: DictConfig) -> tuple[DictConfig, FairseqLRScheduler]:
+    """What a standalone model of the gap trains with, for another number of updates."""
+    recorded = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    words = ["data", *MODEL, "--subnet", "{}", "--max-update", "77", *overridden(training_options(recorded), [])]
+    found = OmegaConf.create(Command(words).configuration())
+    optimizer = optim.build_optimizer(found.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    return found, build_lr_scheduler(found.lr_scheduler, optimizer)
 
 
 def encoder_layer(built) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 import quickstart_report
@@ -54,6 +55,16 @@ def test_report_prints_a_table_and_writes_the_plot(tmp_path, capsys):
     assert lines[2].startswith("random:1") and float(lines[2].split()[-1]) < 100
     assert lines[-1] == f"plot: {plot}"
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_says_that_the_machine_was_busy(tmp_path, capsys, monkeypatch):
+    (tmp_path / "test.de").write_text("Eins.\n")
+    (tmp_path / "generate-test.txt").write_text("D-0\t-0.1\tEins.\n")
+    files = ["--reference", str(tmp_path / "test.de"), "--plot", str(tmp_path / "p.png"), "--checkpoint", "c.pt"]
+    for busy, lines in ((None, []), ("the machine was busy: …", ["warning: the machine was busy: …"])):
+        monkeypatch.setattr(quickstart_report, "look_up", lambda *_, busy=busy: ({}, busy))
+        quickstart_report.main([*files, f"largest={tmp_path}"])
+        assert capsys.readouterr().out.splitlines()[2:-1] == lines
 
 
 def test_report_with_latencies(tmp_path, capsys):
@@ -111,40 +122,100 @@ def test_shell_scripts_parse(script):
     subprocess.run(["bash", "-n", script], check=True)
 
 
-def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
-    """The script itself, with every program it starts replaced by one that only writes down its name."""
-    root, tools = tmp_path / "repository", tmp_path / "repository" / ".venv" / "bin"
-    tools.mkdir(parents=True)
-    for name in ("examples", "mos_fairseq", "setup.py", "constraints.txt"):
-        (root / name).symlink_to(EXAMPLES.parent / name)
-    log = tmp_path / "log"
-    programs = ("preprocess", "train", "generate")
-    for name in ("python", "mos-latency", "mos-search", "mos-export", *(f"fairseq-{name}" for name in programs)):
-        tool = tools / name
-        tool.write_text(f'#!/bin/bash\necho "{name} $*" >>"{log}"\necho "{name} 12.5 ms"\n')
-        tool.chmod(0o755)
-    folder = '"$MOS_QUICKSTART_DIR/data-bin"'
-    dictionary = f"mkdir -p {folder}; printf 'a 1\\nb 1\\n' >{folder}/dict.en.txt"
-    with open(tools / "fairseq-preprocess", "a") as tool:
-        tool.write(dictionary + "\n")
-    environment = {**os.environ, "MOS_QUICKSTART_DIR": str(tmp_path / "work")}
-    environment.pop("PYTHON", None)
+class Quickstart:
+    """The script itself, with every program it starts replaced by one that writes down its name, and maybe a file."""
 
-    def run() -> list[str]:
-        log.write_text("")
+    def __init__(self, folder: Path) -> None:
+        self.root, self.work, self.log = folder / "repository", folder / "work", folder / "log"
+        (self.root / "examples").mkdir(parents=True)
+        for name in ("mos_fairseq", "setup.py", "constraints.txt", *(f"examples/{f.name}" for f in EXAMPLES.iterdir())):
+            (self.root / name).symlink_to(EXAMPLES.parent / name)
+        self.script = self.root / "examples" / "quickstart.sh"
+        tools = self.root / ".venv" / "bin"
+        tools.mkdir(parents=True)
+        makes = {
+            "fairseq-preprocess": "mkdir -p data-bin; printf 'a 1\\nb 1\\n' >data-bin/dict.en.txt",
+            "fairseq-train": "mkdir -p checkpoints; [ ! -e broken ]; echo trained >>checkpoints/checkpoint_best.pt",
+            "fairseq-generate": "",
+            "python": "",
+            "mos-latency": "echo measured >>latency.jsonl",
+            "mos-search": "mkdir -p search; touch search/best.yaml",
+            "mos-export": "touch best.pt",
+        }
+        for name, command in makes.items():
+            tool = tools / name
+            lines = ["#!/bin/bash -e", f'echo "{name} $*" >>"{self.log}"', f'(cd "{self.work}" && {command or ":"})']
+            tool.write_text("\n".join([*lines, f'echo "{name} 12.5 ms"', ""]))
+            tool.chmod(0o755)
+
+    def change(self, old: str, new: str) -> None:
+        """Another setting."""
+        content = self.script.read_text()
+        assert old in content
+        self.script.unlink(missing_ok=True)
+        self.script.write_text(content.replace(old, new))
+
+    def run(self, status: int = 0) -> list[str]:
+        """The programs that it starts."""
+        self.log.write_text("")
+        environment = {**os.environ, "MOS_QUICKSTART_DIR": str(self.work)}
+        environment.pop("PYTHON", None)
         # through a copy's path: the script finds the repository from its own place
-        script = f'cd "{root}" && source examples/quickstart.sh'
+        script = f'cd "{self.root}" && source examples/quickstart.sh'
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        names = [line.split()[:2] for line in log.read_text().splitlines()]
+        assert done.returncode == status, done.stderr
+        self.out = done.stdout
+        names = [line.split()[:2] for line in self.log.read_text().splitlines()]
         plain = ("fairseq-preprocess", "fairseq-train", "fairseq-generate", "mos-search", "mos-export")
         return [words[0] if words[0] in plain else " ".join(words) for words in names if words[1] != "-m"]
 
-    steps = ["python examples/embedded_corpus.py", "python examples/subwords.py", "fairseq-preprocess", "fairseq-train"]
-    steps += ["mos-latency measure", "mos-latency fit", "mos-latency predict", "mos-search", "mos-export"]
-    steps += ["mos-latency measure", *["fairseq-generate"] * 6]
-    report = "python examples/quickstart_report.py"
-    assert run() == [*steps, report]
-    content = log.read_text()
+
+DATA = ["python examples/embedded_corpus.py", "python examples/subwords.py", "fairseq-preprocess"]
+SUPERNET = ["fairseq-train", "mos-latency measure", "mos-latency fit", "mos-latency predict", "mos-search"]
+SUPERNET += ["mos-export", "mos-latency measure", *["fairseq-generate"] * 6]
+REPORT = ["python examples/quickstart_report.py"]
+
+
+def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
+    quickstart = Quickstart(tmp_path)
+    assert quickstart.run() == [*DATA, *SUPERNET, *REPORT]
+    content = quickstart.log.read_text()
     assert content.count("--vocab-size 6 ") == 2 and "--constraint latency_ms<=2.50" in content
-    assert run() == [report]
+    assert quickstart.run() == REPORT
+    assert "kept" not in quickstart.out
+
+
+def test_quickstart_keeps_what_other_settings_made(tmp_path):
+    """A changed setting trains anew; the old checkpoints and all that came of them lie aside, and it is told."""
+    quickstart = Quickstart(tmp_path)
+    quickstart.run()
+    made = {
+        path: (quickstart.work / path).read_text()
+        for path in ("checkpoints/checkpoint_best.pt", "latency.jsonl", "search/best.yaml", "best.pt")
+    }
+    quickstart.change("--max-epoch 4", "--max-epoch 5")
+    assert quickstart.run() == [*SUPERNET, *REPORT]
+    old = quickstart.work / "old-1"
+    assert f"what was made before them is kept in {old}" in quickstart.out
+    assert "kept aside: checkpoints" in quickstart.out
+    assert {path: (old / path).read_text() for path in made} == made
+    assert (quickstart.work / "checkpoints" / "checkpoint_best.pt").read_text() == "trained\n"
+    assert not (old / "data-bin").exists()  # does not depend on it
+    # a third setting spares both
+    quickstart.change("--max-epoch 5", "--max-epoch 6")
+    quickstart.run()
+    assert sorted(path.name for path in quickstart.work.glob("old-*")) == ["old-1", "old-2"]
+    assert {path: (old / path).read_text() for path in made} == made
+
+
+def test_quickstart_goes_on_with_what_it_began(tmp_path):
+    """An interrupted step of the same settings finds its files in place."""
+    quickstart = Quickstart(tmp_path)
+    quickstart.work.mkdir()
+    (quickstart.work / "broken").touch()
+    assert quickstart.run(status=1) == [*DATA, "fairseq-train"]
+    (quickstart.work / "checkpoints" / "checkpoint_last.pt").touch()
+    (quickstart.work / "broken").unlink()
+    assert quickstart.run() == [*SUPERNET, *REPORT]
+    assert (quickstart.work / "checkpoints" / "checkpoint_last.pt").exists()
+    assert not list(quickstart.work.glob("old-*"))

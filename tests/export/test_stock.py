@@ -1,5 +1,6 @@
 """A twin written as fairseq's own transformer computes the same, and what cannot be written is refused."""
 
+import io
 from argparse import Namespace
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from fairseq.models.transformer import TransformerModel
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.export import stock_checkpoint
+from mos_fairseq.export import stock, stock_checkpoint
+from mos_fairseq.export.check import ExportError
 from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.helpers import HEAD_DIM_SPACE, batch, decode_stepwise, fake_task, supernet
 
@@ -83,12 +85,12 @@ def rebuilt(checkpoint: dict) -> TransformerModel:
 @torch.no_grad()
 def test_same_logits(subnet, options):
     twin = twin_of(subnet, **options)
-    stock = rebuilt(stock_checkpoint(STATE, twin, allow_padding=subnet is UNEQUAL))
+    made = rebuilt(stock_checkpoint(STATE, twin, allow_padding=subnet is UNEQUAL))
     src, prev, target = batch()
     real, lengths = target.ne(1), src.ne(1).sum(1)
     expected = twin(src, lengths, prev)[0]
-    torch.testing.assert_close(stock(src, lengths, prev)[0][real], expected[real], atol=1e-5, rtol=1e-5)
-    stepwise = decode_stepwise(stock, stock.encoder(src, lengths), prev)
+    torch.testing.assert_close(made(src, lengths, prev)[0][real], expected[real], atol=1e-5, rtol=1e-5)
+    stepwise = decode_stepwise(made, made.encoder(src, lengths), prev)
     torch.testing.assert_close(stepwise[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
@@ -100,6 +102,57 @@ def test_configuration_is_stock_fairseqs(criterion):
     assert checkpoint["cfg"]["task"] == {"_name": "translation", "data": "somewhere"}
     assert checkpoint["cfg"]["criterion"] == {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.1}
     assert checkpoint["optimizer_history"][-1]["num_updates"] == 7
+
+
+def test_options_are_attributes_too():
+    """As in the namespace that fairseq writes, but in a form that torch's safe reader takes."""
+    file, cfg = io.BytesIO(), STATE["cfg"] | {"optimizer": Namespace(_name="sgd", momentum=0.5)}
+    torch.save(stock_checkpoint(STATE | {"cfg": cfg}, twin_of(EQUAL)), file)
+    file.seek(0)
+    allowed = torch.serialization.get_safe_globals()  # by this package
+    torch.serialization.clear_safe_globals()
+    try:
+        content = torch.load(file, weights_only=True)["cfg"]
+    finally:
+        torch.serialization.add_safe_globals(allowed)
+    options = content["model"]
+    assert content["optimizer"] == {"_name": "sgd", "momentum": 0.5}
+    assert vars(options) == dict(options) and (options.arch, options.task) == ("transformer", "translation")
+    assert options.data == "somewhere" and options.encoder_layers == 3
+
+
+def spoiled(name: str, change):
+    """``_layer_weights`` with a mistake in one of the weights."""
+    original = stock._layer_weights
+
+    def layer_weights(*args):
+        weights = original(*args)
+        weights[name] = change(weights[name])
+        return {key: tensor for key, tensor in weights.items() if tensor is not None}
+
+    return layer_weights
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda bias: bias + torch.arange(len(bias)), "transformer does not compute what the subnet computes: "),
+        (lambda bias: bias * torch.nan, "logits of up to .* differ by nan; nothing is written"),
+        (lambda bias: None, "differ in their weights: encoder.layers.0.fc2.bias, encoder.layers.1.fc2.bias"),
+    ],
+)
+def test_another_model_is_not_written(monkeypatch, change, message):
+    monkeypatch.setattr(stock, "_layer_weights", spoiled("fc2.bias", change))
+    with pytest.raises(ExportError, match=message):
+        stock_checkpoint(STATE, twin_of(EQUAL))
+
+
+def test_a_model_that_has_diverged():
+    twin = twin_of(EQUAL)
+    with torch.no_grad():
+        twin.decoder.layers[0].fc1.bias[0] = torch.inf
+    with pytest.raises(InputError, match="the subnet: its logits are nan, nothing is written"):
+        stock_checkpoint(STATE, twin)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +195,9 @@ def test_heads_of_unequal_width_are_padded():
         "decoder_ende_attention_heads": [4, 4],
     }
     twin = twin_of(subnet, space)
-    stock = rebuilt(stock_checkpoint(STATE, twin, allow_padding=True))
+    made = rebuilt(stock_checkpoint(STATE, twin, allow_padding=True))
     src, prev, target = batch()
     real, lengths = target.ne(1), src.ne(1).sum(1)
     with torch.no_grad():
-        ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, stock))
+        ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, made))
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)

@@ -23,6 +23,15 @@ def test_chance_and_difference():
     assert paired_bootstrap({"good": GOOD, "bad": BAD}, REFERENCES, 300)["bad"] == found["bad"]  # same seed, same draws
 
 
+def test_other_metrics_and_tokenizers():
+    """What was asked for is compared, and recorded under its name."""
+    systems = {"good": GOOD, "near": [line.replace("e", "ee") for line in GOOD]}
+    for options, name in ((("chrf",), "chrf_ci"), (("bleu", "char"), "bleu_ci")):
+        found = paired_bootstrap(systems, REFERENCES, 100, *options)
+        assert list(found["near"]) == [name, "compared_with", "p_value"]
+        assert found != paired_bootstrap(systems, REFERENCES, 100)
+
+
 def test_equal_systems_differ_by_chance():
     nothing = ["nothing alike"] * len(REFERENCES)
     assert paired_bootstrap({"a": GOOD, "b": list(GOOD)}, REFERENCES, 100)["b"]["p_value"] == 1

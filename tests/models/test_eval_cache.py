@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from fairseq.optim.adam import Adam
+from omegaconf import OmegaConf
 
 import mos_fairseq.modules.elastic_linear as elastic_linear
-from mos_fairseq.modules import LayerRouter, NeuronRouter
+from mos_fairseq.modules import LayerRouter, NeuronRouter, onednn
+from mos_fairseq.optim import AdamFused, AdamFusedConfig
 from tests.helpers import batch, decode_stepwise, small_space, supernet
 
 
@@ -172,13 +175,85 @@ def test_every_kind_of_parameter_is_watched(model):
             before = after
 
 
-def test_writes_through_data_are_not_seen_until_the_mode_is_set(model):
-    """torch counts no version for ``.data``; fairseq's optimisers write there, but between train() and eval()."""
+def test_writes_through_data_alone_are_not_seen_until_the_mode_is_set(model):
+    """torch counts no version for ``.data``: without a forward with autograd nothing tells of it."""
     before = evaluate(model)
     model.decoder.layers[0].fc1.weight.data.add_(1.0)
     close(evaluate(model), before)
     model.eval()
     assert not torch.allclose(evaluate(model), before)
+
+
+# --- optimizers that raise no version counter, where the mode stays as it is between updates ---
+
+OPTIMIZERS = {
+    "adam": lambda params: Adam(params, lr=0.01),
+    "adam_fused": lambda params: AdamFused(OmegaConf.structured(AdamFusedConfig(lr=[0.01])), params).optimizer,
+    "AdamW, fused": lambda params: torch.optim.AdamW(params, lr=0.01, fused=True),
+    "SGD": lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.9),
+}
+
+
+def sampled_before(model, step):
+    evaluate(model), evaluate(model)  # what is packed is packed at the second
+    forward(model).square().mean().backward()
+    step()
+
+
+def sampled_before_the_backward_pass(model, step):
+    loss = forward(model).square().mean()
+    evaluate(model), evaluate(model)
+    loss.backward()
+    step()
+
+
+def another_subnet_trains(model, step):
+    """The largest subnet's other layers have no part in it, and are moved by momentum all the same."""
+    evaluate(model), evaluate(model)
+    model.set_active_subnet(model.search_space.smallest())
+    forward(model).square().mean().backward()
+    step()
+    model.set_active_subnet(model.search_space.largest())
+
+
+def features_train(model, step):
+    """The shared embedding learns, and its output projection has no part in it."""
+    evaluate(model), evaluate(model)
+    src, prev, target = batch()
+    features = model(src, src.ne(1).sum(1), prev, features_only=True)[0][target.ne(1)]
+    features.square().mean().backward()
+    step()
+
+
+UPDATES = [sampled_before, sampled_before_the_backward_pass, another_subnet_trains, features_train]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("kind", "update"),
+    [
+        (kind, update)
+        for kind in ("none", "layer", "neuron", "twin")
+        for update in UPDATES
+        if not (kind == "twin" and update is another_subnet_trains)
+    ],
+)
+def test_evaluation_between_updates_sees_them(kind, update, optimizer, monkeypatch):
+    monkeypatch.setattr(onednn, "IS_INTEL", False)  # elsewhere small weights are not packed
+    routing = "neuron" if kind == "twin" else kind
+    model = supernet(mos_routing=routing, mos_linears="all", dropout=0.0, router_dropout=0.0).eval()
+    if kind == "twin":
+        model = model.get_active_subnet()
+    optimizer = OPTIMIZERS[optimizer](list(model.parameters()))
+
+    def step():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)  # a gradient of zeros lets momentum move a layer
+
+    for _ in range(3):
+        update(model, step)
+    fresh = copy.deepcopy(model)  # copies derive nothing before they are used
+    torch.testing.assert_close(evaluate(model), evaluate(fresh), atol=1e-4, rtol=1e-4)
 
 
 def test_deepcopy_is_independent(model):

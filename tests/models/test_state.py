@@ -4,8 +4,12 @@ import copy
 
 import pytest
 import torch
+from fairseq.dataclass.configs import EMAConfig
+from fairseq.models.ema.ema import EMA
+from omegaconf import OmegaConf
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.models.lasting_buffers import from_bits, to_bits
 from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, batch, small_space, supernet
 
@@ -95,30 +99,118 @@ def test_one_expert_less_is_an_error():
         model.load_state_dict(state)
 
 
+def test_weights_that_name_no_space_need_strict_loading_to_be_refused():
+    """A part of the weights, as strict=False allows."""
+    model = supernet(**BASE)
+    name = "decoder.embed_tokens.weight"
+    model.load_state_dict({name: torch.zeros_like(model.state_dict()[name])}, strict=False)
+    assert not model.decoder.embed_tokens.weight.any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_identity_survives_a_change_of_dtype(dtype):
     model = supernet(**BASE)
     before = model.identity.clone()
-    model.to(dtype)
-    assert model.identity.dtype == torch.int64 and torch.equal(model.identity, before)
+    twin = model.get_active_subnet()
+    for each in (model, twin):
+        each.to(dtype)
+    assert torch.equal(model.identity.float(), before)
     supernet(seed=3, **BASE).load_state_dict(model.state_dict())
-    model.half().float()
-    assert torch.equal(model.identity, before)
+    copy.deepcopy(twin).float().load_state_dict(twin.state_dict())
 
 
-def test_identity_survives_averaging_of_checkpoints():
-    """The arithmetic of fairseq's scripts/average_checkpoints.py: sums, then / n of floats and // n of integers."""
-    states = [supernet(seed=seed, **BASE).state_dict() for seed in (1, 2, 3)]
-    average = {}
+def average(states: list[dict], divide) -> dict:
+    """Sums that are divided, as scripts that average checkpoints do, entry by entry."""
+    result = {}
     for name in states[0]:
         total = states[0][name].clone()
         for state in states[1:]:
             total += state[name]
-        average[name] = total / 3 if total.is_floating_point() else total // 3
-    model = supernet(seed=4, **BASE)
-    model.load_state_dict(average)
+        result[name] = divide(total, len(states))
+    return result
+
+
+def div_(total: torch.Tensor, n: int) -> torch.Tensor:
+    """fairseq's scripts/average_checkpoints.py; HAT's and older ones do not look at the type."""
+    return total.div_(n)
+
+
+def interpolation(total: torch.Tensor, n: int) -> torch.Tensor:
+    return total * (1 / n)
+
+
+@pytest.mark.parametrize("divide", [div_, interpolation])
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_averages_of_checkpoints_are_models(divide, count):
+    nets = [supernet(seed=seed, **BASE) for seed in range(count)]
+    states = [net.state_dict() for net in nets]
+    model = supernet(seed=99, **BASE)
+    model.load_state_dict(average(states, divide))
     expected = torch.stack([state["encoder.layers.0.fc1.weight"] for state in states]).mean(0)
     torch.testing.assert_close(model.encoder.layers[0].fc1.weight.detach(), expected)
+    assert torch.equal(model.identity, nets[0].identity)
+    with pytest.raises(InputError, match="num_experts: 2 against 3"):
+        supernet(**BASE | {"num_experts": 3}).load_state_dict(average(states, divide))
+    twins = [net.get_active_subnet() for net in nets]
+    twin = copy.deepcopy(twins[0])
+    twin.load_state_dict(average([each.state_dict() for each in twins], divide))
+    assert torch.equal(twin.position_dims, twins[0].position_dims)
+
+
+def test_averages_over_several_spaces_are_refused():
+    changes = ({}, {"router_dropout": 0.0}, {"mos_linears": "all"})
+    states = [supernet(**BASE | change).state_dict() for change in changes]
+    model = supernet(**BASE)
+    model.load_state_dict({name: sum(state[name] for state in states[:2]) / 2 for name in states[0]})  # one space
+    width = min(len(state["identity"]) for state in states)
+    mixed = sum(state["identity"][:width] for state in states) / 3
+    with pytest.raises(InputError, match="not of one transformer_mos supernet"):
+        model.load_state_dict(states[0] | {"identity": mixed})
+    twin = model.get_active_subnet()
+    with pytest.raises(InputError, match="not of one subnet"):
+        twin.load_state_dict(twin.state_dict() | {"position_dims": twin.position_dims * 0.5})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.999, 0.9999, 0.99999])
+def test_bits_do_not_drift_in_an_average_that_moves(dtype, decay):
+    """decay * bit + (1 - decay) * bit, as fairseq's EMA does, 200 times."""
+    content = bytes(range(256))
+    bits = to_bits(content).to(dtype)
+    moving = bits.clone()
+    for _ in range(200):
+        moving.mul_(decay).add_(bits, alpha=1 - decay)
+    assert torch.equal(moving, bits) and from_bits(moving) == content
+
+
+@pytest.mark.parametrize("fp32", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("kind", ["supernet", "twin"])
+def test_fairseqs_ema(kind, half, fp32):
+    """--store-ema and --ema-fp32: updates, and reading the state of a checkpoint again."""
+    nets = [supernet(seed=seed, **BASE) for seed in (1, 2)]
+    nets = nets if kind == "supernet" else [net.get_active_subnet() for net in nets]
+    nets = [net.half() for net in nets] if half else nets
+    model, new = nets
+    name = "encoder.layers.0.fc1.bias"
+    start, goal = model.state_dict()[name].float(), new.state_dict()[name].float()
+    ema = EMA(model, OmegaConf.structured(EMAConfig(store_ema=True, ema_decay=0.75, ema_fp32=fp32)))
+    for _ in range(3):
+        ema.step(new)
+    expected = 0.75**3 * start + (1 - 0.75**3) * goal
+    torch.testing.assert_close(ema.get_model().state_dict()[name].float(), expected, atol=2e-3, rtol=2e-3)
+    ema.restore(copy.deepcopy(ema.get_model().state_dict()), build_fp32_params=fp32)
+    key = "identity" if kind == "supernet" else "position_dims"
+    assert torch.equal(ema.get_model().state_dict()[key].float(), model.state_dict()[key].float())
+    ema.reverse(model)
+    torch.testing.assert_close(model.state_dict()[name].float(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_states_hold_nothing_but_floating_point():
+    """Whatever calculates on them may calculate on all entries."""
+    model = supernet(**BASE)
+    for state in (model.state_dict(), model.get_active_subnet().state_dict()):
+        assert all(value.is_floating_point() for value in state.values())
 
 
 def test_identity_is_not_trained():

@@ -1,5 +1,7 @@
 """The static twin computes what the active subnet computes, has its parameters and no others."""
 
+import copy
+
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
@@ -54,6 +56,25 @@ def test_twin_equals_the_active_subnet(routing, space):
         twin = model.get_active_subnet()
         torch.testing.assert_close(logits(twin, src, prev)[real], logits(model, src, prev)[real], atol=1e-5, rtol=1e-5)
         assert not any(isinstance(m, (ElasticLinear, LayerRouter, NeuronRouter)) for m in twin.modules())
+
+
+@torch.no_grad()
+def test_attention_to_several_encoder_layers_is_of_source_tokens():
+    """A token's weight is the sum over the layers, so that all weights of a target token add up to one."""
+    model = make("qkv_dim", {"mos_routing": "neuron"})
+    src, prev, _ = batch()
+    assert model.decoder.cross_spans[-1] == 3
+    twin = model.get_active_subnet()
+    mine, twins = (net(src, None, prev)[1]["attn"][0] for net in (model, twin))
+    assert mine.shape == (*prev.shape, src.size(1)) and not mine[src.eq(1)[:, None].expand_as(mine)].any()
+    torch.testing.assert_close(mine.sum(-1), torch.ones(prev.shape))
+    torch.testing.assert_close(twins, mine)
+    state: dict = {}
+    encoder_out = twin.encoder(src, None)
+    for step in range(prev.size(1)):
+        found = twin.decoder(prev[:, : step + 1], encoder_out, state)[1]["attn"][0]
+    longest = prev[:, -1].ne(1)
+    torch.testing.assert_close(found[longest, 0], mine[longest, -1])
 
 
 @pytest.mark.parametrize("options", EMBEDDINGS, ids=lambda o: "-".join(o))
@@ -152,3 +173,49 @@ def test_twin_weights_travel_by_state_dict():
     fresh.load_state_dict(twin.state_dict())
     src, prev, _ = batch()
     assert torch.equal(logits(fresh, src, prev), logits(twin, src, prev))
+
+
+# --- nothing is left out, with python -O too: no assert may stand for it ---
+
+
+LEFT_OUT = {
+    "counterpart": (lambda m: m.encoder.layers[0].add_module("gate", torch.nn.Linear(2, 2)), "layers.0.gate"),
+    "kind": (lambda m: setattr(m.decoder, "layer_norm", torch.nn.LayerNorm(28)), "layer_norm.*LayerNorm"),
+    "size": (lambda m: m.encoder.layers[0].fc1.set_active_size(20, 32), r"fc1.*\(33, 20\).*\(32, 20\)"),
+    "unwritten": (lambda m: setattr(m.encoder, "layernorm_embedding", None), "layernorm_embedding.weight"),
+    "positions": (lambda m: m.encoder.embed_positions.set_table_width(44), "width 20.* 44"),
+    "buffer": (lambda m: m.decoder.register_buffer("scale", torch.ones(1)), "TransformerDecoder: how to copy"),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_what_cannot_be_copied_is_an_error(what):
+    change, message = LEFT_OUT[what]
+    model = make("qkv_dim", ROUTINGS[1], layernorm_embedding=True, decoder_normalize_before=True)
+    change(model)
+    with pytest.raises((TypeError, RuntimeError), match=message):
+        model.get_active_subnet()
+
+
+def test_a_model_built_in_inference_mode_is_like_any_other():
+    expected = make("qkv_dim", ROUTINGS[1])
+    src, prev, target = batch()
+    with torch.inference_mode():
+        model = make("qkv_dim", ROUTINGS[1])
+        twin = model.get_active_subnet()
+        within = logits(model, src, prev)
+    for found in (within, logits(model, src, prev), logits(twin, src, prev)):
+        torch.testing.assert_close(found, logits(expected, src, prev), atol=1e-5, rtol=1e-5)
+    for built in (model, twin):
+        built(src, src.ne(1).sum(1), prev)[0][target.ne(1)].sum().backward()
+        assert all(p.grad is not None for p in built.parameters())
+
+
+def test_weights_loaded_into_a_copy_made_in_inference_mode_are_seen():
+    model, other = make("qkv_dim", ROUTINGS[1]), make("qkv_dim", ROUTINGS[1], seed=2)
+    src, prev, _ = batch()
+    with torch.inference_mode():
+        copied = copy.deepcopy(model)
+        logits(copied, src, prev), logits(copied, src, prev)
+        copied.load_state_dict(other.state_dict())
+        torch.testing.assert_close(logits(copied, src, prev), logits(other, src, prev), atol=1e-5, rtol=1e-5)

@@ -4,10 +4,14 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq.criterions.label_smoothed_cross_entropy_with_alignment import (
+    LabelSmoothedCrossEntropyCriterionWithAlignment,
+)
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
+from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
-from tests.helpers import batch, decode_stepwise, dictionary, fake_task, perturb, small_space, supernet
+from tests.helpers import batch, decode_stepwise, dictionary, fake_task, perturb, sample_of, small_space, supernet
 from tests.seeds import moved
 
 DIM, HEADS, ENCODER_FFN, DECODER_FFN, LAYERS = 24, 4, 33, 37, (3, 2)
@@ -122,16 +126,84 @@ def test_incremental_decoding_equals_stock(options):
     torch.testing.assert_close(actual[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
-def test_attention_weights_equal_stock():
-    stock, ours = stock_model(share_all_embeddings=True).eval(), our_model(False).eval()
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_weights_equal_stock(training):
+    """Those of the last layer, to whoever reads them, and of another layer and fewer heads."""
+    options = {"share_all_embeddings": True, "dropout": 0.0}
+    stock, ours = stock_model(**options).train(training), our_model(False, **options).train(training)
     copy_weights(ours, stock)
     src, prev, target = batch()
-    with torch.no_grad():
-        expected = stock(src, src.ne(1).sum(1), prev)[1]["attn"][0]
-        actual = ours(src, None, prev, alignment_layer=LAYERS[1] - 1)[1]["attn"][0]
-        assert ours(src, None, prev)[1]["attn"][0] is None  # not computed unless asked for
     real = target.ne(1)
-    torch.testing.assert_close(actual[real], expected[real], atol=1e-6, rtol=1e-5)
+    for more in ({}, {"alignment_layer": 0, "alignment_heads": 2}):
+        expected = stock(src, src.ne(1).sum(1), prev, **more)[1]["attn"][0]
+        (actual,) = ours(src, None, prev, **more)[1]["attn"]
+        torch.testing.assert_close(actual[real], expected[real], atol=1e-6, rtol=1e-5)
+
+
+def test_guided_alignment_equals_stock():
+    """fairseq's criterion of --load-alignments: its loss, and the gradient through the attention."""
+    options = {"share_all_embeddings": True, "dropout": 0.0}
+    stock, ours = stock_model(**options), our_model(False, **options)
+    copy_weights(ours, stock)
+    sample = sample_of(*batch(left_pad_source=False))
+    pairs = torch.tensor([[0, 1], [3, 0], [2, 4], [1, 3], [2, 12]])  # source position, row of the target
+    sample |= {"alignments": pairs, "align_weights": torch.tensor([1.0, 0.5, 1.0, 1.0, 0.3])}
+    criterion = LabelSmoothedCrossEntropyCriterionWithAlignment(fake_task(), False, 0.1, 0.7)
+    expected, actual = criterion(stock, sample), criterion(ours, sample)
+    assert actual[2]["alignment_loss"] == pytest.approx(expected[2]["alignment_loss"], rel=1e-5)
+    torch.testing.assert_close(actual[0], expected[0])
+    expected[0].backward(), actual[0].backward()
+    mine = dict(ours.named_parameters())["decoder.layers.1.encoder_attn.q_proj.weight"].grad
+    theirs = stock.decoder.layers[1].encoder_attn.q_proj.weight.grad
+    torch.testing.assert_close(mine.view_as(theirs), theirs, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_and_alignments_of_search_equal_stock():
+    stock, ours = stock_model(share_all_embeddings=True).eval(), our_model(False).eval()
+    copy_weights(ours, stock)
+    sample, words, limits = sample_of(*batch()), dictionary(), {"beam_size": 3, "max_len_b": 6, "min_len": 6}
+    found = {}
+    for name, model in (("stock", stock), ("ours", ours)):
+        plain = SequenceGenerator([model], words, **limits).generate([model], sample)
+        hard = SequenceGeneratorWithAlignment([model], words, **limits).generate([model], sample)
+        soft = SequenceGeneratorWithAlignment([model], words, print_alignment="soft", **limits)
+        found[name] = list(zip(plain, hard, soft.generate([model], sample), strict=True))
+    for theirs, mine in zip(found["stock"], found["ours"], strict=True):
+        for k in range(3):
+            assert [h[k]["tokens"].tolist() for h in mine] == [h[k]["tokens"].tolist() for h in theirs]
+            for kind in range(3):
+                expected, actual = theirs[kind][k], mine[kind][k]
+                torch.testing.assert_close(actual["attention"], expected["attention"], atol=1e-5, rtol=1e-4)
+            assert mine[1][k]["alignment"] == theirs[1][k]["alignment"] and mine[1][k]["alignment"]
+    assert found["ours"][0][0][0]["attention"].shape == (7, 7)  # source tokens, six words and the end
+
+
+@torch.no_grad()
+def test_search_need_not_compute_attention():
+    ours, words, sample = our_model(False).eval(), dictionary(), sample_of(*batch())
+    with_attention = SequenceGenerator([ours], words, max_len_b=6).generate([ours], sample)
+    ours.decoder.need_attn = False
+    without = SequenceGenerator([ours], words, max_len_b=6).generate([ours], sample)
+    for one, other in zip(with_attention, without, strict=True):
+        assert [h["tokens"].tolist() for h in one] == [h["tokens"].tolist() for h in other]
+        assert all(h["attention"].numel() for h in one) and not any(h["attention"].numel() for h in other)
+    src, prev, _ = batch()
+    assert ours(src, None, prev)[1]["attn"][0].shape == (*prev.shape, src.size(1))  # costs nothing until it is read
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_full_context_equals_stock(padded):
+    """A position reads those after it, but no padding."""
+    stock, ours = stock_model(share_all_embeddings=True).eval(), our_model(False).eval()
+    copy_weights(ours, stock)
+    src, prev, target = batch() if padded else batch(lengths=((5, 6), (5, 6)))
+    assert bool(target.eq(1).any()) == padded
+    expected = stock.decoder(prev, stock.encoder(src, src.ne(1).sum(1)), full_context_alignment=True)
+    actual = ours.decoder(prev, ours.encoder(src, None), full_context_alignment=True)
+    torch.testing.assert_close(actual[0], expected[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(actual[1]["attn"][0], expected[1]["attn"][0], atol=1e-6, rtol=1e-5)
 
 
 def test_left_padded_targets_equal_unpadded_ones():

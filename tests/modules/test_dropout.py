@@ -50,3 +50,13 @@ def test_off_in_evaluation_and_at_rate_zero():
     retained = dropout(0.5).eval()
     retained.make_generation_fast_(name="", retain_dropout=True)
     assert not torch.equal(retained(x), x)
+
+
+@pytest.mark.parametrize("p", [0.995, 0.9999923, 0.9999924, 0.99999999, 1.0])
+def test_rates_near_one_drop(p):
+    """Of a million ones, 1 - p of them are kept, and count 1 / (1 - p)."""
+    y = dropout(p)(torch.ones(1 << 20))
+    expected = (1 - p) * y.numel()
+    assert (y != 0).sum().item() <= expected + 10 * expected**0.5 + 10  # ten standard deviations
+    if p < 1:
+        torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 1 / (1 - p)))

@@ -52,39 +52,37 @@ def naive(module, x, memory, allowed) -> tuple[torch.Tensor, torch.Tensor]:
     return context @ module.out_proj.weight.T + module.out_proj.bias, weights
 
 
-@pytest.mark.parametrize("need_weights", [False, True])
 @pytest.mark.parametrize("cross", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_equals_a_loop(cross, masked, need_weights):
+def test_attention_equals_a_loop(cross, masked):
     module, (x, memory) = attention(cross), inputs(cross)
     mask = padding_mask(S if cross else T) if masked else None
-    actual, weights = module(x, memory, mask=mask, need_weights=need_weights)
+    actual, probabilities = module(x, memory, mask=mask)
     expected, expected_weights = naive(module, x, memory, lambda b, t, s: not masked or s >= b)
     torch.testing.assert_close(actual, expected)
-    if need_weights:
-        torch.testing.assert_close(weights, expected_weights, atol=1e-6, rtol=1e-5)  # its softmax is fp32
-    else:
-        assert weights is None
+    torch.testing.assert_close(probabilities(), expected_weights, atol=1e-6, rtol=1e-5)  # its softmax is fp32
 
 
-@pytest.mark.parametrize("need_weights", [False, True])
-def test_causal_attention_equals_a_loop(need_weights):
+def test_causal_attention_equals_a_loop():
     module, (x, _) = attention(False), inputs(False)
-    actual, _ = module(x, is_causal=True, need_weights=need_weights)
-    torch.testing.assert_close(actual, naive(module, x, None, lambda b, t, s: s <= t)[0], atol=1e-6, rtol=1e-5)
     mask = padding_mask(T).flip(-1) & torch.ones(T, T, dtype=torch.bool).tril()
-    actual, _ = module(x, mask=mask, need_weights=need_weights)
-    expected, _ = naive(module, x, None, lambda b, t, s: s <= t and s < T - b)
-    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+    for options, allowed in (
+        ({"is_causal": True}, lambda b, t, s: s <= t),
+        ({"mask": mask}, lambda b, t, s: s <= t and s < T - b),
+    ):
+        actual, probabilities = module(x, **options)
+        expected, expected_weights = naive(module, x, None, allowed)
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(probabilities(), expected_weights, atol=1e-6, rtol=1e-5)
 
 
 def test_dropout_only_while_training():
     module, (x, _) = attention(False, dropout=0.5), inputs(False)
     without = attention(False)(x)[0]
-    for need_weights in (False, True):
-        tolerance = {"atol": 1e-6, "rtol": 1e-5}
-        torch.testing.assert_close(module.eval()(x, need_weights=need_weights)[0], without, **tolerance)
-        assert not torch.allclose(module.train()(x, need_weights=need_weights)[0], without)
+    torch.testing.assert_close(module.eval()(x)[0], without, atol=1e-6, rtol=1e-5)
+    actual, probabilities = module.train()(x)
+    assert not torch.allclose(actual, without)
+    torch.testing.assert_close(probabilities(), module.eval()(x)[1]())  # before dropout
 
 
 def test_incremental_self_attention_equals_causal():

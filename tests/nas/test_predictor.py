@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas import FAMILIES, Features, LatencyPredictor, fit_predictor, score
+from mos_fairseq.nas import FAMILIES, Features, LatencyPredictor, doubts, fit_predictor, score
 from mos_fairseq.nas.features import averages, per_layer, physical_terms
 from mos_fairseq.nas.predictor import fit_family
 from mos_fairseq.nas.regression import _TREES, Trees
@@ -173,3 +173,13 @@ def test_bad_data():
     predictor, _ = fit_predictor(features, LATENCIES, SPACE, folds=2)
     with pytest.raises(InputError, match="encoder_embed_dim=16 is not in the search space"):
         predictor.predict([small_space(encoder_embed_dim=[16]).largest()])
+
+
+def test_a_predictor_that_is_unsure_says_so():
+    good = {"mape": 3.25, "kendall_tau": 0.9}
+    assert doubts(good, None) is None and doubts(good, good) is None
+    found = doubts(good, good | {"kendall_tau": 0.5})
+    assert found.startswith("the predictor is unsure: of held-out subnets, Kendall's tau 0.50 is below 0.8; ")
+    found = doubts({"mape": 12.34, "kendall_tau": 0.7}, good)
+    wanted = "in cross-validation, Kendall's tau 0.70 is below 0.8 and its error of 12.3 % is above 5 %; measure more"
+    assert found.startswith(f"the predictor is unsure: {wanted}")

@@ -100,13 +100,29 @@ def test_constraints():
 
 
 @pytest.mark.parametrize(
+    ("number", "limit"), [("8", 8), ("008", 8), ("40.5", 40.5), ("8.", 8), (".5", 0.5), ("+8E6", 8e6), ("8e-3", 0.008)]
+)
+def test_numbers_of_constraints(number, limit):
+    assert Constraint.parse(f"latency_ms<={number}") == Constraint("latency_ms", limit)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("params<8", "allowed is KEY<=NUMBER"),
         ("params<=many", "allowed is KEY<=NUMBER"),
         ("speed<=8", "speed is not known; allowed are latency_ms"),
-        ("flops<=nan", "must be a positive number"),
         ("flops<=-1", "must be a positive number"),
+        ("flops<=+0.0", "must be a positive number"),
+        ("flops<=1e999", "must be a positive number"),
+        # Python takes these for numbers
+        ("flops<=nan", "'flops<=nan': allowed is KEY<=NUMBER, the number in digits with a point or an exponent"),
+        ("flops<=inf", "allowed is KEY<=NUMBER"),
+        ("flops<=1_000", "allowed is KEY<=NUMBER"),
+        ("flops<=１０００", "allowed is KEY<=NUMBER"),
+        ("flops<=٣", "allowed is KEY<=NUMBER"),
+        ("flops<=.", "allowed is KEY<=NUMBER"),
+        ("flops<=1e", "allowed is KEY<=NUMBER"),
         ("", "allowed is KEY<=NUMBER"),
     ],
 )

@@ -214,6 +214,60 @@ def test_choices_are_drawn_equally_often():
         assert chi_square < 20.5  # 0.1 % level at 5 degrees of freedom, the most there are here
 
 
+HAT_OPTIONS = """\
+arch: transformersuper
+share-all-embeddings: True
+adam-betas: (0.9, 0.98)
+warmup-init-lr: 1e-7
+encoder-embed-dim: 640
+encoder-layers: 6
+qkv-dim: 512
+"""
+# the names under which HAT's files, of the spaces that are packaged here, hold the choices of each key
+HAT_KEYS = {
+    "encoder_embed_dim": "encoder-embed-choice",
+    "decoder_embed_dim": "decoder-embed-choice",
+    "encoder_layers": "encoder-layer-num-choice",
+    "decoder_layers": "decoder-layer-num-choice",
+    "encoder_ffn_embed_dim": "encoder-ffn-embed-dim-choice",
+    "encoder_attention_heads": "encoder-self-attention-heads-choice",
+    "decoder_ffn_embed_dim": "decoder-ffn-embed-dim-choice",
+    "decoder_attention_heads": "decoder-self-attention-heads-choice",
+    "decoder_ende_attention_heads": "decoder-ende-attention-heads-choice",
+    "decoder_arbitrary_ende_attn": "decoder-arbitrary-ende-attn-choice",
+}
+
+
+def hat_text(space):
+    choices = {key: value for key, value in space.to_dict().items() if key != "qkv_dim"}
+    return HAT_OPTIONS + "".join(f"{HAT_KEYS[key]}: {value[::-1]}\n" for key, value in choices.items())
+
+
+@pytest.mark.parametrize("name", [name for name in SearchSpace.preset_names() if name != "tiny"])
+def test_hats_space_file_is_the_preset(name, tmp_path):
+    space, path = SearchSpace.from_spec(name), tmp_path / "space0.yml"
+    path.write_text(hat_text(space))
+    assert SearchSpace.from_spec(path) == space
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("layer-num-choice", "depth-choice", "unknown key encoder-depth-choice; HAT's keys are encoder-embed-choice, "),
+        ("qkv-dim: 512\n", "", "missing key qkv-dim, "),
+        ("encoder-embed-choice", "encoder-embed", "search space: missing key encoder_embed_dim$"),
+        ("[512, 640]", "640", "search space: encoder_embed_dim: expected a list of integers, got 640$"),
+        ("-choice", "-subtransformer", "a subnet of HAT's, not a search space; give it as --subnet$"),
+    ],
+)
+def test_bad_space_file_of_hat(tmp_path, old, new, message):
+    text, path = hat_text(SearchSpace.from_spec("wmt14_en_de")), tmp_path / "space.yml"
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=f"^{path}: {message}"):
+        SearchSpace.from_spec(path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

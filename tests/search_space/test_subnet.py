@@ -186,6 +186,23 @@ def test_hat_file(tmp_path):
     assert Subnet.load(path, space).qkv_dim == 1024
 
 
+def test_hat_file_with_the_options_of_its_training(tmp_path):
+    """HAT's training takes a subnet's file and a common one, which users put together."""
+    path, alone = tmp_path / "whole.yaml", tmp_path / "hat.yaml"
+    alone.write_text(HAT_FILE)
+    options = "train-subtransformer: True\nadam-betas: (0.9, 0.98)\nfp16: True\nencoder-embed-dim: 640\nqkv-dim: 512\n"
+    choices = "encoder-embed-choice: [640, 512]\n"
+    path.write_text(options + HAT_FILE + choices)
+    assert Subnet.load(path) == Subnet.load(alone)
+    for text, message in (
+        (options, "subnet: unknown key train-subtransformer"),
+        (choices, "a search space of HAT's, not a subnet; give it as --search-space"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"^{path}: {message}"):
+            Subnet.load(path)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -15,7 +15,8 @@ def make_task():
     def make(**options) -> TranslationMosTask:
         options = {"search_space": small_space().dumps(), "seed": 1, "log_interval": 100} | options
         words = dictionary()
-        return TranslationMosTask(TranslationMosConfig(best_checkpoint_metric="loss", **options), words, words)
+        best = {"best_checkpoint_metric": "loss", "maximize_best_checkpoint_metric": False, "valid_subset": "valid"}
+        return TranslationMosTask(TranslationMosConfig(**best | options), words, words)
 
     return make
 

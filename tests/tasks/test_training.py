@@ -198,6 +198,29 @@ def test_the_log_says_what_was_sampled(make_task, make_model, make_criterion, ca
         assert f"random: {drawn.summary()}" in line and line.endswith("smallest")
 
 
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"num_experts": 3, "mos_linears": "attention", "mos_routing": "layer"}, "3 experts in 21 attention linears"),
+        ({"mos_linears": "all", "encoder_learned_pos": True}, "2 experts in 33 FFN and attention linears"),
+        ({"share_all_embeddings": False}, "2 experts in 12 FFN linears"),
+        ({"mos_routing": "none"}, "no experts, no routers"),
+    ],
+)
+def test_the_log_counts_parameters(make_task, make_model, caplog, options, where):
+    caplog.set_level("INFO")
+    model = make_model(make_task(), **options)
+    (line,) = [record.message for record in caplog.records if "largest subnet alone" in record.message]
+    assert line.startswith(where)
+    alone = sum(p.numel() for p in model.get_active_subnet().parameters())
+    assert line.endswith(f"the largest subnet alone: {alone:,}")
+    if model.cfg.mos_routing != "none":
+        experts = {n: p for n, p in model.named_parameters() if p.size(0) == model.cfg.num_experts and p.dim() > 2}
+        counts = [sum(p.numel() for n, p in model.named_parameters() if ".router." in n)]
+        counts.append(sum(p.numel() for n, p in experts.items() if ".router." not in n))
+        assert f": {counts[1]:,} parameters; routers: {counts[0]:,}; " in line
+
+
 # --- what a checkpoint needs ---
 
 

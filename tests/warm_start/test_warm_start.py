@@ -8,9 +8,10 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.export.check import ExportError
 from mos_fairseq.models import TransformerMosConfig
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.warm_start import Orders, StockModel, check_space, importance_orders, supernet_from
+from mos_fairseq.warm_start import Orders, StockModel, check_space, importance_orders, supernet, supernet_from
 from tests.helpers import batch, decode_stepwise, fake_task, perturb, sample_of
 from tests.seeds import moved
 
@@ -174,6 +175,17 @@ def test_spaces_that_do_not_fit(changes, message):
     space = {key: value for key, value in (QKV | changes).items() if value is not None}
     with pytest.raises(InputError, match=message):
         check_space(stock().args, SearchSpace.from_dict(space))
+
+
+def test_another_model_is_not_made(monkeypatch):
+    def copy_with_a_mistake(source, target, *more):
+        copy_layer(source, target, *more)
+        target.fc1.bias.add_(0.5)
+
+    copy_layer = supernet._copy_layer
+    monkeypatch.setattr(supernet, "_copy_layer", copy_with_a_mistake)
+    with pytest.raises(ExportError, match="largest subnet does not compute what the checkpoint computes: "):
+        supernet_from(stock(), config(QKV), Orders())
 
 
 def test_channels_under_sinusoids():

@@ -1,8 +1,14 @@
 """``mos-benchmark``: what supernets cost in time and memory, against plain weight sharing and stock fairseq."""
 
-from mos_fairseq.benchmark.speed.plot import plot_suite
-from mos_fairseq.benchmark.speed.suites import SUITES, run_suite
-from mos_fairseq.benchmark.speed.timing import Section
-from mos_fairseq.benchmark.speed.variants import SpeedOptions, Variants
+from mos_fairseq.lazy import names_of
 
-__all__ = ["SUITES", "Section", "SpeedOptions", "Variants", "plot_suite", "run_suite"]
+__getattr__, __all__ = names_of(
+    __name__,
+    {
+        "options": ["SUITES", "SpeedOptions"],
+        "plot": ["plot_suite"],
+        "suites": ["run_suite"],
+        "timing": ["Section"],
+        "variants": ["Variants"],
+    },
+)

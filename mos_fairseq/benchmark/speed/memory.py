@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from mos_fairseq.benchmark.speed.options import SpeedOptions
 from mos_fairseq.benchmark.speed.timing import Section
-from mos_fairseq.benchmark.speed.variants import SpeedOptions, Variants
+from mos_fairseq.benchmark.speed.variants import Variants
+from mos_fairseq.python import python_command, python_environment
 from mos_fairseq.search_space import SearchSpace
 
 _STEPS = 3  # gradients and Adam's state are there after the first
@@ -54,11 +55,11 @@ def _measure(variants: Variants, name: str) -> int:
     """Bytes that updates of ``name`` add to a process that has imported everything."""
     order = {"space": variants.space.to_dict(), "options": asdict(variants.options), "name": name}
     found = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import main; main()"],
+        python_command("-c", f"from {__name__} import main; main()"),
         input=json.dumps(order),
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=python_environment(),
     )
     if found.returncode:
         raise RuntimeError(f"measuring the memory of {name} failed: {found.stderr.strip()[-2000:]}")

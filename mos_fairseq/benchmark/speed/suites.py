@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mos_fairseq.benchmark.speed.memory import memory_sections
+from mos_fairseq.benchmark.speed.options import SUITES
 from mos_fairseq.benchmark.speed.timing import Section, in_turn
 from mos_fairseq.benchmark.speed.variants import Variants
 from mos_fairseq.errors import InputError
@@ -224,14 +225,9 @@ def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
     yield Section(title, times, "static twin", variants.options.length, skipped=skipped)
 
 
-SUITES: dict[str, Callable[[Variants, _OnRound], Iterator[Section]]] = {
-    "train": train,
-    "decode": decode,
-    "memory": memory_sections,
-    "mixture": mixture,
-    "search": search,
-    "compile": compiled,
-}
+_SUITES: dict[str, Callable[[Variants, _OnRound], Iterator[Section]]] = dict(
+    zip(SUITES, (train, decode, memory_sections, mixture, search, compiled), strict=True)
+)
 
 
 def run_suite(name: str, variants: Variants, on_round: _OnRound = lambda: None) -> Iterator[Section]:
@@ -243,4 +239,4 @@ def run_suite(name: str, variants: Variants, on_round: _OnRound = lambda: None) 
     """
     if variants.options.threads is not None:
         torch.set_num_threads(variants.options.threads)
-    yield from SUITES[name](variants, on_round)
+    yield from _SUITES[name](variants, on_round)

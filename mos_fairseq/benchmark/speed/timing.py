@@ -76,7 +76,11 @@ def in_turn(
     pause: float = 0.0,
 ) -> dict[str, list[float]]:
     """Wall-clock seconds of each variant, ``rounds`` times in turn, another one first in each round; the ``warmup``
-    rounds before do not count. ``pause`` seconds before each let another one's idle threads fall asleep."""
+    rounds before do not count. ``pause`` seconds before each let another one's idle threads fall asleep.
+
+    Raises:
+        RuntimeError: the clock does not move.
+    """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(warmup + rounds):
@@ -88,5 +92,7 @@ def in_turn(
             if index >= warmup:
                 seconds[name].append(time.perf_counter() - begin)
         on_round()
-    assert all(statistics.fmean(values) > 0 for values in seconds.values())
+    for name, values in seconds.items():
+        if not statistics.fmean(values) > 0:
+            raise RuntimeError(f"{name} took {statistics.fmean(values)} s on average: the clock does not tell")
     return seconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -17,41 +16,14 @@ from fairseq.optim.adam import Adam
 from fairseq.sequence_generator import SequenceGenerator
 from torch import nn
 
+from mos_fairseq.benchmark.speed.options import SpeedOptions
 from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, placeholder_dictionary
+from mos_fairseq.models.switches import without_attention
 from mos_fairseq.search_space import SearchSpace
 
 _PAD, _EOS = 1, 2
-
-
-@dataclass(frozen=True)
-class SpeedOptions:
-    """What is measured.
-
-    Args:
-        vocab_size: entries of the joined dictionary.
-        tokens: target tokens of a training batch, about.
-        length: tokens of a sentence; in training the longest, three quarters of it the shortest.
-        threads: of torch; None leaves torch's own choice.
-        repeats: rounds that count.
-
-    Raises:
-        InputError: a value is out of range.
-    """
-
-    vocab_size: int = 8000
-    tokens: int = 1024
-    length: int = 30
-    threads: int | None = None
-    repeats: int = 10
-
-    def __post_init__(self) -> None:
-        least = {"vocab_size": 24, "tokens": 8, "length": 4, "threads": 1, "repeats": 2}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise InputError(f"{name} is {value}: allowed are whole numbers from {low}")
 
 
 class Variants:
@@ -181,7 +153,7 @@ class Variants:
         return {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(_PAD).sum(1)}}
 
     def translation(self, model: nn.Module, beam: int, batch_size: int) -> Callable[[], object]:
-        """fairseq's beam search of exactly ``length`` tokens a sentence."""
+        """fairseq's beam search of exactly ``length`` tokens a sentence, as in fairseq-generate."""
         model.eval()
         longest = self.options.length - 1
         generator = SequenceGenerator(
@@ -191,7 +163,8 @@ class Variants:
 
         @torch.inference_mode()
         def translate() -> object:
-            return generator.generate([model], sample)
+            with without_attention(model):
+                return generator.generate([model], sample)
 
         return translate
 

@@ -1,0 +1,115 @@
+"""The command line of ``mos-latency``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+
+from mos_fairseq.benchmark import DTYPES, REPEATS, LatencyOptions
+from mos_fairseq.cli import command_parser, example_of
+
+_HELP = {
+    "vocab_size": "size of the dictionary",
+    "batch_size": "sentences translated at once",
+    "src_len": "source tokens of a sentence, its end included",
+    "tgt_len": "target tokens of a sentence, its end included",
+    "beam": "beam width; 1 is greedy search",
+    "device": "torch's name of the device, as in cuda:0",
+    "threads": "threads of torch on a CPU (default: torch's own choice)",
+    "dtype": " or ".join(DTYPES),
+    "warmup": "runs of a visit that do not count",
+    "iterations": "runs of a visit that count, in turn with the reference subnet; a trimmed mean of them is taken",
+    "share_all_embeddings": "one table for encoder, decoder and output projection",
+    "share_decoder_input_output_embed": "one table for decoder and output projection",
+    "encoder_normalize_before": "pre-norm encoder",
+    "decoder_normalize_before": "pre-norm decoder",
+    "layernorm_embedding": "layer norms on the embeddings",
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line of ``mos-latency``."""
+    parser = command_parser(
+        "mos-latency",
+        "Latency of subnets: measured and predicted.",
+        "mos-latency measure --search-space tiny --vocab-size 2000 --num-subnets 200 --output latency.jsonl\n"
+        "mos-latency fit latency.jsonl --output predictor.json\n"
+        "mos-latency predict predictor.json --subnet largest,smallest,random:7",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_measure(commands)
+    fit = commands.add_parser(
+        "fit",
+        help="fit a predictor to measured latencies",
+        allow_abbrev=False,
+        **example_of("mos-latency fit latency.jsonl --output predictor.json --plot held-out.png"),
+    )
+    fit.add_argument("data", help="file of `measure`, or a CSV file as HAT publishes them")
+    fit.add_argument("--output", required=True, metavar="FILE", help="the predictor, as JSON")
+    fit.add_argument("--folds", type=int, default=10, metavar="N", help="of the cross-validation (default: 10)")
+    fit.add_argument(
+        "--held-out", type=float, default=0.2, metavar="P", help="part that only judges the result (default: 0.2)"
+    )
+    fit.add_argument("--seed", type=int, default=1, metavar="N", help="of folds and held-out part (default: 1)")
+    fit.add_argument("--plot", metavar="PNG", help="draw predicted against measured latency of the held-out part")
+    fit.add_argument("--json", action="store_true", help="print the scores as JSON")
+    predict = commands.add_parser(
+        "predict",
+        help="predict the latency of subnets",
+        allow_abbrev=False,
+        **example_of("mos-latency predict predictor.json --subnet largest,smallest,search/best.yaml"),
+    )
+    predict.add_argument("predictor", help="file of `fit`")
+    predict.add_argument("--subnet", required=True, metavar="S", help="subnets, separated by commas")
+    predict.add_argument("--json", action="store_true", help="one JSON object per subnet and line")
+    report = commands.add_parser(
+        "report",
+        help="compare a predictor with measured latencies",
+        description="Compare a predictor with measured latencies: all of the file, and apart what the predictor was "
+        "fitted to, what `fit` held out, and what it did not have.",
+        allow_abbrev=False,
+        **example_of("mos-latency report predictor.json latency.jsonl"),
+    )
+    report.add_argument("predictor", help="file of `fit`")
+    report.add_argument("data", help="file of `measure`, also the one that was fitted to, or HAT's CSV")
+    report.add_argument("--plot", metavar="PNG", help="draw predicted against measured latency")
+    report.add_argument("--json", action="store_true", help="print the scores as JSON")
+    return parser
+
+
+def _add_measure(commands) -> None:
+    measure = commands.add_parser(
+        "measure",
+        help="time subnets on this machine",
+        description="Time subnets on this machine, in turn with a reference subnet, whose drift is divided out. "
+        "On a CPU with glibc, set GLIBC_TUNABLES as examples/cpu_env.sh does (memory kept, in huge pages): this is "
+        "recommended. The file's first line records it, and a file begun with one setting goes on with the same only.",
+        allow_abbrev=False,
+        **example_of(
+            "mos-latency measure --search-space tiny --vocab-size 2000 --num-subnets 200 --output latency.jsonl"
+        ),
+    )
+    measure.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file")
+    measure.add_argument("--output", required=True, metavar="JSONL", help="results; an existing file is continued")
+    which = measure.add_mutually_exclusive_group(required=True)
+    which.add_argument("--num-subnets", type=int, metavar="N", help="measure N: largest, smallest and random ones")
+    which.add_argument("--subnet", metavar="S", help="measure these subnets, separated by commas")
+    measure.add_argument(
+        "--repeats",
+        type=int,
+        default=REPEATS,
+        metavar="N",
+        help="visit every subnet N times, the whole list in another order each time, and take the mean of its visits; "
+        "many short visits say more than few long ones (default: %(default)s)",
+    )
+    measure.add_argument("--seed", type=int, default=1, metavar="N", help="of the random subnets (default: 1)")
+    for option in fields(LatencyOptions):
+        name, default = f"--{option.name.replace('_', '-')}", option.default
+        if isinstance(default, bool):
+            measure.add_argument(name, action="store_true", help=_HELP[option.name])
+        elif option.name == "vocab_size":
+            measure.add_argument(name, type=int, required=True, metavar="N", help=_HELP[option.name])
+        else:
+            kind, metavar = (str, option.name.upper()) if isinstance(default, str) else (int, "N")
+            known = "" if default is None else f" (default: {default})"
+            measure.add_argument(name, type=kind, default=default, metavar=metavar, help=_HELP[option.name] + known)

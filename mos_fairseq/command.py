@@ -1,0 +1,49 @@
+"""Which of fairseq's commands called, for options that act under some of them only."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMANDS = ("train", "generate", "interactive", "validate")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One of :data:`COMMANDS`.
+
+    Args:
+        name: its name, without ``fairseq-``.
+        arguments: words of the command line; empty where a program called the command's ``main``.
+        overrides: names of the options that ``fairseq-validate`` puts in place of a checkpoint's; empty elsewhere.
+    """
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    overrides: frozenset[str] = frozenset()
+
+    def is_given(self, option: str) -> bool:
+        """Whether the command line names ``option``, whatever its value."""
+        flag = "--" + option.replace("_", "-")
+        return option in self.overrides or any(word.partition("=")[0] == flag for word in self.arguments)
+
+
+def calling_command() -> Command | None:
+    """The command that called, directly or not; None in a program that uses the library, and in our own commands.
+
+    It is told by the functions that are running, ``main`` in a file of ``fairseq_cli``: so the same whether a console
+    script, ``python -m``, torchrun, ``fairseq-hydra-train`` or a process that one of these started runs them.
+    """
+    found, overrides, frame = None, frozenset(), sys._getframe(1)
+    while frame is not None:
+        file, function = Path(frame.f_code.co_filename), frame.f_code.co_name
+        if file.parent.name == "fairseq_cli" and file.stem in COMMANDS:
+            if function in ("main", "_main"):
+                found = found or file.stem
+                if (override_args := frame.f_locals.get("override_args")) is not None:
+                    overrides = frozenset(vars(override_args))
+            elif function == "cli_main" and file.stem == found:
+                return Command(found, tuple(sys.argv[1:]), overrides)
+        frame = frame.f_back
+    return Command(found, overrides=overrides) if found else None

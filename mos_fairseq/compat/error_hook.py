@@ -1,0 +1,44 @@
+"""Users' mistakes in one line, where a command runs. Needs the standard library only."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+
+from ..errors import InputError
+
+SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
+
+
+def install_error_hook() -> None:
+    """Print an :class:`InputError` as one line on stderr instead of a traceback; the exit status stays 1.
+
+    fairseq has no error reporting of its own and wraps some errors in others, so the chain of causes is
+    searched. Everything else, and everything when MOS_FAIRSEQ_TRACEBACK=1, goes to the hook that was there
+    before.
+    """
+    previous = sys.excepthook
+    if hasattr(previous, "_mos_fairseq_original"):
+        return
+
+    def report(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+        wanted = os.environ.get(SHOW_TRACEBACK, "0") not in ("", "0")
+        found = None if wanted else _find_input_error(error)
+        if found is None:
+            previous(kind, error, trace)
+        else:
+            print(f"error: {found}", file=sys.stderr)
+
+    report._mos_fairseq_original = previous  # type: ignore[attr-defined]
+    sys.excepthook = report
+
+
+def _find_input_error(error: BaseException | None) -> InputError | None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, InputError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None

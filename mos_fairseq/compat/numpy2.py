@@ -1,0 +1,64 @@
+"""What numpy 2 took from fairseq: names that are gone, and arithmetic that widened by itself."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from typing import Any
+
+import numpy as np
+from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
+
+# modules of fairseq that read names of old, and what these meant
+_OLD_NAMES: dict[str, dict[str, Any]] = {
+    "fairseq.data.token_block_dataset": {"compat": types.SimpleNamespace(long=int)},
+    "fairseq.data.language_pair_dataset": {"compat": types.SimpleNamespace(long=int)},
+    "fairseq.data.data_utils": {"int": int},
+    "fairseq.modules.dynamic_crf_layer": {"float": float},
+}
+
+
+class _Numpy(types.ModuleType):
+    """numpy, and names that it had before."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+def give_back_old_names_of_numpy() -> None:
+    """Let four modules of fairseq find names that numpy has removed: ``np.compat``, ``np.int``, ``np.float``.
+
+    Without them language models cannot be generated with or cut into blocks of tokens (``--sample-break-mode none``),
+    validation of a language pair with ``num_tokens_vec`` stops, and so do audio masks and the CRF of
+    non-autoregressive models. The names are put into these modules' own ``np``; numpy stays as it is.
+    """
+    for module_name, names in _OLD_NAMES.items():
+        module = sys.modules.get(module_name)
+        if module is None or module.np is not np:
+            continue
+        missing = {name: value for name, value in names.items() if not hasattr(np, name)}
+        if missing:
+            module.np = _Numpy("numpy")
+            vars(module.np).update(missing)
+
+
+def merge_large_binaries() -> None:
+    """Let ``fairseq-preprocess --workers N`` merge parts into a file of more than 2 GiB.
+
+    The positions of sentences are summed from their sizes, which are numpy's 32-bit integers where they were read from
+    a part. Up to numpy 1 their products with Python's integers had 64 bits; since numpy 2 they have 32, so that every
+    position past 2 GiB is wrong.
+    """
+    original = MMapIndexedDatasetBuilder.merge_file_
+    if hasattr(original, "_mos_fairseq_original"):
+        return
+
+    @functools.wraps(original)
+    def merge_file_(self: MMapIndexedDatasetBuilder, another_file: str) -> None:
+        known = len(self._sizes)
+        original(self, another_file)
+        self._sizes[known:] = [int(size) for size in self._sizes[known:]]
+
+    merge_file_._mos_fairseq_original = original  # type: ignore[attr-defined]
+    MMapIndexedDatasetBuilder.merge_file_ = merge_file_

@@ -1,0 +1,16 @@
+"""Every repair, in the order in which they are applied."""
+
+from . import checkpoints, literals, numpy2, pickling, training, user_dir
+
+ALL = (
+    checkpoints.allow_checkpoint_globals,
+    checkpoints.explain_unreadable_checkpoints,
+    user_dir.explain_user_dir_clash,
+    literals.never_evaluate_code,
+    numpy2.give_back_old_names_of_numpy,
+    numpy2.merge_large_binaries,
+    pickling.let_models_be_pickled,
+    training.let_models_choose_data_parallelism,
+    training.skip_overflow_without_scaler,
+    training.write_checkpoints_whole,
+)

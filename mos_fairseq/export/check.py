@@ -1,0 +1,55 @@
+"""The last look at a model that is about to be written: it is the model that it was made of."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from fairseq.models import FairseqEncoderDecoderModel
+from torch import Tensor
+
+from mos_fairseq.errors import InputError
+
+_TOLERANCE = 1e-5  # relative to the largest logit: weights are kept in fp32, which rounds by 6e-8
+
+
+class ExportError(RuntimeError):
+    """What is about to be written is another model than it was made of: a defect of this package, not of the input."""
+
+
+@torch.no_grad()
+def check_same_model(
+    made: FairseqEncoderDecoderModel, origin: FairseqEncoderDecoderModel, made_name: str, origin_name: str
+) -> None:
+    """Compare logits on random sentences with padding, in double precision, where the order of a sum hardly matters.
+
+    Args:
+        made, origin: dense models in eval mode over the same dictionaries; they are left as they were.
+        made_name, origin_name: what a message calls them.
+
+    Raises:
+        InputError: the logits of ``origin`` are not finite.
+        ExportError: the models differ; says by how much.
+    """
+    generator = torch.Generator().manual_seed(1)
+    pad = origin.encoder.padding_idx
+    src = torch.randint(4, len(origin.encoder.dictionary), (3, 9), generator=generator)
+    src[1, :4] = pad
+    prev = torch.randint(4, len(origin.decoder.dictionary), (3, 7), generator=generator)
+    ours, theirs = (_logits(model, src, src.ne(pad).sum(1), prev) for model in (made, origin))
+    largest, difference = float(theirs.abs().max()), float((ours - theirs).abs().max())
+    if not math.isfinite(largest):
+        raise InputError(f"{origin_name}: its logits are {largest}, nothing is written; has its training diverged?")
+    if not difference <= _TOLERANCE * largest:  # NaN too
+        raise ExportError(
+            f"{made_name} does not compute what {origin_name} computes: logits of up to {largest:.3g} differ by "
+            f"{difference:.3g}; nothing is written"
+        )
+
+
+def _logits(model: FairseqEncoderDecoderModel, *inputs: Tensor) -> Tensor:
+    dtype = next(model.parameters()).dtype
+    try:
+        return model.double()(*inputs)[0]
+    finally:
+        model.to(dtype)

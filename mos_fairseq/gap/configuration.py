@@ -1,0 +1,211 @@
+"""fairseq's configuration of a training: which of its fields matter to the outcome, and what a command makes of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from fairseq import options
+from fairseq.dataclass.configs import CommonConfig, DatasetConfig, DistributedTrainingConfig, OptimizationConfig
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.registry import REGISTRIES
+from fairseq.tasks.translation import TranslationConfig
+from omegaconf import MISSING, OmegaConf
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.models.transformer_config import TransformerBaseConfig
+
+SECTIONS = {
+    "common": CommonConfig,
+    "distributed_training": DistributedTrainingConfig,
+    "dataset": DatasetConfig,
+    "optimization": OptimizationConfig,
+    "task": TranslationConfig,
+    "model": TransformerBaseConfig,
+}
+COMPONENTS = ("optimizer", "lr_scheduler", "criterion")
+"""Parts of the configuration whose fields depend on the name that was chosen."""
+
+# what changes nothing in the weights that a number of updates makes: places and formats of files, logs, validation, and
+# the work of one process as against several, for which the number of batches of an update stands
+NEUTRAL: dict[str, tuple[str, ...]] = {
+    "common": (
+        "no_progress_bar",
+        "log_interval",
+        "log_format",
+        "log_file",
+        "aim_repo",
+        "aim_run_hash",
+        "tensorboard_logdir",
+        "wandb_project",
+        "azureml_logging",
+        "user_dir",
+        "empty_cache_freq",
+        "all_gather_list_size",
+        "profile",
+        "reset_logging",
+        "suppress_crashes",
+        "use_plasma_view",
+        "plasma_path",
+    ),
+    "distributed_training": (
+        "distributed_world_size",
+        "distributed_num_procs",
+        "distributed_rank",
+        "distributed_backend",
+        "distributed_init_method",
+        "distributed_port",
+        "device_id",
+        "distributed_no_spawn",
+        "ddp_backend",  # those that a supernet trains with mean the same
+        "ddp_comm_hook",  # of torch's wrapper, which a supernet does not have
+        "bucket_cap_mb",
+        "find_unused_parameters",
+        "gradient_as_bucket_view",
+        "fast_stat_sync",
+        "heartbeat_timeout",
+        "broadcast_buffers",
+        "nprocs_per_node",
+        "zero_sharding",
+        # of backends that a supernet does not train with
+        "slowmo_momentum",
+        "slowmo_base_algorithm",
+        "localsgd_frequency",
+        "no_reshard_after_forward",
+        "fp32_reduce_scatter",
+        "cpu_offload",
+        "use_sharded_state",
+        "not_fsdp_flatten_parameters",
+    ),
+    "dataset": (
+        "num_workers",
+        "skip_invalid_size_inputs_valid_test",
+        "dataset_impl",  # of the folder at hand, see mos_fairseq.gap.data
+        "data_buffer_size",
+        "valid_subset",
+        "combine_valid_subsets",
+        "ignore_unused_valid_subsets",
+        "validate_interval",
+        "validate_interval_updates",
+        "validate_after_updates",
+        "fixed_validation_seed",
+        "disable_validation",
+        "max_tokens_valid",
+        "batch_size_valid",
+        "max_valid_steps",
+        "gen_subset",
+        "num_shards",
+        "shard_id",
+    ),
+    "optimization": ("debug_param_names",),
+    "task": (
+        "data",
+        "dataset_impl",
+        "eval_bleu",
+        "eval_bleu_args",
+        "eval_bleu_detok",
+        "eval_bleu_detok_args",
+        "eval_tokenized_bleu",
+        "eval_bleu_remove_bpe",
+        "eval_bleu_print_samples",
+    ),
+    "checkpoint": ("save_interval", "save_interval_updates", "keep_interval_updates", "keep_last_epochs"),
+}
+LENGTH = ("max_epoch", "max_update", "stop_time_hours")
+"""Fields of how long a training takes, which is not taken from the supernet's."""
+
+
+def fields_of(section: str, name: str | None = None) -> list[str]:
+    """The fields of a section that matter, the component ``name``'s where the section is one of ``COMPONENTS``."""
+    if section in SECTIONS:
+        skipped = (*NEUTRAL.get(section, ()), *LENGTH)
+        names = [field.name for field in fields(SECTIONS[section])]
+    else:
+        registry = REGISTRIES[section]
+        config, skipped = registry["dataclass_registry"].get(name), ()
+        names = _legacy_fields(registry["registry"][name]) if config is None else [f.name for f in fields(config)]
+    return [field for field in names if not field.startswith("_") and field not in skipped]
+
+
+def mandatory_fields(section: str, name: str) -> list[str]:
+    """The options of the component ``name`` without which fairseq-train does not start: they have no default."""
+    config = REGISTRIES[section]["dataclass_registry"].get(name)
+    return [] if config is None else [field.name for field in fields(config) if field.default == MISSING]
+
+
+def _legacy_fields(component: type) -> list[str]:
+    """The options of a component that describes them with argparse, as some of fairseq's optimizers do."""
+    parser = argparse.ArgumentParser(add_help=False)
+    if hasattr(component, "add_args"):
+        component.add_args(parser)
+    return [action.dest for action in parser._actions]
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """A recorded section as a dictionary: fairseq records components that have no dataclass as a namespace."""
+    return dict(section if isinstance(section, Mapping) else vars(section)) if section else {}
+
+
+class Command:
+    """What ``fairseq-train`` makes of the words of a command.
+
+    ``actions``: argparse's, by field.
+
+    Raises:
+        InputError: fairseq-train does not take the words.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        with _quiet() as errors:
+            try:
+                parser = options.get_training_parser()
+                self._args = options.parse_args_and_arch(parser, list(words))
+            except SystemExit:
+                reason = errors.getvalue().strip().split("\n")[-1]
+                raise InputError(f"fairseq-train: {reason.partition('error: ')[2] or reason}") from None
+            except ValueError as error:  # options that exclude each other
+                raise InputError(f"fairseq-train: {error}") from None
+        self.actions = {action.dest: action for action in parser._actions}
+
+    def fields_in(self, words: Sequence[str]) -> set[str]:
+        """The fields that ``words`` set, by whatever of their options' names."""
+        given = {word.partition("=")[0] for word in words if word.startswith("-")}
+        return {field for field, action in self.actions.items() if given & set(action.option_strings)}
+
+    def value(self, section: str, field: str) -> Any:
+        """What argparse makes of the words for a field; the default of a model's options, which it leaves out."""
+        values = vars(self._args)
+        return values[field] if field in values else getattr(SECTIONS[section](), field, None)
+
+    def configuration(self) -> dict[str, dict[str, Any]]:
+        """What training reads, by section, as plain containers.
+
+        Raises:
+            InputError: fairseq cannot make a configuration of the words.
+        """
+        with _quiet():
+            try:
+                cfg = convert_namespace_to_omegaconf(self._args)
+            except Exception as error:  # Hydra's own classes, which say which field it is
+                raise InputError(f"fairseq-train: {' '.join(str(error).split())[:200]}") from None
+        content = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        return {section: plain(value) for section, value in content.items() if section in (*SECTIONS, *COMPONENTS)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Neither Hydra's warnings nor the usage that argparse prints of all of fairseq's options."""
+    errors, disabled = io.StringIO(), logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stderr(errors):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield errors
+        finally:
+            logging.disable(disabled)

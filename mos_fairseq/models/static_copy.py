@@ -1,0 +1,59 @@
+"""Copying what is in force of a supernet into the dense modules of its static twin, and nothing left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mos_fairseq.modules import ElasticEmbedding, ElasticLayerNorm, ElasticLinear, PositionalEmbedding
+
+
+@torch.no_grad()
+def copy_active(side: nn.Module, twin: nn.Module) -> None:
+    """Copy one side (encoder or decoder) of a supernet in evaluation into the twin's, module by module, by name.
+
+    Raises:
+        TypeError: an active module of the supernet is of a kind that cannot be copied, or has no counterpart.
+        RuntimeError: sizes differ, or a parameter or buffer of the twin is written by no module.
+    """
+    for layer in side.layers[: side.num_active_layers]:
+        layer.materialize()
+    left_out = {id(module) for layer in side.layers[side.num_active_layers :] for module in layer.modules()}
+    left_out |= {id(module) for layer in side.layers if layer.router is not None for module in layer.router.modules()}
+    copies, written = dict(twin.named_modules()), set()
+    for name, module in side.named_modules():
+        if id(module) not in left_out and (isinstance(module, PositionalEmbedding) or _own_tensors(module)):
+            written |= {id(tensor) for tensor in _copy(name, module, copies.get(name))}
+    for name, tensor in (*twin.named_parameters(), *twin.named_buffers()):
+        if id(tensor) not in written:
+            raise RuntimeError(f"{name} of the static twin {tuple(tensor.shape)} is written by nothing in the supernet")
+
+
+def _own_tensors(module: nn.Module) -> list[Tensor]:
+    return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+
+
+def _copy(name: str, module: nn.Module, twin: nn.Module | None) -> list[Tensor]:
+    """Copy one module's own tensors; returns those that were written."""
+    if twin is None:
+        raise TypeError(f"{name} of the supernet, a {type(module).__name__}, has no counterpart in the static twin")
+    if isinstance(module, ElasticLinear):
+        pairs = zip((twin.weight, twin.bias), module._materialized, strict=True)
+    elif isinstance(module, ElasticLayerNorm):
+        pairs = zip((twin.weight, twin.bias), module.merge(), strict=True)
+    elif isinstance(module, ElasticEmbedding):
+        pairs = [(twin.weight, module.weight[:, : twin.embedding_dim])]
+    elif isinstance(module, PositionalEmbedding):
+        if module.weight is None and twin.embedding_dim != module.embedding_dim:
+            widths = f"{twin.embedding_dim}, the supernet's of {module.embedding_dim}"
+            raise RuntimeError(f"{name} of the static twin is cut from a table of width {widths}")
+        pairs = [(twin.weight, None if module.weight is None else module.weight[:, : twin.embedding_dim])]
+    else:
+        raise TypeError(f"{name} of the supernet is a {type(module).__name__}: how to copy it is not known")
+    pairs = [(target, source) for target, source in pairs if target is not None or source is not None]
+    for target, source in pairs:
+        if target is None or source is None or target.shape != source.shape:
+            shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (target, source)]
+            raise RuntimeError(f"{name} of the static twin holds {shapes[0]}, the supernet's {shapes[1]}")
+        target.copy_(source)
+    return [target for target, _ in pairs]

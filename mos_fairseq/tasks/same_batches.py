@@ -1,0 +1,31 @@
+"""A run that is resumed goes on with the mini-batches that it had."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from fairseq.tasks import FairseqTask
+
+
+def same_batches(get_batch_iterator: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a task's ``get_batch_iterator`` so that a run that is resumed has the mini-batches that it had.
+
+    fairseq groups sentences into mini-batches once, by a seed to which it adds the epoch in which the run started:
+    resumed in the second epoch or later, it forms other groups, which neither an interrupted run nor the position in
+    the epoch that the checkpoint tells agrees with. The iterator gets its epoch from the checkpoint afterwards.
+    """
+    signature = inspect.signature(FairseqTask.get_batch_iterator)
+
+    @functools.wraps(get_batch_iterator)
+    def with_epoch_one(self: FairseqTask, *args: Any, **kwargs: Any) -> Any:
+        given = dict(signature.bind(self, *args, **kwargs).arguments)
+        del given["self"]
+        made_every_epoch = given.get("disable_iterator_cache") or given.get("update_epoch_batch_itr")
+        if not made_every_epoch and self.can_reuse_epoch_itr(given["dataset"]):
+            given["epoch"] = 1
+        return get_batch_iterator(self, **given)
+
+    return with_epoch_one

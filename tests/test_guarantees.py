@@ -1,0 +1,70 @@
+"""What must not be wrong in silence is an error, also where Python leaves out asserts (``python -O``)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# each of these would give a wrong result if nothing stopped it
+CODE = """
+from types import SimpleNamespace
+import torch
+from mos_fairseq.benchmark.speed import timing
+from mos_fairseq.criterions import DistillationMosCriterion
+from mos_fairseq.criterions.hidden_states import pair_layers
+from mos_fairseq.gap.statistics import gap_of
+from mos_fairseq.tasks import TranslationMosConfig, TranslationMosTask
+from tests.helpers import batch, dictionary, sample_of, small_space, supernet
+
+
+def told(function):
+    try:
+        function()
+    except (RuntimeError, TypeError, ValueError) as error:
+        print(" ".join(str(error).split()))
+    else:
+        print("nothing")
+
+
+words, space = dictionary(), small_space()
+cfg = TranslationMosConfig(search_space=space.dumps(), seed=1, log_interval=100, best_checkpoint_metric="loss")
+task = TranslationMosTask(cfg, words, words)
+criterion = DistillationMosCriterion(task, sentence_avg=False, label_smoothing=0.1)
+model, sample = supernet(), sample_of(*batch())
+told(lambda: model.encoder.layers[0].fc1.set_active_size(20, 34))
+told(lambda: model.encoder.layers[0].self_attn(torch.ones(1, 2, 20), mask=torch.ones(1, 1, 2, 2), is_causal=True))
+model.encoder.layers[0].add_module("gate", torch.nn.Linear(2, 2))
+told(model.get_active_subnet)
+task.training_subnets = lambda update: [("smallest", space.smallest()), ("largest", space.largest())]
+told(lambda: task.train_step(sample, model, criterion, None, 6))
+criterion.teach(1, 0)
+told(lambda: criterion(model.train(), sample, reduce=False))
+timing.time = SimpleNamespace(perf_counter=lambda: 1.0, sleep=lambda seconds: None)
+told(lambda: timing.in_turn({"stock": lambda: None}, 1))
+told(lambda: gap_of([1.0], [1.0, 2.0]))
+told(lambda: pair_layers(4, 3, "last"))
+print(__debug__)
+"""
+
+TOLD = [
+    "out_features is 34: allowed are 1 to 33",
+    "is_causal is True and a mask is given: combine the causal mask with the other",
+    "layers.0.gate of the supernet, a Linear, has no counterpart in the static twin",
+    "update 7: the largest subnet teaches, but the first is smallest: enc 1x12",
+    "reduce is False: while subnets teach each other, losses are summed over tokens",
+    "stock took 0.0 s on average: the clock does not tell",
+    "1 inherited and 2 standalone scores: allowed are pairs",
+    "num_students is 4: allowed are 1 to 3, the teacher's layers",
+]
+
+
+def test_with_optimised_python():
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-O", "-W", "ignore", "-c", CODE]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *found, debug = done.stdout.splitlines()
+    assert debug == "False" and len(found) == len(TOLD)
+    assert [line[: len(told)] for line, told in zip(found, TOLD, strict=True)] == TOLD
