@@ -390,7 +390,8 @@ print(readable, hasattr(fairseq.utils, "eval"), sys.excepthook.__name__)
 
 @pytest.mark.parametrize("value", ["off", "on"])
 def test_the_switch_leaves_fairseq_alone(value, tmp_path):
-    done = run_python(SWITCHED, script=tmp_path / "fairseq-train", **{compat.SWITCH: value})
+    environment = {compat.SWITCH: value, "LOGLEVEL": "DEBUG"}  # commands leave lines of that level out otherwise
+    done = run_python(SWITCHED, script=tmp_path / "fairseq-train", **environment)
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "fairseq" in line and line.startswith(("repairs", "MOS_"))]
     if value == "off":
