@@ -121,6 +121,7 @@ def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
     evaluation = EvaluationOptions(objective="bleu", beam=2, max_len_a=0, max_len_b=10)
     evaluator = SubnetEvaluator(str(checkpoint), str(joined), evaluation)
     bleu = evaluator.evaluate(resolve_subnet("random:7", evaluator.space))
+    evaluator.model.set_active_subnet(resolve_subnet("random:7", evaluator.space))  # it was put back
     found, expected = evaluator.translate()[0], [words for _, words in sorted(done.hypotheses().items())]
     assert same_words(found, expected)
     assert found != expected or bleu == pytest.approx(wanted, abs=0.01)
