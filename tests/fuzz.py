@@ -196,7 +196,7 @@ def read_one(targets: Targets, kind: str, number: int) -> str:
         content = mutate_text(draw, content or write(data).encode())
     path = targets.folder / "input file.yaml"
     path.write_bytes(content)
-    begin = time.monotonic()
+    begin = time.process_time()
     try:
         read(path)
         outcome = "read"
@@ -209,7 +209,7 @@ def read_one(targets: Targets, kind: str, number: int) -> str:
         outcome = "refused"  # by Hydra, which reports these itself
     except BaseException as error:
         raise AssertionError(f"{kind} {number}: {type(error).__name__}: {error}") from error
-    assert (taken := time.monotonic() - begin) < SECONDS, f"{kind} {number}: {taken:.1f} s"
+    assert (taken := time.process_time() - begin) < SECONDS, f"{kind} {number}: {taken:.1f} s"
     return outcome
 
 
