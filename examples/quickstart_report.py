@@ -73,8 +73,7 @@ def look_up(
     logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
     from fairseq import checkpoint_utils
 
-    from mos_fairseq.benchmark import read_latencies
-    from mos_fairseq.nas import LatencyPredictor
+    from mos_fairseq.latency import LatencyPredictor, read_latencies
     from mos_fairseq.search_space import resolve_subnet
 
     models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])

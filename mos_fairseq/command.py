@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMANDS = ("train", "generate", "interactive", "validate")
+COMMANDS = ("train", "generate", "interactive", "validate", "eval_lm")
 
 
 @dataclass(frozen=True)

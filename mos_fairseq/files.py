@@ -1,13 +1,85 @@
-"""Files that are whole or not there."""
+"""Reading files and making folders, with errors of one line; writing files that are whole or not there."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from mos_fairseq.errors import InputError, write_failure
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers at once are not noticed there
+    fcntl = None
+
+
+def read_text(path: str | os.PathLike[str], what: str = "") -> str:
+    """The text of a UTF-8 file; ``what`` is how a message calls it, before its path. Raises InputError if it cannot be
+    read."""
+    name = f"{what} {path}".strip()
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{name}: not a UTF-8 text file") from None
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of a UTF-8 CSV file by the names of its first line. Raises InputError if it cannot be read."""
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error:
+        raise InputError(f"{path}: not a CSV file") from None
+
+
+def make_folder(path: str | os.PathLike[str], what: str = "") -> None:
+    """Make a folder, if it is not there; ``what`` as in :func:`read_text`. Raises InputError if it cannot be made."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{f'{what} {path}'.strip()}: cannot be made ({error.strerror or error})") from None
+
+
+def lock(file: IO[Any], wait: bool = False) -> None:
+    """Take an open file for this process, until :func:`unlock` or its end. Where another holds it, wait, or raise
+    BlockingIOError."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def unlock(file: IO[Any]) -> None:
+    """Leave it to others."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def write_folder_atomically(path: str | os.PathLike[str], fill: Callable[[str], object]) -> None:
+    """Make a new folder, so that a reader sees none or the whole one.
+
+    Args:
+        fill: writes into the folder whose name it is given.
+
+    Raises:
+        InputError: the folder cannot be written, or is there and not empty.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            temporary.mkdir()
+            fill(str(temporary))
+            os.rename(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | Callable[[Any], object]) -> None:

@@ -7,14 +7,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-try:
-    import fcntl
-except ImportError:  # Windows: two writers at once are not noticed there
-    fcntl = None
+from typing import Any
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.files import lock, unlock
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -49,12 +45,6 @@ def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _lock(file: IO[bytes]) -> None:
-    """Take the file, unless another process holds it (BlockingIOError)."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 class JsonlWriter:
     """Appends objects to a file, each durable before the next; a half-written last line is cut off first.
 
@@ -66,7 +56,7 @@ class JsonlWriter:
         self.path = path
         try:
             self._file = open(path, "r+b" if os.path.exists(path) else "w+b")
-            _lock(self._file)
+            lock(self._file)
             if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(path)):
                 raise BlockingIOError  # replaced by its writer meanwhile
             content = self._file.read()
@@ -94,7 +84,7 @@ class JsonlWriter:
         try:
             file = open(temporary, "w+b")
             try:
-                _lock(file)
+                lock(file)
                 file.writelines(_line(row) for row in rows)
                 file.flush()
                 os.fsync(file.fileno())
@@ -167,13 +157,11 @@ class SharedJsonl:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX)
+            lock(self._file, wait=True)
             try:
                 yield
             finally:
-                if fcntl is not None:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
+                unlock(self._file)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
 

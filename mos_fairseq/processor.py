@@ -1,4 +1,4 @@
-"""What Linux says of this machine's first processor: which library multiplies faster depends on it."""
+"""Maker, generation and instruction sets of this machine's first processor, as Linux gives them in /proc/cpuinfo."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ def fields() -> dict[str, str]:
     return found
 
 
-def is_intel() -> bool:
-    """Whether it is one of Intel's."""
-    return fields().get("vendor_id") == "GenuineIntel"
+def vendor() -> str:
+    """``GenuineIntel``, ``AuthenticAMD``, …; empty where it is not known."""
+    return fields().get("vendor_id", "")
 
 
-def is_zen5() -> bool:
-    """Whether it is one of AMD's that do 512 bits at once (Zen 5, family 26, or later), which MKL does not use."""
-    family = fields().get("cpu family", "")
-    return fields().get("vendor_id") == "AuthenticAMD" and family.isdecimal() and int(family) >= 26
+def family() -> int | None:
+    """The vendor's number of the generation, as 25 of AMD's Zen 3 and 4; None where it is not known."""
+    known = fields().get("cpu family", "")
+    return int(known) if known.isdecimal() else None
+
+
+def has(flag: str) -> bool:
+    """Whether the processor has the instructions that Linux calls ``flag``, as ``amx_tile``."""
+    return flag in fields().get("flags", "").split()
 
 
 def name() -> str:

@@ -3,6 +3,9 @@
 import os
 import random
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,15 @@ def random_state() -> None:
     random.seed(moved(1))
     np.random.seed(moved(1))
     torch.manual_seed(moved(1))
+
+
+@pytest.fixture
+def use_kernels() -> Iterator[Callable[..., None]]:
+    """``use_kernels(packed_rows=1, …)``: these thresholds of :class:`KernelPolicy`, on any processor, for one test."""
+    from mos_fairseq.modules import kernels
+
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(kernels.using(replace(kernels.OTHER, **changes)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

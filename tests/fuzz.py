@@ -30,13 +30,12 @@ from hypothesis import strategies as st  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
-from mos_fairseq.benchmark import read_hat_csv, read_latencies  # noqa: E402
-from mos_fairseq.benchmark.measured import FORMAT, HAT_COLUMNS, HAT_LATENCIES  # noqa: E402
 from mos_fairseq.compat.literals import evaluate_literal  # noqa: E402
 from mos_fairseq.errors import InputError  # noqa: E402
-from mos_fairseq.nas import Features, LatencyPredictor  # noqa: E402
+from mos_fairseq.latency import Features, LatencyPredictor, read_hat_csv, read_latencies  # noqa: E402  # noqa: E402
+from mos_fairseq.latency.measured import FORMAT, HAT_COLUMNS, HAT_LATENCIES  # noqa: E402
+from mos_fairseq.latency.predictor import fit_predictor  # noqa: E402
 from mos_fairseq.nas.judged import JudgedSubnets  # noqa: E402
-from mos_fairseq.nas.predictor import fit_predictor  # noqa: E402
 from mos_fairseq.search_space import SearchSpace, resolve_subnet  # noqa: E402
 from tests.helpers import SMALL_SPACE, small_space  # noqa: E402
 

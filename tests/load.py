@@ -20,8 +20,9 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from mos_fairseq.benchmark import CostOptions, read_latencies, subnet_cost  # noqa: E402
-from mos_fairseq.benchmark.measured import FORMAT  # noqa: E402
+from mos_fairseq.cost import CostOptions, subnet_cost  # noqa: E402
+from mos_fairseq.latency import read_latencies  # noqa: E402
+from mos_fairseq.latency.measured import FORMAT  # noqa: E402
 from mos_fairseq.nas import Candidates  # noqa: E402
 from mos_fairseq.nas.judged import JudgedSubnets  # noqa: E402
 from mos_fairseq.nas.pareto import front  # noqa: E402

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs the tests as other machines would: with other instruction sets, numbers of threads and makers of the processor,
-# and with other random weights. Prints a line for each setting, keeps its log in runs/portability, and ends with 1 if
+# with torch's own operators only, and with other random weights. Prints a line for each setting, keeps its log in runs/portability, and ends with 1 if
 # anything failed.
 #   bash tests/portability.sh                                      # all settings: as many times tests/run.sh
 #   bash tests/portability.sh avx2 seeds1 -- tests/cli -k export   # some; what follows -- goes to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-names=(default avx2 sse41 sse42 threads1 threads2 seeds1 seeds2 intel zen4 zen5)
+names=(default avx2 sse41 sse42 threads1 threads2 seeds1 seeds2 torch intel zen4 zen5)
 declare -A setting=(
     [default]="ATEN_CPU_CAPABILITY=default"
     [avx2]="ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2"
@@ -17,9 +17,11 @@ declare -A setting=(
     [threads2]="OMP_NUM_THREADS=2"
     [seeds1]="MOS_TEST_SEED=1"
     [seeds2]="MOS_TEST_SEED=2"
+    [torch]="MOS_FAIRSEQ_KERNELS=torch"
 )
-# what /proc/cpuinfo says, by which mos_fairseq/processor.py chooses between MKL and oneDNN: maker and family
-declare -A maker=([intel]="GenuineIntel 6" [zen4]="AuthenticAMD 25" [zen5]="AuthenticAMD 26")
+# what /proc/cpuinfo says, by which mos_fairseq/modules/kernels.py chooses between MKL and oneDNN: maker, family and a
+# further instruction set. Where torch has no AVX-512, all of them are alike.
+declare -A maker=([intel]="GenuineIntel 6 amx_tile" [zen4]="AuthenticAMD 25" [zen5]="AuthenticAMD 26")
 
 chosen=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -44,9 +46,10 @@ run() {
     local name=$1
     shift
     if [ -n "${maker[$name]:-}" ]; then
-        local vendor family
-        read -r vendor family <<<"${maker[$name]}"
-        sed "s/^\(vendor_id\s*:\).*/\1 $vendor/; s/^\(cpu family\s*:\).*/\1 $family/" /proc/cpuinfo >"$logs/$name.cpuinfo"
+        local vendor family flag
+        read -r vendor family flag <<<"${maker[$name]}"
+        sed "s/^\(vendor_id\s*:\).*/\1 $vendor/; s/^\(cpu family\s*:\).*/\1 $family/; s/^\(flags\s*:.*\)/\1 $flag/" \
+            /proc/cpuinfo >"$logs/$name.cpuinfo"
         as_made_by "$logs/$name.cpuinfo" bash tests/run.sh "$@"
     else
         # shellcheck disable=SC2086  # several settings

@@ -407,6 +407,12 @@ def test_the_switch_knows_on_and_off(tmp_path):
     assert done.returncode == 1 and "MOS_FAIRSEQ_COMPAT is 0 in the environment: allowed are on and off" in done.stderr
 
 
+def test_a_mistake_in_another_switch_is_one_line(tmp_path):
+    done = run_python("import mos_fairseq.modules", script=tmp_path / "fairseq-train", MOS_FAIRSEQ_KERNELS="mkl")
+    message = "MOS_FAIRSEQ_KERNELS is mkl in the environment: allowed are auto and torch"
+    assert done.returncode == 1 and [line for line in own_lines(done) if message in line] == own_lines(done)
+
+
 def test_second_apply_changes_nothing():
     def everything():
         readers = (checkpoint_utils.load_checkpoint_to_cpu, checkpoint_utils.load_ema_from_checkpoint)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 from types import SimpleNamespace
 import torch
-from mos_fairseq.benchmark.speed import timing
+from mos_fairseq.benchmark import timing
 from mos_fairseq.criterions import DistillationMosCriterion
 from mos_fairseq.criterions.hidden_states import pair_layers
 from mos_fairseq.gap.statistics import gap_of

@@ -2,48 +2,57 @@
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
+
+from mos_fairseq.search_space import FAMILIES
 
 PACKAGE = Path(__file__).parents[1] / "mos_fairseq"
 
 # what a sub-package may import of its siblings (besides itself)
 ALLOWED = {
+    "command": set(),
     "errors": set(),
     "lazy": set(),
-    "progress": set(),
-    "versions": set(),
     "noise": set(),
-    "plugin": {"compat", "noise", "criterions", "models", "optim", "tasks"},
-    "mos_options": {"search_space"},
-    "command": set(),
-    "compat": {"errors"},
-    "search_space": {"errors", "files"},
-    "distributed": {"errors"},
     "processor": set(),
-    "modules": {"errors", "processor"},
-    "models": {"command", "distributed", "errors", "modules", "mos_options", "search_space"},
-    "criterions": {"errors", "modules", "models"},
-    "tasks": {"command", "distributed", "errors", "modules", "models", "search_space", "criterions"},
-    "optim": {"errors"},
-    "files": {"errors"},
-    "jsonl": {"errors"},
-    "benchmark": {
-        "errors", "files", "jsonl", "lazy", "processor", "python", "search_space", "models", "criterions", "export",
-    },
-    "nas": {"errors", "files", "jsonl", "lazy", "models", "progress", "search_space"},
-    "export": {"errors", "files", "lazy", "modules", "models", "search_space"},
-    "gap": {
-        "errors", "files", "jsonl", "lazy", "modules", "models", "python", "search_space", "nas", "export", "tasks",
-        "versions",
-    },
-    "warm_start": {"errors", "lazy", "modules", "models", "search_space", "export"},
-    "cli": {
-        "errors", "files", "jsonl", "models", "mos_options", "plugin", "progress", "search_space", "benchmark",
-        "export", "nas", "gap", "versions", "warm_start",
-    },
+    "progress": set(),
     "python": set(),
+    "sizes": set(),
+    "versions": set(),
+    "compat": {"errors"},
+    "criterions": {"errors", "modules"},
+    "distributed": {"errors"},
+    "figures": {"files"},
+    "files": {"errors"},
+    "jsonl": {"errors", "files"},
+    "modules": {"errors", "processor", "sizes"},
+    "optim": {"errors"},
+    "search_space": {"errors", "files", "sizes"},
+    "cost": {"errors", "search_space"},
+    "mos_options": {"search_space"},
+    "models": {"command", "distributed", "errors", "modules", "mos_options", "search_space", "sizes"},
+    "checkpoints": {"criterions", "errors", "files", "models", "search_space", "tasks"},
+    "evaluation": {"errors", "files", "lazy", "models", "search_space"},
+    "latency": {"errors", "files", "jsonl", "lazy", "models", "modules", "processor", "search_space"},
+    "tasks": {"command", "distributed", "errors", "models", "search_space"},
+    "diagnosis": {"evaluation", "figures", "files", "models", "modules", "search_space"},
+    "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
+    "gap": {
+        "checkpoints", "errors", "evaluation", "figures", "files", "jsonl", "lazy", "models", "python", "search_space",
+        "tasks", "versions",
+    },
+    "nas": {"errors", "evaluation", "figures", "files", "jsonl", "lazy", "progress", "search_space"},
+    "plugin": {"compat", "criterions", "models", "noise", "optim", "tasks"},
+    "benchmark": {"criterions", "errors", "export", "figures", "files", "lazy", "models", "python", "search_space"},
+    "warm_start": {"checkpoints", "errors", "export", "lazy", "models", "modules", "search_space", "tasks"},
+    "cli": {
+        "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",
+        "latency", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space", "versions",
+        "warm_start",
+    },
 }
 
 
@@ -81,6 +90,17 @@ def test_every_part_has_a_rule():
 def test_search_space_knows_neither_torch_nor_fairseq():
     for file in (PACKAGE / "search_space").rglob("*.py"):
         assert not {"torch", "fairseq"} & {name.split(".")[0] for name in imported_modules(file)}, file
+
+
+def test_keys_are_named_where_they_are_declared():
+    """The sizes of encoder-decoders: by their names, or by what is put behind a stack's."""
+    keys = [d.key for d in FAMILIES["encoder_decoder"].dimensions if not d.optional]
+    assert len(keys) == 10
+    names = re.compile(rf"\b(?:{'|'.join(keys)})\b|\}}_(?:embed_dim|layers|ffn_embed_dim|attention_heads)\b")
+    naming = {file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py") if names.search(file.read_text("utf-8"))}
+    declarations = {file.relative_to(PACKAGE) for file in (PACKAGE / "search_space" / "families").glob("*_*coder*.py")}
+    assert Path("search_space/families/encoder_decoder.py") in declarations
+    assert len(naming) <= 6 and not {file for file in naming - declarations if file.parts[0] != "search_space"}
 
 
 def test_every_registered_component_has_a_file_of_its_name():

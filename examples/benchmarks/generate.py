@@ -18,17 +18,16 @@ import re
 import statistics
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
 import mos_fairseq  # noqa: E402
-from mos_fairseq.benchmark import machine  # noqa: E402
-from mos_fairseq.benchmark.speed.timing import ratio  # noqa: E402
+from mos_fairseq.benchmark.timing import ratio  # noqa: E402
+from mos_fairseq.checkpoints import read_supernet  # noqa: E402
 from mos_fairseq.errors import InputError  # noqa: E402
-from mos_fairseq.export import read_supernet  # noqa: E402
 from mos_fairseq.files import write_atomically  # noqa: E402
+from mos_fairseq.latency import machine  # noqa: E402
 from mos_fairseq.search_space import SearchSpace  # noqa: E402
 
 FORMATS = {"transformer": "fairseq", "exported subnet": "transformer_subnet"}
@@ -41,7 +40,7 @@ def widest(checkpoint: str) -> str:
         largest = SearchSpace.from_spec(read_supernet(checkpoint)["cfg"]["model"]["search_space"]).largest()
     except InputError as error:
         sys.exit(f"error: {error}")
-    return replace(largest, decoder_arbitrary_ende_attn=(-1,) * largest.decoder_layers).key
+    return largest.replace(decoder_arbitrary_ende_attn=(-1,) * largest.decoder_layers).key
 
 
 def export(checkpoint: str, subnet: str, output: Path) -> dict[str, Path]:

@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python examples/benchmarks/products.py
 
 Multiplies x [rows, i] by as many matrices [o, i] as 150 MB hold, so that they come from memory, both ways in turn;
-prints the median of five rounds, after two of warm-up, as a table in Markdown. ``mos_fairseq.modules.packed_linear``
-decides by such tables of an AMD EPYC and of an Intel Xeon.
+prints the median of five rounds, after two of warm-up, as a table in Markdown. ``mos_fairseq/modules/kernels.py``
+has thresholds from such tables of AMD EPYCs and of an Intel Xeon.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mos_fairseq.benchmark import machine
-from mos_fairseq.benchmark.speed.timing import in_turn, ratio
+from mos_fairseq.benchmark.timing import in_turn, ratio
+from mos_fairseq.latency import machine
 from mos_fairseq.modules import onednn
 
 SHAPES = ((256, 256), (1024, 256), (512, 512), (2048, 512), (8000, 256), (32000, 512))

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
-from mos_fairseq.benchmark import subnet_cost  # noqa: E402
-from mos_fairseq.nas import LatencyPredictor  # noqa: E402
+from mos_fairseq.cost import subnet_cost  # noqa: E402
+from mos_fairseq.latency import LatencyPredictor  # noqa: E402
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet  # noqa: E402
 
 NEAR = 0.05  # of the winner's latency

@@ -19,7 +19,7 @@ from pymoo.indicators.hv import HV
 
 logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
-from mos_fairseq.benchmark import subnet_cost  # noqa: E402
+from mos_fairseq.cost import subnet_cost  # noqa: E402
 from mos_fairseq.search_space import SearchSpace, Subnet  # noqa: E402
 
 COST = "flops_without_output_projection"

@@ -13,14 +13,13 @@ import json
 import logging
 import statistics
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
 from mos_fairseq.errors import InputError  # noqa: E402
+from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator  # noqa: E402
 from mos_fairseq.files import write_atomically  # noqa: E402
-from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator  # noqa: E402
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet  # noqa: E402
 
 
@@ -37,8 +36,8 @@ def subnets(space: SearchSpace) -> dict[str, list[Subnet]]:
     }
     return {
         "largest": [largest],
-        "smallest FFNs": [replace(largest, **thin)],
-        "fewest decoder layers": [replace(largest, **fewer)],
+        "smallest FFNs": [largest.replace(**thin)],
+        "fewest decoder layers": [largest.replace(**fewer)],
         "random:1 to 20": [resolve_subnet(f"random:{seed}", space) for seed in range(1, 21)],
         "smallest": [smallest],
     }

@@ -1,14 +1,14 @@
-"""What a subnet costs: parameters, FLOPs, latency."""
+"""``mos-benchmark``: what supernets cost in time and memory, against plain weight sharing and stock fairseq."""
 
 from mos_fairseq.lazy import names_of
 
 __getattr__, __all__ = names_of(
     __name__,
     {
-        "cost": ["Cost", "CostOptions", "subnet_cost"],
-        "latency": ["SubnetTimer", "machine", "time_in_turn"],
-        "latency_file": ["check_latency_file", "measure_to_file"],
-        "latency_options": ["DTYPES", "REPEATS", "LatencyOptions"],
-        "measured": ["Latencies", "read_hat_csv", "read_latencies"],
+        "options": ["SUITES", "SpeedOptions"],
+        "plot": ["plot_suite"],
+        "suites": ["run_suite"],
+        "timing": ["Section"],
+        "variants": ["Variants"],
     },
 )

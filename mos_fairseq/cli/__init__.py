@@ -76,14 +76,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def make_folder(path: str | Path, name: str = "output") -> None:
-    """Make the folder that option ``name`` gives, if it is not there. Raises InputError if it cannot be made."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{name} {path}: cannot be made ({error.strerror or error})") from None
-
-
 def check_exists(path: str) -> str:
     """The path of a checkpoint, which is there. Raises InputError if it is not."""
     if not Path(path).is_file():

@@ -9,15 +9,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.benchmark.speed import SUITES, SpeedOptions
-from mos_fairseq.cli import command_parser, make_folder, start
+from mos_fairseq.benchmark import SUITES, SpeedOptions
+from mos_fairseq.cli import command_parser, start
 from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
+from mos_fairseq.files import make_folder, write_atomically
 from mos_fairseq.progress import progress
 from mos_fairseq.search_space import SearchSpace, split_specs
 
 if TYPE_CHECKING:
-    from mos_fairseq.benchmark.speed import Section, Variants
+    from mos_fairseq.benchmark import Section, Variants
 
 _HELP = {
     "vocab_size": "size of the dictionary",
@@ -60,13 +60,14 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"suite is {name}: allowed are {', '.join(SUITES)} and all")
     space = SearchSpace.from_spec(args.search_space)
     start()
-    from mos_fairseq.benchmark import machine
-    from mos_fairseq.benchmark.speed import Variants, plot_suite
+    from mos_fairseq.benchmark import Variants, plot_suite
+    from mos_fairseq.latency import machine
+    from mos_fairseq.modules import kernels
 
     variants = Variants(space, options)
-    _ = variants.stock_space  # what cannot be compared is told now
+    _ = variants.stock_space  # fail early on sizes that cannot be compared
     if args.output is not None:
-        make_folder(args.output)
+        make_folder(args.output, "output")
     report: dict[str, Any] = {
         "search_space": variants.space.to_dict(),
         "options": asdict(options),
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in names:
         sections = _run(name, variants, quiet_table=args.json)
         report["suites"][name] = [section.to_dict() for section in sections]
-        report["machine"] = machine(threads=options.threads)
+        report |= {"machine": machine(threads=options.threads), "kernels": kernels.policy().to_dict()}
         if args.output is not None:
             write_atomically(Path(args.output) / "benchmark.json", json.dumps(report, indent=1) + "\n")
             plot_suite(name, sections, Path(args.output) / f"{name}.png")
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(name: str, variants: Variants, quiet_table: bool) -> list[Section]:
-    from mos_fairseq.benchmark.speed import run_suite
+    from mos_fairseq.benchmark import run_suite
 
     sections = []
     with progress(unit="round", desc=name, leave=False, disable=None) as bar:

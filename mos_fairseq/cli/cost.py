@@ -6,15 +6,15 @@ import argparse
 import json
 from dataclasses import fields
 
-from mos_fairseq.benchmark import Cost, CostOptions, subnet_cost
 from mos_fairseq.cli import aligned, command_parser
-from mos_fairseq.search_space import SearchSpace, resolve_subnet, split_specs
+from mos_fairseq.cost import Cost, CostOptions, subnet_cost
+from mos_fairseq.search_space import SearchSpace, check_options, resolve_subnet, split_specs
 
 _HELP = {
     "src_len": "source tokens of the forward pass that is counted",
     "tgt_len": "target tokens of the forward pass that is counted",
     "vocab_size": "size of the (source) dictionary; without it neither embeddings nor output projection are counted",
-    "tgt_vocab_size": "size of the target dictionary, where that is another one",
+    "tgt_vocab_size": "size of the target dictionary, where that is another one than the source's",
     "share_all_embeddings": "one table for encoder, decoder and output projection",
     "share_decoder_input_output_embed": "one table for decoder and output projection",
     "encoder_normalize_before": "pre-norm encoder: one layer norm more",
@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     options = CostOptions(**{option.name: getattr(args, option.name) for option in fields(CostOptions)})
     space = SearchSpace.from_spec(args.search_space)
+    check_options(options, space.family)
     subnets = {spec: resolve_subnet(spec, space) for spec in split_specs(args.subnet)}
     costs = {spec: subnet_cost(subnet, options) for spec, subnet in subnets.items()}
     if args.json:

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mos_fairseq.cli import aligned, check_exists, command_parser, make_folder, named_paths, start
-from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
-from mos_fairseq.nas.evaluation_options import EvaluationOptions
+from mos_fairseq.cli import aligned, check_exists, command_parser, named_paths, start
+from mos_fairseq.errors import at_least
+from mos_fairseq.evaluation.options import EvaluationOptions
+from mos_fairseq.files import make_folder, write_atomically
 from mos_fairseq.search_space import resolve_subnet
 
 if TYPE_CHECKING:
-    from mos_fairseq.gap.diagnose import Diagnosis
+    from mos_fairseq.diagnosis import Diagnosis
 
 _COLUMNS = {
     "mixing_distance": "mixing",
@@ -62,8 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     words = sys.argv[1:] if argv is None else argv
     args = get_parser().parse_args(words)
-    if args.num_subnets < 0 or args.seed < 0:
-        raise InputError(f"num_subnets is {args.num_subnets}, seed is {args.seed}: allowed are whole numbers from 0")
+    at_least(0, num_subnets=args.num_subnets, seed=args.seed)
     paths = named_paths(args.path)
     specs = ["largest", "smallest", *(f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets))]
     options = EvaluationOptions(
@@ -74,10 +73,10 @@ def main(argv: list[str] | None = None) -> None:
     start()
     import torch
 
-    from mos_fairseq.export import read_supernet
-    from mos_fairseq.gap.diagnose import diagnose, plot_diagnoses
+    from mos_fairseq.checkpoints import read_supernet
+    from mos_fairseq.diagnosis import diagnose, plot_diagnoses
+    from mos_fairseq.evaluation.evaluator import SubnetEvaluator
     from mos_fairseq.gap.report import versions
-    from mos_fairseq.nas.evaluator import SubnetEvaluator
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     for path in paths.values():
@@ -86,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, path in paths.items():
         evaluator = SubnetEvaluator(path, args.data, options, device)
         found[name] = diagnose(evaluator, [resolve_subnet(spec, evaluator.space) for spec in specs])
-    make_folder(args.output)
+    make_folder(args.output, "output")
     content = {
         "command": shlex.join(["mos-diagnose", *words]),
         "versions": versions(),

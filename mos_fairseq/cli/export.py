@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from mos_fairseq import export
 from mos_fairseq.cli import check_exists, command_parser, start
-from mos_fairseq.errors import InputError
-from mos_fairseq.export import FORMATS, QUANTIZATIONS
+from mos_fairseq.export import FORMATS, QUANTIZATIONS, ExportOptions, find_format
 from mos_fairseq.search_space import resolve_subnet
 
 
@@ -17,7 +15,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "mos-export",
         "Write one subnet of a supernet's checkpoint as a plain dense model: no experts, no routers, no "
-        "slicing, and the same translations.",
+        "slicing, and the same results.",
         "mos-export --path checkpoints/checkpoint_best.pt --subnet search/best.yaml --output best.pt",
     )
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
@@ -27,14 +25,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="the checkpoint (with ctranslate2: the folder) to write"
     )
+    names = [known.name for known in FORMATS]
     parser.add_argument(
         "--format",
-        choices=FORMATS,
-        default=FORMATS[0],
-        help="transformer_subnet: any subnet, for fairseq with this plugin and the stock translation task; "
-        "fairseq: its own transformer, which needs no plugin, for subnets it can express; ctranslate2: a model of "
-        "that inference engine, for subnets it can express: it translates an empty line as an empty one, and cuts a "
-        "hypothesis at the length limit, where fairseq ends it (default: %(default)s)",
+        choices=[*names, *(known.older_name for known in FORMATS if known.older_name)],
+        default=names[0],
+        metavar=f"{{{','.join(names)}}}",
+        help=f"{'; '.join(f'{known.name}: {known.says}' for known in FORMATS)} (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-padding",
@@ -57,32 +54,27 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    _check_options(args)
+    chosen, options = find_format(args.format), ExportOptions(args.allow_padding, args.quantization, args.data)
+    chosen.check_options(options)
     check_exists(args.path)
     start()
-    state = export.read_supernet(args.path)
-    model = export.build_supernet(state)
-    model.set_active_subnet(resolve_subnet(args.subnet, model.search_space))
+    from mos_fairseq.checkpoints import build_supernet, read_supernet, search_space_of, stock_task
+
+    state = read_supernet(args.path)
+    space = search_space_of(state)
+    chosen.check_family(space.family)
+    subnet = resolve_subnet(args.subnet, space)
+    chosen.check(subnet, options)
+    model = build_supernet(state)
+    model.set_active_subnet(subnet)
     twin = model.get_active_subnet()
-    if args.format == "ctranslate2":
-        words = export.read_vocabularies(state, args.data)
-        export.save_ctranslate2(twin, words, args.output, args.quantization)
-    elif args.format == "fairseq":
-        export.save_checkpoint(export.stock_checkpoint(state, twin, args.allow_padding), args.output)
-    else:
-        export.save_checkpoint(export.twin_checkpoint(state, twin), args.output)
+    chosen.write(state, twin, args.output, options)
     params = sum(parameter.numel() for parameter in twin.parameters())
     if args.json:
-        found = {"output": args.output, "format": args.format, "params": params, "architecture": twin.subnet.to_dict()}
+        found = {"output": args.output, "format": chosen.name, "params": params, "architecture": subnet.to_dict()}
         print(json.dumps(found))
         return
-    print(f"{args.output}: {args.format}; a subnet of {params:,} parameters: {twin.subnet.summary()}")
-    if args.format == "transformer_subnet":
-        options = f"--arch transformer_subnet --subnet '{twin.subnet.key}' --finetune-from-model {args.output}"
-        print(f"to fine-tune it: fairseq-train … --task translation {options}")
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    for option, wanted in (("allow_padding", "fairseq"), ("quantization", "ctranslate2"), ("data", "ctranslate2")):
-        if getattr(args, option) and args.format != wanted:
-            raise InputError(f"{option} is given with format {args.format}: it belongs to {wanted}")
+    print(f"{args.output}: {chosen.name}; a subnet of {params:,} parameters: {subnet.summary()}")
+    if chosen.name == "twin":
+        words = f"--arch {twin.arch} --subnet '{subnet.key}' --finetune-from-model {args.output}"
+        print(f"to fine-tune it: fairseq-train … --task {stock_task(state)} {words}")

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.cli import aligned, check_exists, command_parser, example_of, make_folder, named_paths, start
+from mos_fairseq.cli import aligned, check_exists, command_parser, example_of, named_paths, start
 from mos_fairseq.cli.search_options import add_tokenizer_option
-from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.evaluation.options import EvaluationOptions
+from mos_fairseq.evaluation.scoring import TEXT_METRICS
+from mos_fairseq.files import make_folder, write_atomically
 from mos_fairseq.gap import Row, read_table, write_table
-from mos_fairseq.nas.evaluation_options import EvaluationOptions
-from mos_fairseq.nas.scoring import TEXT_METRICS
 from mos_fairseq.search_space import split_specs
 
 if TYPE_CHECKING:
@@ -142,12 +142,12 @@ def main(argv: list[str] | None = None) -> None:
         rows, more = _read_tables(args.table), {"tables": args.table}
     else:
         experiment = _experiment(args, words[cut + 1 :])
-        make_folder(args.output)
+        make_folder(args.output, "output")
         rows = list(experiment.rows())
         more = _record(args, experiment)
     from mos_fairseq.gap.report import versions
 
-    make_folder(args.output)
+    make_folder(args.output, "output")
     _report(args, rows, {"command": shlex.join(["mos-gap", *words]), "versions": versions()} | more)
 
 
@@ -163,12 +163,8 @@ def _read_tables(paths: Sequence[str]) -> list[Row]:
 
 
 def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
-    for name in ("workers", "max_update"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise InputError(f"{name} is {value}: allowed are whole numbers from 1")
-    for name in ("num_subnets", "seed", "bootstrap"):
-        if (value := getattr(args, name)) < 0:
-            raise InputError(f"{name} is {value}: allowed are whole numbers from 0")
+    at_least(1, workers=args.workers, max_update=args.max_update)
+    at_least(0, num_subnets=args.num_subnets, seed=args.seed, bootstrap=args.bootstrap)
     specs = split_specs(args.subnet) if args.subnet else []
     specs += [f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets)]
     if not (seed := os.environ.get("SACREBLEU_SEED", "12345")).isdecimal() and seed.lower() != "none":
@@ -184,7 +180,7 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     start()
     import torch
 
-    from mos_fairseq.gap.judge import Judge
+    from mos_fairseq.evaluation.judge import Judge
     from mos_fairseq.gap.measure import Experiment
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")

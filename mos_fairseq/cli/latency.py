@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mos_fairseq.benchmark import LatencyOptions, read_hat_csv, read_latencies
 from mos_fairseq.cli import start, warn
 from mos_fairseq.cli.latency_options import get_parser
-from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
+from mos_fairseq.errors import InputError, below_one
+from mos_fairseq.figures import new_figure, save_figure
+from mos_fairseq.latency import LatencyOptions, first_difference, read_hat_csv, read_latencies
 from mos_fairseq.progress import progress
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_specs
 
 if TYPE_CHECKING:
-    from mos_fairseq.nas import Features, LatencyPredictor
+    from mos_fairseq.latency import Features, LatencyPredictor
 
 _ENOUGH = 10  # held-out subnets that say something: of fewer, one pair decides
 _PARTS = {"training": "that it was fitted to", "held_out": "held out by `fit`", "new": "that `fit` did not have"}
@@ -38,8 +38,9 @@ def _measure(args: argparse.Namespace) -> None:
     else:
         subnets = random_subnets(space, args.num_subnets, args.seed)
     options = LatencyOptions(**{option.name: getattr(args, option.name) for option in fields(LatencyOptions)})
+    options = options.of_family(space.family)
     start()
-    from mos_fairseq.benchmark import measure_to_file
+    from mos_fairseq.latency import measure_to_file
 
     with progress(total=len(subnets) * args.repeats, unit="run", desc="measuring") as bar:
 
@@ -88,7 +89,8 @@ def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
 @dataclass(frozen=True)
 class _Rows:
     """A file of measurements: latencies in ms [n]; keys [n], a subnet's or the averages of a row that says no more;
-    ``space`` is None of averages, ``measured`` its options and machine, ``busy`` what shows that it was disturbed."""
+    ``space`` is None of averages, ``measured`` its options, machine and kernels, ``busy`` what shows that it was
+    disturbed."""
 
     features: Features
     latency_ms: np.ndarray
@@ -99,7 +101,7 @@ class _Rows:
 
     @classmethod
     def read(cls, path: str) -> _Rows:
-        from mos_fairseq.nas import Features
+        from mos_fairseq.latency import Features
 
         if path.endswith(".csv"):
             averages, latencies = read_hat_csv(path)
@@ -111,11 +113,10 @@ class _Rows:
 
 
 def _fit(args: argparse.Namespace) -> None:
-    from mos_fairseq.nas import FAMILIES, doubts, fit_predictor, score
+    from mos_fairseq.latency import MODELS, doubts, fit_predictor, score
 
     _check_seed(args.seed)
-    if not 0 <= args.held_out < 1:
-        raise InputError(f"held_out is {args.held_out}: allowed are numbers from 0 to below 1")
+    below_one(held_out=args.held_out)
     rows = _Rows.read(args.data)
     latencies, keys = rows.latency_ms, rows.keys
     order = np.random.default_rng(args.seed).permutation(len(latencies))
@@ -144,7 +145,7 @@ def _fit(args: argparse.Namespace) -> None:
         print(json.dumps(results))
         return
     print(f"{args.output}: fitted to {len(train)} subnets; cross-validated in {args.folds} folds:")
-    for family in FAMILIES:
+    for family in MODELS:
         print(f"  {family:9s} {_text(predictor.scores[family])}{'  <- chosen' if family == predictor.family else ''}")
     if number:
         print(f"  on {number} held-out subnets: {_text(scores)}")
@@ -152,7 +153,7 @@ def _fit(args: argparse.Namespace) -> None:
 
 def _check_number(measured: int, held_out: int, part: float) -> None:
     """Raise InputError where too few subnets are left to fit a predictor to."""
-    from mos_fairseq.nas.predictor import MIN_SUBNETS
+    from mos_fairseq.latency.predictor import MIN_SUBNETS
 
     left = measured - held_out
     if left < MIN_SUBNETS and held_out:
@@ -169,7 +170,7 @@ def _text(scores: dict[str, float]) -> str:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from mos_fairseq.nas import LatencyPredictor
+    from mos_fairseq.latency import LatencyPredictor
 
     predictor = LatencyPredictor.load(args.predictor)
     if predictor.space is None:
@@ -184,7 +185,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from mos_fairseq.nas import LatencyPredictor, score
+    from mos_fairseq.latency import LatencyPredictor, score
 
     predictor = LatencyPredictor.load(args.predictor)
     rows = _Rows.read(args.data)
@@ -193,13 +194,11 @@ def _report(args: argparse.Namespace) -> None:
         raise InputError(f"{args.data}: the predictor was fitted on another kind of file (subnets or averages)")
     if rows.space is not None and (difference := predictor.space.difference(rows.space)):
         raise InputError(f"{args.data}: measured on another search space than the predictor's: {difference}")
-    for part, stored in predictor.measured.items():
-        for key in sorted(stored.keys() | measured[part].keys()):
-            if stored.get(key) != measured[part].get(key):
-                raise InputError(
-                    f"{args.data}: measured with {part} {key}={measured[part].get(key)}, the predictor was fitted to "
-                    f"measurements with {stored.get(key)}"
-                )
+    if predictor.measured and (found := first_difference(predictor.measured, measured)):
+        what, old, new = found
+        raise InputError(
+            f"{args.data}: measured with {what}={new}, the predictor was fitted to measurements with {old}"
+        )
     predicted = predictor.predict_features(rows.features)
     scores = score(latencies, predicted)
     if args.plot:
@@ -232,13 +231,11 @@ def _parts(predictor: LatencyPredictor, keys: np.ndarray) -> dict[str, np.ndarra
 
 def plot_predictions(measured: np.ndarray, predicted: np.ndarray, scores: dict[str, float], path: str) -> None:
     """Draw predicted against measured latency. Raises InputError if the file cannot be written."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = new_figure(5, 5)
     axes = figure.add_subplot()
     ends = [0.95 * min(measured.min(), predicted.min()), 1.05 * max(measured.max(), predicted.max())]
     axes.plot(ends, ends, color="0.6", linewidth=1)
     axes.scatter(measured, predicted, s=8)
     axes.set(xlabel="measured latency [ms]", ylabel="predicted latency [ms]", xlim=ends, ylim=ends)
     axes.set_title(f"MAPE {scores['mape']:.2f} %, Kendall tau {scores['kendall_tau']:.3f}")
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    save_figure(figure, path)

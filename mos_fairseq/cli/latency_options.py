@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 
-from mos_fairseq.benchmark import DTYPES, REPEATS, LatencyOptions
 from mos_fairseq.cli import command_parser, example_of
+from mos_fairseq.latency import DTYPES, REPEATS, LatencyOptions
+from mos_fairseq.search_space import FAMILIES
 
 _HELP = {
     "vocab_size": "size of the dictionary",
@@ -24,6 +25,9 @@ _HELP = {
     "encoder_normalize_before": "pre-norm encoder",
     "decoder_normalize_before": "pre-norm decoder",
     "layernorm_embedding": "layer norms on the embeddings",
+    "workload": "what is timed: "
+    + "; ".join(f"{' or '.join(family.workloads)} ({name})" for name, family in FAMILIES.items())
+    + " (default: the first of the space's family)",
 }
 
 
@@ -110,6 +114,7 @@ def _add_measure(commands) -> None:
         elif option.name == "vocab_size":
             measure.add_argument(name, type=int, required=True, metavar="N", help=_HELP[option.name])
         else:
-            kind, metavar = (str, option.name.upper()) if isinstance(default, str) else (int, "N")
+            named = option.name in ("device", "dtype", "workload")
+            kind, metavar = (str, option.name.upper()) if named else (int, "N")
             known = "" if default is None else f" (default: {default})"
             measure.add_argument(name, type=kind, default=default, metavar=metavar, help=_HELP[option.name] + known)

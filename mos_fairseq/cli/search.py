@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.benchmark import REPEATS, CostOptions, LatencyOptions, subnet_cost
-from mos_fairseq.cli import check_exists, make_folder, start, warn
+from mos_fairseq.cli import check_exists, start, warn
 from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
@@ -20,25 +19,20 @@ from mos_fairseq.cli.search_options import (
     evaluation_options,
     get_parser,
 )
-from mos_fairseq.errors import InputError
+from mos_fairseq.cost import CostOptions, subnet_cost
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.evaluation.options import EvaluationOptions
+from mos_fairseq.files import make_folder
+from mos_fairseq.latency import MODEL_OPTIONS, REPEATS, LatencyOptions
 from mos_fairseq.nas import Constraint, EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
-from mos_fairseq.nas.evaluation_options import EvaluationOptions
 from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet
 
 if TYPE_CHECKING:
-    from mos_fairseq.nas import Candidates, LatencyPredictor
-    from mos_fairseq.nas.evaluator import SubnetEvaluator
-
-# what a model's latency depends on besides the subnet and the dictionary
-_MODEL_OPTIONS = (
-    "share_all_embeddings",
-    "share_decoder_input_output_embed",
-    "encoder_normalize_before",
-    "decoder_normalize_before",
-    "layernorm_embedding",
-)
+    from mos_fairseq.evaluation.evaluator import SubnetEvaluator
+    from mos_fairseq.latency import LatencyPredictor
+    from mos_fairseq.nas import Candidates
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,12 +54,11 @@ def _run(args: argparse.Namespace) -> None:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
         raise InputError("measure_front needs a predictor, which says how to measure: --predictor FILE")
-    if args.workers < 1:
-        raise InputError(f"workers is {args.workers}: allowed are whole numbers from 1")
+    at_least(1, workers=args.workers)
     check_exists(args.path)
     predictor = None
     if args.predictor:
-        from mos_fairseq.nas import LatencyPredictor
+        from mos_fairseq.latency import LatencyPredictor
 
         predictor = LatencyPredictor.load(args.predictor)
     start()
@@ -84,8 +77,8 @@ def _run_search(
     """``prepare`` makes the evaluator of the process with a rank."""
     import torch
 
-    from mos_fairseq.benchmark import check_latency_file
-    from mos_fairseq.export import read_supernet
+    from mos_fairseq.checkpoints import read_supernet
+    from mos_fairseq.latency import check_latency_file
     from mos_fairseq.nas import Candidates
     from mos_fairseq.nas.judged import JudgedSubnets
     from mos_fairseq.nas.results import report, row, write_results
@@ -137,7 +130,7 @@ def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | N
     start()
     import torch
 
-    from mos_fairseq.nas.evaluator import SubnetEvaluator
+    from mos_fairseq.evaluation.evaluator import SubnetEvaluator
 
     if device is None:
         device = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
@@ -153,7 +146,7 @@ def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: S
         reason = f"another search space: {difference}" if difference else "averaged features"
         raise InputError(f"predictor {path}: fitted on {reason}")
     options, cfg = predictor.measured.get("options", {}), evaluator.model.cfg
-    wanted = {name: getattr(cfg, name) for name in _MODEL_OPTIONS}
+    wanted = {name: getattr(cfg, name) for name in MODEL_OPTIONS if hasattr(cfg, name)}
     wanted["vocab_size"] = len(evaluator.task.target_dictionary)
     for name, value in wanted.items():
         if name in options and options[name] != value:
@@ -173,7 +166,7 @@ def _latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> t
 def _folders(args: argparse.Namespace) -> Path:
     """Make the folder of the results and that of the judged subnets; returns the second."""
     cache = Path(args.cache) if args.cache else Path(args.path).resolve().parent / "subnet-evaluations"
-    make_folder(args.output)
+    make_folder(args.output, "output")
     make_folder(cache, "cache")
     return cache
 
@@ -181,13 +174,8 @@ def _folders(args: argparse.Namespace) -> Path:
 def _costs_by(
     evaluator: SubnetEvaluator, predictor: LatencyPredictor | None
 ) -> Callable[[Sequence[Subnet]], list[dict[str, float]]]:
-    cfg, task = evaluator.model.cfg, evaluator.task
-    names = [name for name in CostOptions.__dataclass_fields__ if hasattr(cfg, name)]
-    options = CostOptions(
-        vocab_size=len(task.source_dictionary),
-        tgt_vocab_size=len(task.target_dictionary),
-        **{name: getattr(cfg, name) for name in names},
-    )
+    model = evaluator.model
+    options = CostOptions.of_model(model.cfg, *(len(words) for words in model.dictionaries_of(evaluator.task)))
 
     def costs(subnets: Sequence[Subnet]) -> list[dict[str, float]]:
         found: list[dict[str, Any]] = [subnet_cost(subnet, options).to_dict() for subnet in subnets]
@@ -213,7 +201,7 @@ def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[i
 
 def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
     """Measured latencies of the best subnet and the front, into ``results``."""
-    from mos_fairseq.benchmark import measure_to_file
+    from mos_fairseq.latency import measure_to_file
     from mos_fairseq.nas.results import add_measured
 
     rows = (results["best"], *results["front"])

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from mos_fairseq.cli import command_parser
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.evaluation.options import OBJECTIVES, EvaluationOptions
+from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS
 from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
-from mos_fairseq.nas.evaluation_options import OBJECTIVES, EvaluationOptions
-from mos_fairseq.nas.scoring import DEFAULT_TOKENIZER, TOKENIZERS
 
 if TYPE_CHECKING:
     from mos_fairseq.nas import ParetoOptions
@@ -27,10 +27,8 @@ class RandomOptions:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}: allowed are whole numbers from 0")
-        if self.num_subnets < 1:
-            raise InputError(f"num_subnets is {self.num_subnets}: allowed are whole numbers from 1")
+        at_least(0, seed=self.seed)
+        at_least(1, num_subnets=self.num_subnets)
 
     @property
     def most_subnets(self) -> int:

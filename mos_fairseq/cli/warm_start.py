@@ -13,6 +13,7 @@ from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.mos_options import CHOICES, MosOptions
 from mos_fairseq.search_space import SearchSpace
+from mos_fairseq.warm_start import SIDES, check_family, has_narrower_attention
 
 if TYPE_CHECKING:
     from mos_fairseq.warm_start import Orders, StockModel
@@ -92,15 +93,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.no_reorder and args.data:
         raise InputError("data is given with --no-reorder, which needs no importance")
     space = SearchSpace.from_spec(args.search_space)
+    check_family(space)
     check_exists(args.path)
     start()
-    from mos_fairseq.export import save_checkpoint
+    from mos_fairseq.checkpoints import save_checkpoint
     from mos_fairseq.models import TransformerMosConfig
     from mos_fairseq.warm_start import check_space, read_transformer, supernet_checkpoint, supernet_from
 
     stock = read_transformer(args.path)
     check_space(stock.args, space)
-    learned = {f"{side}_learned_pos": args.learn_positions for side in ("encoder", "decoder")}
+    learned = {f"{side}_learned_pos": args.learn_positions for side in SIDES}
     routing = {field.name: getattr(args, field.name) for field in fields(MosOptions)}
     cfg = TransformerMosConfig(search_space=space.dumps(), **routing, **learned)
     model = supernet_from(stock, cfg, _orders(args, stock, space), args.expert_noise, args.seed)
@@ -113,15 +115,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
-    """Heads are put in order only where fewer of them use fewer rows (``head_dim``): with ``qkv_dim``, all are used."""
-    from mos_fairseq.nas.evaluator import EvaluationOptions, ModelEvaluator
+    """Heads are put in order only where some subnets do not use all of them."""
+    from mos_fairseq.evaluation.evaluator import EvaluationOptions, ModelEvaluator
     from mos_fairseq.warm_start import Orders, importance_orders
 
     if args.no_reorder:
         return Orders()
-    learned = stock.args.encoder_learned_pos and stock.args.decoder_learned_pos
+    learned = all(getattr(stock.args, f"{side}_learned_pos") for side in SIDES)
     channels = bool(args.learn_positions or learned or stock.args.no_token_positional_embeddings)
-    kinds = {"heads": space.head_dim is not None, "channels": channels}
+    kinds = {"heads": has_narrower_attention(space), "channels": channels}
     if args.data is None:
         return importance_orders(stock.model, **kinds)
     options = EvaluationOptions(

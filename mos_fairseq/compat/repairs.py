@@ -1,11 +1,12 @@
 """Every repair, in the order in which they are applied."""
 
-from . import checkpoints, literals, numpy2, pickling, training, user_dir
+from . import checkpoints, configuration, literals, numpy2, pickling, training, user_dir
 
 ALL = (
     checkpoints.allow_checkpoint_globals,
     checkpoints.explain_unreadable_checkpoints,
     user_dir.explain_user_dir_clash,
+    configuration.explain_unknown_options,
     literals.never_evaluate_code,
     numpy2.give_back_old_names_of_numpy,
     numpy2.merge_large_binaries,

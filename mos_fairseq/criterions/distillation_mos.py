@@ -14,7 +14,10 @@ from mos_fairseq.criterions.label_smoothed_cross_entropy_mos import (
     LabelSmoothedCrossEntropyMosConfig,
     LabelSmoothedCrossEntropyMosCriterion,
 )
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, at_least
+
+# where fairseq's models return the layer outputs of a stack that reads the source, or the target
+_STATES = {"source": "encoder_states", "target": "inner_states"}
 
 
 @dataclass
@@ -52,8 +55,8 @@ def _check(task, temperature: float, weight: float, alphas: tuple[float, float],
     sampling = getattr(getattr(task, "cfg", None), "subnet_sampling", None)
     if str(sampling) != "sandwich":
         raise InputError(
-            f"criterion distillation_mos with subnet_sampling {sampling}: it needs --task translation_mos with "
-            "--subnet-sampling sandwich, whose largest subnet teaches the others"
+            f"criterion distillation_mos with subnet_sampling {sampling}: it needs a task for supernets, such as "
+            "--task translation_mos, with --subnet-sampling sandwich, whose largest subnet teaches the others"
         )
     if not 0 < temperature < math.inf:
         raise InputError(f"distillation_temperature is {temperature}: allowed are numbers above 0")
@@ -65,8 +68,7 @@ def _check(task, temperature: float, weight: float, alphas: tuple[float, float],
         )
     if not clip >= 1:
         raise InputError(f"alpha_clip is {clip}: allowed are numbers from 1 up (inf: no clipping)")
-    if not 0 <= hidden < math.inf:
-        raise InputError(f"hidden_weight is {hidden}: allowed are numbers from 0 up")
+    at_least(0.0, hidden_weight=hidden)
 
 
 @register_criterion("distillation_mos", dataclass=DistillationMosConfig)
@@ -78,7 +80,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
     students has learnt from them. Otherwise, as in validation, the criterion is label-smoothed cross entropy.
 
     A student's loss: w T^2 D(teacher||student) + (1 - w) label-smoothed cross entropy, summed over the tokens that are
-    not padding, + ``hidden_weight`` x sample size x the mean distance of the layers of encoder and decoder.
+    not padding, + ``hidden_weight`` x sample size x the mean distance of the layers of all stacks.
     """
 
     def __init__(
@@ -109,8 +111,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
             label_smoothing=label_smoothing,
         )
         self.hidden_weight, self.hidden_layers = hidden_weight, str(hidden_layers)
-        if distillation_from < 0:
-            raise InputError(f"distillation_from is {distillation_from}: allowed are whole numbers from 0 up")
+        at_least(0, distillation_from=distillation_from)
         self.distillation_from = distillation_from
         self.teach(0, 0)
 
@@ -136,7 +137,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
             return super().compute_loss(model, net_output, sample, reduce)
         if not reduce:
             raise ValueError("reduce is False: while subnets teach each other, losses are summed over tokens")
-        states = self._states(net_output) if self.hidden_weight else []
+        states = self._states(model, net_output) if self.hidden_weight else []
         if self._teacher is None:
             self._teacher = net_output[0].detach(), [[x.detach() for x in side] for side in states]
             return super().compute_loss(model, net_output, sample)
@@ -146,7 +147,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
             self._teacher = None
         loss, nll_loss = self._distill(net_output[0], teacher_logits, model.get_targets(sample, net_output))
         if self.hidden_weight:
-            hidden_loss = self._hidden_loss(states, teacher_states, sample)
+            hidden_loss = self._hidden_loss(model, states, teacher_states, sample)
             loss = loss + self.hidden_weight * hidden_loss
             self._student_log["hidden_loss"] = hidden_loss.detach()
         return loss, nll_loss
@@ -164,14 +165,15 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         return loss, nll_loss
 
     @staticmethod
-    def _states(net_output) -> list[list[Tensor]]:
-        """Layer outputs of encoder and decoder, without the embeddings'."""
-        return [net_output[1][key][1:] for key in ("encoder_states", "inner_states")]
+    def _states(model, net_output) -> list[list[Tensor]]:
+        """Layer outputs of each stack, without the embeddings'."""
+        return [net_output[1][_STATES[stack.tokens]][1:] for stack in model.family.stacks]
 
-    def _hidden_loss(self, students: list[list[Tensor]], teachers: list[list[Tensor]], sample) -> Tensor:
+    def _hidden_loss(self, model, students: list[list[Tensor]], teachers: list[list[Tensor]], sample) -> Tensor:
         distances = []
-        tokens = (sample["net_input"]["src_tokens"], sample["target"])
-        for student, teacher, words in zip(students, teachers, tokens, strict=True):
-            distances += hidden_distance(student, teacher, words.eq(self.padding_idx), self.hidden_layers)
+        tokens = {"source": sample["net_input"]["src_tokens"], "target": sample["target"]}
+        for stack, student, teacher in zip(model.family.stacks, students, teachers, strict=True):
+            padding = tokens[stack.tokens].eq(self.padding_idx)
+            distances += hidden_distance(student, teacher, padding, self.hidden_layers)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         return sum(distances) / len(distances) * sample_size

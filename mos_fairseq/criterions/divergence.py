@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mos_fairseq.modules import kernels
+
 # exp() of more would overflow in fp32; such weights are clipped anyway unless the clip is infinite
 _LARGEST_EXPONENT = 80.0
-# logits worked on at a time: what is needed on the way stays in the cache of a CPU, and small beside them on a GPU
-_CPU_CHUNK, _GPU_CHUNK = 1 << 16, 1 << 24
 
 
 def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,8 @@ class DistillationLoss(torch.autograd.Function):
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:
-    rows = max(1, (_CPU_CHUNK if logits.device.type == "cpu" else _GPU_CHUNK) // logits.size(-1))
+    policy = kernels.policy()
+    rows = max(1, (policy.cpu_chunk if logits.device.type == "cpu" else policy.gpu_chunk) // logits.size(-1))
     return (slice(start, start + rows) for start in range(0, len(logits), rows))
 
 

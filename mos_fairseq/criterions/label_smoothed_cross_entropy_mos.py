@@ -13,7 +13,8 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import below_one
+from mos_fairseq.modules import kernels
 
 
 class _LabelSmoothedLoss(torch.autograd.Function):
@@ -74,12 +75,12 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         report_accuracy: bool = False,
     ) -> None:
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing is {label_smoothing}: allowed are numbers from 0 to below 1")
+        below_one(label_smoothing=label_smoothing)
 
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
         """Loss and nll; the fast path where the loss is summed and the model's output is logits."""
-        if not reduce or getattr(model, "adaptive_softmax", None) is not None:
+        fast = reduce and getattr(model, "adaptive_softmax", None) is None and kernels.policy().enabled
+        if not fast:
             return super().compute_loss(model, net_output, sample, reduce)
         logits, target = net_output[0], model.get_targets(sample, net_output)
         skip = self.ignore_prefix_size

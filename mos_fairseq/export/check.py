@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from fairseq.models import FairseqEncoderDecoderModel
+from fairseq.models import BaseFairseqModel
 from torch import Tensor
 
 from mos_fairseq.errors import InputError
@@ -18,10 +18,8 @@ class ExportError(RuntimeError):
 
 
 @torch.no_grad()
-def check_same_model(
-    made: FairseqEncoderDecoderModel, origin: FairseqEncoderDecoderModel, made_name: str, origin_name: str
-) -> None:
-    """Compare logits on random sentences with padding, in double precision, where the order of a sum hardly matters.
+def check_same_model(made: BaseFairseqModel, origin: BaseFairseqModel, made_name: str, origin_name: str) -> None:
+    """Compare logits on random sentences, in double precision, where the order of a sum hardly matters.
 
     Args:
         made, origin: dense models in eval mode over the same dictionaries; they are left as they were.
@@ -31,12 +29,8 @@ def check_same_model(
         InputError: the logits of ``origin`` are not finite.
         ExportError: the models differ; says by how much.
     """
-    generator = torch.Generator().manual_seed(1)
-    pad = origin.encoder.padding_idx
-    src = torch.randint(4, len(origin.encoder.dictionary), (3, 9), generator=generator)
-    src[1, :4] = pad
-    prev = torch.randint(4, len(origin.decoder.dictionary), (3, 7), generator=generator)
-    ours, theirs = (_logits(model, src, src.ne(pad).sum(1), prev) for model in (made, origin))
+    inputs = _sentences(origin)
+    ours, theirs = (_logits(model, *inputs) for model in (made, origin))
     largest, difference = float(theirs.abs().max()), float((ours - theirs).abs().max())
     if not math.isfinite(largest):
         raise InputError(f"{origin_name}: its logits are {largest}, nothing is written; has its training diverged?")
@@ -47,7 +41,19 @@ def check_same_model(
         )
 
 
-def _logits(model: FairseqEncoderDecoderModel, *inputs: Tensor) -> Tensor:
+def _sentences(model: BaseFairseqModel) -> list[Tensor]:
+    """What the model is called with: source sentences, one of them padded, where it has an encoder, and targets."""
+    generator = torch.Generator().manual_seed(1)
+    inputs: list[Tensor] = []
+    if hasattr(model, "encoder"):
+        pad = model.encoder.padding_idx
+        src = torch.randint(4, len(model.encoder.dictionary), (3, 9), generator=generator)
+        src[1, :4] = pad
+        inputs += [src, src.ne(pad).sum(1)]
+    return [*inputs, torch.randint(4, len(model.decoder.dictionary), (3, 7), generator=generator)]
+
+
+def _logits(model: BaseFairseqModel, *inputs: Tensor) -> Tensor:
     dtype = next(model.parameters()).dtype
     try:
         return model.double()(*inputs)[0]

@@ -9,23 +9,23 @@ to its score.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.export.stock import attention_weights
+from mos_fairseq.export.stock_sizes import check_last_output_only
+from mos_fairseq.files import write_folder_atomically
 from mos_fairseq.models import TransformerSubnetModel
-from mos_fairseq.models.transformer_config import embed_scale
+from mos_fairseq.models.transformer_config import embed_scale, normalize_before
 from mos_fairseq.modules import MultiheadAttention
 
 
 def save_ctranslate2(
     twin: TransformerSubnetModel,
-    vocabularies: tuple[Sequence[str], Sequence[str]],
+    vocabularies: Sequence[Sequence[str]],
     output: str | os.PathLike[str],
     quantization: str | None = None,
 ) -> None:
@@ -45,6 +45,7 @@ def save_ctranslate2(
         raise InputError("format ctranslate2 needs the package ctranslate2: pip install ctranslate2") from None
     if os.path.exists(output):
         raise InputError(f"{output}: exists already, give the name of a new folder")
+    check_last_output_only(twin.subnet, "CTranslate2")
     spec = TransformerSpec(_encoder(twin), _decoder(twin))
     spec.register_source_vocabulary(_words(vocabularies[0]))
     spec.register_target_vocabulary(_words(vocabularies[1]))
@@ -53,20 +54,7 @@ def save_ctranslate2(
     spec.config.add_source_eos = True
     spec.validate()
     spec.optimize(quantization=quantization)
-    _save(spec, Path(output))
-
-
-def _save(spec, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            temporary.mkdir()
-            spec.save(str(temporary))
-            os.rename(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from None
+    write_folder_atomically(output, spec.save)
 
 
 def _words(words: Sequence[str]) -> list[str]:
@@ -89,23 +77,27 @@ def _activation(twin: TransformerSubnetModel) -> int:
     return known[name]
 
 
-def _options(twin: TransformerSubnetModel, side: str) -> dict:
-    """Arguments of the specification of one side."""
+def _spec(kind, twin: TransformerSubnetModel, stack: nn.Module):
+    """The empty specification of one stack. It has one number of heads for all its attentions, the largest."""
     if twin.cfg.no_token_positional_embeddings:
         raise InputError("no_token_positional_embeddings is set: CTranslate2 needs position embeddings")
-    return {
-        "pre_norm": getattr(twin.cfg, f"{side}_normalize_before"),
-        "activation": _activation(twin),
-        "layernorm_embedding": twin.cfg.layernorm_embedding,
-    }
+    layers = twin.subnet.layers(stack.stack.name)
+    heads = max(attention.heads for layer in layers for attention in layer.attentions.values())
+    spec = kind(
+        len(layers),
+        heads,
+        head_dim=1,
+        pre_norm=normalize_before(twin.cfg, stack.stack),
+        activation=_activation(twin),
+        layernorm_embedding=twin.cfg.layernorm_embedding,
+    )
+    return spec, heads
 
 
 def _encoder(twin: TransformerSubnetModel):
     from ctranslate2.specs.transformer_spec import TransformerEncoderSpec
 
-    subnet = twin.subnet
-    heads = max(subnet.encoder_attention_heads)
-    spec = TransformerEncoderSpec(subnet.encoder_layers, heads, head_dim=1, **_options(twin, "encoder"))
+    spec, heads = _spec(TransformerEncoderSpec, twin, twin.encoder)
     _set_side(spec, twin.encoder, spec.embeddings[0])
     for part, layer in zip(spec.layer, twin.encoder.layers, strict=True):
         _set_attention(part.self_attention, layer.self_attn, layer.self_attn_layer_norm, heads)
@@ -116,14 +108,7 @@ def _encoder(twin: TransformerSubnetModel):
 def _decoder(twin: TransformerSubnetModel):
     from ctranslate2.specs.transformer_spec import TransformerDecoderSpec
 
-    subnet = twin.subnet
-    if any(span != 1 for span in subnet.cross_spans):
-        raise InputError(
-            f"decoder_arbitrary_ende_attn is {list(subnet.decoder_arbitrary_ende_attn)}: CTranslate2 attends to the "
-            "last encoder layer only (-1)"
-        )
-    heads = max(*subnet.decoder_attention_heads, *subnet.decoder_ende_attention_heads)
-    spec = TransformerDecoderSpec(subnet.decoder_layers, heads, head_dim=1, **_options(twin, "decoder"))
+    spec, heads = _spec(TransformerDecoderSpec, twin, twin.decoder)
     _set_side(spec, twin.decoder, spec.embeddings)
     spec.projection.weight = _array(twin.decoder.output_embedding.weight[:, : twin.decoder.embed_dim])
     for part, layer in zip(spec.layer, twin.decoder.layers, strict=True):

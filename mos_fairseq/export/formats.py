@@ -1,5 +1,133 @@
-"""What can be exported. Needs no torch."""
+"""What can be exported, in one table. Reading it needs no torch: a format's writer imports what it needs."""
 
-FORMATS = ("transformer_subnet", "fairseq", "ctranslate2")
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.export.stock_sizes import STOCK_ARCHITECTURES, check_last_output_only, stock_sizes
+from mos_fairseq.search_space import FAMILIES, Family, Subnet
+
+if TYPE_CHECKING:
+    from mos_fairseq.models import StaticTwin
+
 # of weights, by CTranslate2
 QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options that belong to some formats only.
+
+    Args:
+        allow_padding: smaller layers may be padded with zeros.
+        quantization: of the weights, one of :data:`QUANTIZATIONS`; None keeps them as they are.
+        data: folder of the dictionaries; None: the supernet's training data.
+    """
+
+    allow_padding: bool = False
+    quantization: str | None = None
+    data: str | None = None
+
+
+Checkpoint = dict[str, Any]
+Output = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Args:
+        name: on the command line.
+        families: of the subnets that it can hold.
+        says: what it is, for the help.
+        options: names of those of :class:`ExportOptions` that it has.
+        check: raises InputError where it cannot hold a subnet of these families, as far as sizes tell.
+        write: writes (the supernet's checkpoint, the subnet's static twin, to a path, with options). Raises InputError
+            where the format cannot hold the twin, or the path cannot be written.
+        older_name: also accepted.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    says: str
+    options: tuple[str, ...]
+    check: Callable[[Subnet, ExportOptions], object]
+    write: Callable[[Checkpoint, StaticTwin, Output, ExportOptions], None]
+    older_name: str | None = None
+
+    def check_options(self, options: ExportOptions) -> None:
+        """Raise InputError where an option is set that belongs to other formats."""
+        for name, value in asdict(options).items():
+            if value and name not in self.options:
+                owners = ", ".join(other.name for other in FORMATS if name in other.options)
+                raise InputError(f"{name} is given with format {self.name}: it belongs to {owners}")
+
+    def check_family(self, family: Family) -> None:
+        """Raise InputError where the format holds no subnets of ``family``."""
+        if family.name not in self.families:
+            raise InputError(
+                f"mos-export --format {self.name}: for {', '.join(self.families)}, the checkpoint is {family.name}"
+            )
+
+
+def find_format(name: str) -> Format:
+    """The format of that name, or that once had it. KeyError where there is none."""
+    for known in FORMATS:
+        if name in (known.name, known.older_name):
+            return known
+    raise KeyError(name)
+
+
+def _write_twin(state: Checkpoint, twin: StaticTwin, output: Output, options: ExportOptions) -> None:
+    from mos_fairseq.checkpoints import save_checkpoint, twin_checkpoint
+
+    save_checkpoint(twin_checkpoint(state, twin), output)
+
+
+def _write_stock(state: Checkpoint, twin: StaticTwin, output: Output, options: ExportOptions) -> None:
+    from mos_fairseq.checkpoints import save_checkpoint
+    from mos_fairseq.export.stock import stock_checkpoint
+
+    save_checkpoint(stock_checkpoint(state, twin, options.allow_padding), output)
+
+
+def _write_ctranslate2(state: Checkpoint, twin: StaticTwin, output: Output, options: ExportOptions) -> None:
+    from mos_fairseq.checkpoints import read_vocabularies
+    from mos_fairseq.export.ctranslate2 import save_ctranslate2
+
+    save_ctranslate2(twin, read_vocabularies(state, options.data), output, options.quantization)
+
+
+FORMATS = (
+    Format(
+        "twin",
+        tuple(FAMILIES),
+        "any subnet, for fairseq with this plugin and fairseq's own task",
+        (),
+        lambda subnet, options: None,
+        _write_twin,
+        older_name="transformer_subnet",
+    ),
+    Format(
+        "fairseq",
+        tuple(STOCK_ARCHITECTURES),
+        f"fairseq's own {' or '.join(STOCK_ARCHITECTURES.values())}, which needs no plugin, for subnets it can express",
+        ("allow_padding",),
+        lambda subnet, options: stock_sizes(subnet, options.allow_padding),
+        _write_stock,
+    ),
+    Format(
+        "ctranslate2",
+        ("encoder_decoder",),
+        "a model of that inference engine, for translation and subnets it can express: it translates an empty line as "
+        "an empty one, and cuts a hypothesis at the length limit, where fairseq ends it",
+        ("quantization", "data"),
+        lambda subnet, options: check_last_output_only(subnet, "CTranslate2"),
+        _write_ctranslate2,
+    ),
+)

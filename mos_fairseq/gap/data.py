@@ -8,7 +8,7 @@ import os
 from fairseq import utils
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas.data import first_folder, subset_files
+from mos_fairseq.evaluation.data import first_folder, subset_files
 
 
 def data_digest(data: str, subset: str = "train") -> str:

@@ -9,17 +9,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from mos_fairseq.checkpoints import build_supernet, read_supernet, save_checkpoint, twin_checkpoint, updates_of
 from mos_fairseq.errors import InputError
-from mos_fairseq.export import build_supernet, read_supernet, save_checkpoint, twin_checkpoint
+from mos_fairseq.evaluation.data import dataset_impl
+from mos_fairseq.evaluation.evaluator import ModelEvaluator, SubnetEvaluator
+from mos_fairseq.evaluation.judge import Judge
+from mos_fairseq.evaluation.scoring import TEXT_METRICS
+from mos_fairseq.files import make_folder
 from mos_fairseq.gap.data import data_digest
-from mos_fairseq.gap.judge import Judge
 from mos_fairseq.gap.options import MODEL, Options, effective, overridden, training_options
 from mos_fairseq.gap.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
 from mos_fairseq.gap.training import Training, train_all
-from mos_fairseq.nas.data import dataset_impl
-from mos_fairseq.nas.evaluator import ModelEvaluator, SubnetEvaluator
-from mos_fairseq.nas.scoring import TEXT_METRICS
+from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, subnet_name
 
 # options of fairseq-train that are not the user's
@@ -101,7 +103,12 @@ class Experiment:
     def _recorded(self) -> dict[str, tuple[dict[str, Any], int]]:
         """Configuration and number of updates of each supernet."""
         states = {name: read_supernet(path) for name, path in self.supernets.items()}
-        return {name: (state["cfg"], _updates_of(state)) for name, state in states.items()}
+        for name, state in states.items():
+            family = SearchSpace.from_spec(state["cfg"]["model"]["search_space"]).family
+            if family != TransformerSubnetModel.family:
+                known = TransformerSubnetModel.family.name
+                raise InputError(f"mos-gap measure: for {known}, {name} is {family.name}")
+        return {name: (state["cfg"], updates_of(state)) for name, state in states.items()}
 
     @cached_property
     def budget(self) -> int:
@@ -221,7 +228,7 @@ class Experiment:
             state = read_supernet(self.supernets[name])
             model = build_supernet(state)
             model.set_active_subnet(subnet)
-            training.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(training.folder)
             save_checkpoint(twin_checkpoint(state, model.get_active_subnet()), twin)
         return Training(training.root, training.identity, training.arguments, updates, twin)
 
@@ -264,10 +271,6 @@ class Experiment:
             return None
         scores, quality = {0: inherited} | dict(finetuned), self.judge.quality
         return next((updates for updates, found in scores.items() if found[quality] >= standalone[quality]), None)
-
-
-def _updates_of(state: Mapping[str, Any]) -> int:
-    return (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
 
 
 def _activated(evaluator: SubnetEvaluator, subnet: Subnet) -> SubnetEvaluator:

@@ -13,13 +13,13 @@ from typing import Any
 
 from fairseq.registry import REGISTRIES
 
+from mos_fairseq.checkpoints import STOCK_CRITERION, is_ours
 from mos_fairseq.errors import InputError
 from mos_fairseq.gap.configuration import COMPONENTS, NEUTRAL, SECTIONS, Command, fields_of, mandatory_fields, plain
 
 Options = dict[str, str | None]
 """Options of ``fairseq-train`` by name; None for one that takes no value."""
 
-STOCK_CRITERION = "label_smoothed_cross_entropy"
 MODEL = ("--task", "translation", "--arch", "transformer_subnet")
 """Words of the command of every standalone model."""
 
@@ -79,17 +79,13 @@ def _component(cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
             raise InputError(f"{option} is {name}: fairseq here knows {known}")
     else:
         name = plain(cfg.get(part)).get("_name")
-        if part == "criterion" and (name is None or _is_ours(registry.get(name))):
+        if part == "criterion" and (name is None or is_ours(registry.get(name))):
             return STOCK_CRITERION
         if name not in registry:
             raise InputError(f"{part} of the checkpoint is {name}: fairseq here knows {known}; give {option} after --")
     if name == "reduce_lr_on_plateau":
         raise InputError(f"{part} is {name}, but standalone models train without validation: give {option} after --")
     return name
-
-
-def _is_ours(component: type | None) -> bool:
-    return component is not None and component.__module__.startswith("mos_fairseq.")
 
 
 def _recorded(cfg: Mapping[str, Any], components: Mapping[str, str]) -> _Recorded:

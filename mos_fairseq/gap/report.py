@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mos_fairseq.files import write_atomically
+from mos_fairseq.evaluation.scoring import TEXT_METRICS
+from mos_fairseq.figures import new_figure, save_figure
 from mos_fairseq.gap.statistics import gap_of
 from mos_fairseq.gap.table import Row
-from mos_fairseq.nas.scoring import TEXT_METRICS
 from mos_fairseq.versions import versions_of
 
 _UNITS = TEXT_METRICS | {"loss": "loss [bits per token]"}
@@ -113,10 +113,8 @@ def plot_gap(rows: Sequence[Row], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    from matplotlib.figure import Figure
-
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    figure = Figure(figsize=(5 * len(metrics), 5), layout="constrained")
+    figure = new_figure(5 * len(metrics), 5)
     for number, metric in enumerate(metrics, start=1):
         axes = figure.add_subplot(1, len(metrics), number)
         group = [row for row in rows if row.metric == metric]
@@ -133,4 +131,4 @@ def plot_gap(rows: Sequence[Row], path: Path) -> None:
         unit = _UNITS.get(metric, metric)
         axes.set(xlabel=f"standalone {unit}", ylabel=f"inherited {unit}", xlim=ends, ylim=ends)
         axes.legend(fontsize="small")
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    save_figure(figure, path)

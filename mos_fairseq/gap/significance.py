@@ -10,7 +10,7 @@ from typing import Any
 
 from sacrebleu.significance import PairedTest
 
-from mos_fairseq.nas.scoring import DEFAULT_TOKENIZER, text_metric
+from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, text_metric
 
 
 def paired_bootstrap(

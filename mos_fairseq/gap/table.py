@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -11,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
+from mos_fairseq.evaluation.scoring import TEXT_METRICS
+from mos_fairseq.files import read_csv, write_atomically
 from mos_fairseq.jsonl import read_jsonl
-from mos_fairseq.nas.scoring import TEXT_METRICS
 
 COLUMNS = ("subnet", "inherited", "standalone")
 _SURE = (*(f"{name}_ci" for name in TEXT_METRICS), "p_value")  # numbers of the paired bootstrap
@@ -64,7 +63,7 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
         InputError: the file cannot be read, is empty, or a row lacks a column or holds no number in it; two rows are
             of the same subnet, supernet and metric.
     """
-    plain = _read_csv(path) if os.fspath(path).endswith(".csv") else read_jsonl(path)
+    plain = _rows_of_csv(path) if os.fspath(path).endswith(".csv") else read_jsonl(path)
     if not plain:
         raise InputError(f"{path}: it holds no rows")
     rows = [_row(values, f"{path}: row {number}") for number, values in enumerate(plain, start=1)]
@@ -77,13 +76,9 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
     return rows
 
 
-def _read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    return [{key: value for key, value in row.items() if key and value not in (None, "")} for row in rows]
+def _rows_of_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Without cells that are empty or that no column is of."""
+    return [{key: value for key, value in row.items() if key and value not in (None, "")} for row in read_csv(path)]
 
 
 def _row(values: dict[str, Any], where: str) -> Row:

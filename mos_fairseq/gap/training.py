@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -19,13 +20,8 @@ from fairseq import checkpoint_utils
 
 import mos_fairseq
 from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
+from mos_fairseq.files import lock, make_folder, write_atomically
 from mos_fairseq.python import python_command, python_environment
-
-try:
-    import fcntl
-except ImportError:  # Windows: two programs in one folder are not noticed there
-    fcntl = None
 
 _POLL = 0.1  # seconds
 
@@ -96,17 +92,16 @@ class _Running:
     def __init__(self, training: Training, threads: int) -> None:
         self.training, self.process = training, None
         folder = training.folder
+        make_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self.lock: IO[str] = open(folder / "lock", "a")
         except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror or error})") from None
-        if fcntl is not None:
-            try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.lock.close()
-                raise
+            raise InputError(f"{folder / 'lock'}: cannot be written ({error.strerror or error})") from None
+        try:
+            lock(self.lock)
+        except BlockingIOError:
+            self.lock.close()
+            raise
         if not training.result.exists():
             self.process = self._start(threads)
 
@@ -120,7 +115,7 @@ class _Running:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[self.lock.fileno()] if fcntl is not None else [],
+                pass_fds=[self.lock.fileno()] if os.name == "posix" else [],
                 env=python_environment(OMP_NUM_THREADS=str(threads)),
             )
 

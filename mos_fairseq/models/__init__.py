@@ -1,13 +1,32 @@
-"""Models registered with fairseq: ``transformer_mos`` (supernet) and ``transformer_subnet`` (static twin)."""
+"""Models registered with fairseq, for each family a supernet and its static twin.
 
+``transformer_mos`` and ``transformer_subnet`` translate.
+"""
+
+from mos_fairseq.models.static_twin import StaticTwin
+from mos_fairseq.models.supernet import Supernet
 from mos_fairseq.models.transformer_model import placeholder_dictionary
 from mos_fairseq.models.transformer_mos import TransformerMosConfig, TransformerMosModel
 from mos_fairseq.models.transformer_subnet import TransformerSubnetConfig, TransformerSubnetModel
+from mos_fairseq.search_space import Family
+
+SUPERNETS = {model.family.name: model for model in (TransformerMosModel,)}
+"""The class of supernets of each family, by its name."""
+
+
+def twin_of(family: Family) -> type[StaticTwin]:
+    """The class of static twins of a family."""
+    return SUPERNETS[family.name].twin
+
 
 __all__ = [
+    "SUPERNETS",
+    "StaticTwin",
+    "Supernet",
     "TransformerMosConfig",
     "TransformerMosModel",
     "TransformerSubnetConfig",
     "TransformerSubnetModel",
     "placeholder_dictionary",
+    "twin_of",
 ]

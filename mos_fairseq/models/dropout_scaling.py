@@ -22,9 +22,9 @@ def dropout_scales(scaling: str, subnet: Subnet, space: SearchSpace, side: str) 
     Returns:
         the factor on all rates but activation dropout's, and those on activation dropout, layer by layer.
     """
-    width = getattr(subnet, f"{side}_embed_dim") / space.max(f"{side}_embed_dim")
-    ffn = getattr(subnet, f"{side}_ffn_embed_dim")
+    largest, layers = space.largest(), subnet.layers(side)
+    width = subnet.width(side) / largest.width(side)
     if scaling == "layer":
-        return width, [size / space.max(f"{side}_ffn_embed_dim") for size in ffn]
-    scale = {"width": width, "largest": float(subnet == space.largest()), "none": 1.0}[scaling]
-    return scale, [scale] * len(ffn)
+        return width, [layer.ffn / most.ffn for layer, most in zip(layers, largest.layers(side), strict=False)]
+    scale = {"width": width, "largest": float(subnet == largest), "none": 1.0}[scaling]
+    return scale, [scale] * len(layers)

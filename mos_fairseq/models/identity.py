@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.lasting_buffers import from_bits, to_bits
+from mos_fairseq.mos_options import MosOptions
 from mos_fairseq.search_space import SearchSpace
-
-_ROUTING = ("mos_routing", "num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
 
 
 def make_identity(space: SearchSpace, cfg: Any) -> Tensor:
@@ -25,15 +25,16 @@ def check_identity(stored: Tensor, space: SearchSpace, cfg: Any) -> None:
         # up to version 0.1.0 bytes in int64, one each
         content = from_bits(stored) if stored.is_floating_point() else bytes(stored.tolist())
         identity = json.loads(content)
-        their_space, their_routing = SearchSpace.from_spec(identity["search_space"]), identity["mos"]
-        routing = {key: (their_routing[key], mine) for key, mine in _routing(cfg).items()}
+        their_space, their_routing = SearchSpace.from_spec(identity["search_space"]), dict(identity["mos"])
     except (KeyError, TypeError, ValueError):
-        raise InputError("these weights are not of one transformer_mos supernet: identity is unreadable") from None
-    differences = [f"{key}: {theirs} against {mine}" for key, (theirs, mine) in routing.items() if theirs != mine]
+        raise InputError("these weights are not of one supernet: identity is unreadable") from None
+    defaults = _routing(MosOptions())  # of options that are younger than the weights
+    pairs = [(key, their_routing.get(key, defaults[key]), mine) for key, mine in _routing(cfg).items()]
+    differences = [f"{key}: {theirs} against {mine}" for key, theirs, mine in pairs if theirs != mine]
     if difference := "; ".join(filter(None, [their_space.difference(space), *differences])):
         raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
 
 
 def _routing(cfg: Any) -> dict[str, str | int]:
-    values = {key: getattr(cfg, key) for key in _ROUTING}
+    values = {option.name: getattr(cfg, option.name) for option in fields(MosOptions)}
     return {key: value if isinstance(value, int) else str(value) for key, value in values.items()}

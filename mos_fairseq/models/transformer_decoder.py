@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from fairseq.models import FairseqIncrementalDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
-from mos_fairseq.models.transformer_config import TransformerBaseConfig, build_positions, embed_scale
+from mos_fairseq.models.transformer_config import TransformerOptions
 from mos_fairseq.models.transformer_encoder import beam_size_of
-from mos_fairseq.modules import Dropout, ElasticEmbedding
+from mos_fairseq.models.transformer_stack import LayerKit, TransformerStack
+from mos_fairseq.modules import ElasticEmbedding
+from mos_fairseq.search_space import Stack, Subnet
 
 
 class CrossAttention(Sequence):
@@ -39,57 +41,43 @@ class CrossAttention(Sequence):
         return self._weights[index]
 
 
-class TransformerDecoder(FairseqIncrementalDecoder):
-    """Transformer decoder whose layers attend to the outputs of the last one, two or three encoder layers.
+class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
+    """Transformer decoder whose layers attend to the outputs of the last one, two or three encoder layers, or to none.
 
     Args:
         embed_tokens, output_embedding: input table and the table that projects to the vocabulary (often the same).
-        embed_dim: (active) width d.
-        position_dim: width of the sinusoidal table that positions are cut from: the supernet's.
-        layers: all layers; the first ``num_active_layers`` run.
-        norms: ``layernorm_embedding`` and the final ``layer_norm``, either may be None.
-        cross_spans: for each (active) layer, how many encoder outputs it attends to.
+        stack, subnet, kit, position_dim: see :meth:`TransformerStack.init_stack`.
     """
 
     def __init__(
         self,
-        cfg: TransformerBaseConfig,
+        cfg: TransformerOptions,
         dictionary,
         embed_tokens: ElasticEmbedding,
         output_embedding: ElasticEmbedding,
-        embed_dim: int,
-        position_dim: int,
-        layers: list[nn.Module],
-        norms: tuple[nn.Module | None, nn.Module | None],
-        cross_spans: tuple[int, ...],
+        stack: Stack,
+        subnet: Subnet,
+        kit: LayerKit,
+        position_dim: int | None = None,
     ) -> None:
         super().__init__(dictionary)
-        self.cfg = cfg
         self.padding_idx = dictionary.pad()
         self.embed_tokens, self.output_embedding = embed_tokens, output_embedding
-        self.embed_dim = embed_dim
         self.max_target_positions = cfg.max_target_positions
-        self.embed_positions = build_positions(cfg, "decoder", embed_dim, position_dim, self.padding_idx)
-        self.layers = nn.ModuleList(layers)
-        self.layernorm_embedding, self.layer_norm = norms
-        self.num_active_layers = len(layers)
-        self.cross_spans = cross_spans
         # whether search, which reads attention at every step, gets it; whoever reads it otherwise always does
         self.need_attn = True
-        self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
+        self.init_stack(cfg, stack, subnet, kit, position_dim)
+
+    def set_active_sizes(self, subnet: Subnet) -> None:
+        """Run the sizes of ``subnet``. ``cross_spans``: how many encoder outputs each layer reads; empty without."""
+        super().set_active_sizes(subnet)
+        self.cross_spans = subnet.cross_spans
 
     def forward_embedding(self, tokens: Tensor, incremental_state: dict | None) -> Tensor:
         """tokens [B, T] -> [B, T, d], or [B, 1, d] for the last token in incremental decoding."""
-        num_tokens = tokens.size(1)
-        if incremental_state is not None:
-            tokens = tokens[:, -1:]
-        x = embed_scale(self.cfg, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
-        if self.embed_positions is not None:
-            step = incremental_state is not None
-            x = x + (self.embed_positions.step(num_tokens, x) if step else self.embed_positions(tokens, x))
-        if self.layernorm_embedding is not None:
-            x = self.layernorm_embedding(x)
-        return self.dropout_module(x)
+        if incremental_state is None:
+            return self.embed(tokens, lambda x: self.embed_positions(tokens, x))
+        return self.embed(tokens[:, -1:], lambda x: self.embed_positions.step(tokens.size(1), x))
 
     def forward(
         self,
@@ -106,7 +94,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         """
         Args:
             prev_output_tokens: [B, T].
-            encoder_out: of :class:`TransformerEncoder`.
+            encoder_out: of :class:`TransformerEncoder`; None without an encoder.
             incremental_state: fairseq's cache; then only the last token is decoded.
             full_context_alignment: a position reads those after it too.
             alignment_layer, alignment_heads: whose attention to return, averaged over the first heads (default: the
@@ -130,7 +118,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
     def extract_features(
         self,
         prev_output_tokens: Tensor,
-        encoder_out: dict[str, list[Tensor]],
+        encoder_out: dict[str, list[Tensor]] | None,
         incremental_state: dict | None = None,
         full_context_alignment: bool = False,
         alignment_layer: int | None = None,
@@ -146,18 +134,19 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         memories = self._memories(encoder_out, incremental_state)
         attn: Sequence[Tensor | None] = [None]
         inner_states = [x.transpose(0, 1)]
-        for index, (layer, span) in enumerate(zip(self.layers[:num_layers], self.cross_spans, strict=True)):
+        spans = self.cross_spans or (0,) * num_layers
+        for index, (layer, span) in enumerate(zip(self.layers[:num_layers], spans, strict=True)):
             memory, memory_mask = memories[span]
             x, probabilities = layer(
                 x,
-                memory,
-                memory_mask,
                 self_mask=self_mask,
                 is_causal=is_causal,
+                memory=memory,
+                memory_mask=memory_mask,
                 incremental_state=incremental_state,
             )
             inner_states.append(x.transpose(0, 1))
-            if index == alignment_layer and (self.need_attn or incremental_state is None):
+            if probabilities is not None and index == alignment_layer and (self.need_attn or incremental_state is None):
                 attn = CrossAttention(probabilities, span, alignment_heads)
         if self.layer_norm is not None:
             x = self.layer_norm(x)
@@ -177,13 +166,15 @@ class TransformerDecoder(FairseqIncrementalDecoder):
         return allowed & torch.ones_like(allowed[0, 0]).tril(), False
 
     def _memories(
-        self, encoder_out: dict[str, list[Tensor]], incremental_state: dict | None
+        self, encoder_out: dict[str, list[Tensor]] | None, incremental_state: dict | None
     ) -> dict[int, tuple[Tensor | None, Tensor | None]]:
         """For each span in use: outputs of that many encoder layers along time [B, span*S, d], and their mask, which
         repeats with them. (None, None) where the layers have cached what they read.
 
         In incremental decoding B counts sentences, not the beams that ``reorder_encoder_out`` made of each.
         """
+        if not self.cross_spans:
+            return {0: (None, None)}
         if incremental_state is not None and self.layers[0].encoder_attn.cache(incremental_state) is not None:
             return dict.fromkeys(self.cross_spans, (None, None))
         beam = 1 if incremental_state is None else beam_size_of(encoder_out)
@@ -199,7 +190,7 @@ class TransformerDecoder(FairseqIncrementalDecoder):
     @torch.no_grad()
     def reorder_incremental_state_scripting(self, incremental_state: dict, new_order: Tensor) -> None:
         """Reorder every cache to the beam's new order [B'] (fairseq's hook, called at every step)."""
-        attentions = [a for y in self.layers[: self.num_active_layers] for a in (y.self_attn, y.encoder_attn)]
+        attentions = [a for layer in self.layers[: self.num_active_layers] for a in layer.attentions]
         caches = [a.cache(incremental_state) for a in attentions]
         if caches[0] is not None and torch.equal(
             new_order, torch.arange(caches[0]["kv"].size(1), device=new_order.device)

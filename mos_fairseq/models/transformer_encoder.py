@@ -4,56 +4,47 @@ from __future__ import annotations
 
 import torch
 from fairseq.models import FairseqEncoder
-from torch import Tensor, nn
+from torch import Tensor
 
-from mos_fairseq.models.transformer_config import TransformerBaseConfig, build_positions, embed_scale
-from mos_fairseq.modules import Dropout, ElasticEmbedding
+from mos_fairseq.models.transformer_config import TransformerOptions
+from mos_fairseq.models.transformer_stack import LayerKit, TransformerStack
+from mos_fairseq.modules import ElasticEmbedding
+from mos_fairseq.search_space import Stack, Subnet
 
 
-class TransformerEncoder(FairseqEncoder):
+class TransformerEncoder(TransformerStack, FairseqEncoder):
     """Transformer encoder whose last outputs, not only the last, may be read by the decoder (HAT's cross-attention
     span, arXiv 2005.14187).
 
     Args:
-        embed_dim: (active) width d.
-        position_dim: width of the sinusoidal table that positions are cut from: the supernet's.
-        layers: all layers; the first ``num_active_layers`` run.
-        norms: ``layernorm_embedding`` and the final ``layer_norm``, either may be None.
-        num_outputs: how many of the last layers' outputs to return.
+        embed_tokens: the input table.
+        stack, subnet, kit, position_dim: see :meth:`TransformerStack.init_stack`.
     """
 
     def __init__(
         self,
-        cfg: TransformerBaseConfig,
+        cfg: TransformerOptions,
         dictionary,
         embed_tokens: ElasticEmbedding,
-        embed_dim: int,
-        position_dim: int,
-        layers: list[nn.Module],
-        norms: tuple[nn.Module | None, nn.Module | None],
-        num_outputs: int,
+        stack: Stack,
+        subnet: Subnet,
+        kit: LayerKit,
+        position_dim: int | None = None,
     ) -> None:
         super().__init__(dictionary)
-        self.cfg = cfg
         self.padding_idx = dictionary.pad()
         self.embed_tokens = embed_tokens
-        self.embed_dim = embed_dim
         self.max_source_positions = cfg.max_source_positions
-        self.embed_positions = build_positions(cfg, "encoder", embed_dim, position_dim, self.padding_idx)
-        self.layers = nn.ModuleList(layers)
-        self.layernorm_embedding, self.layer_norm = norms
-        self.num_active_layers = len(layers)
-        self.num_outputs = num_outputs
-        self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
+        self.init_stack(cfg, stack, subnet, kit, position_dim)
+
+    def set_active_sizes(self, subnet: Subnet) -> None:
+        """Run the sizes of ``subnet``, and return as many outputs as are read."""
+        super().set_active_sizes(subnet)
+        self.num_outputs = max(subnet.cross_spans)
 
     def forward_embedding(self, tokens: Tensor) -> Tensor:
-        """tokens [B, S] -> scaled embeddings with positions, normalised, dropped out [B, S, d]."""
-        x = embed_scale(self.cfg, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
-        if self.embed_positions is not None:
-            x = x + self.embed_positions(tokens, x)
-        if self.layernorm_embedding is not None:
-            x = self.layernorm_embedding(x)
-        return self.dropout_module(x)
+        """tokens [B, S] -> [B, S, d]."""
+        return self.embed(tokens, lambda x: self.embed_positions(tokens, x))
 
     def forward(
         self, src_tokens: Tensor, src_lengths: Tensor | None = None, return_all_hiddens: bool = False
@@ -73,7 +64,7 @@ class TransformerEncoder(FairseqEncoder):
         x = self.forward_embedding(src_tokens)
         states = [x]
         for layer in self.layers[: self.num_active_layers]:
-            x = layer(x, mask)
+            x, _ = layer(x, self_mask=mask)
             states.append(x)
         outputs = states[: -self.num_outputs - 1 : -1]
         if self.layer_norm is not None:

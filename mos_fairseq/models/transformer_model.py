@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoderDecoderModel
 from torch import Tensor
 
 from mos_fairseq.command import calling_command
+from mos_fairseq.errors import InputError
+from mos_fairseq.models.transformer_config import TransformerBaseConfig
+from mos_fairseq.models.transformer_decoder import TransformerDecoder
+from mos_fairseq.models.transformer_encoder import TransformerEncoder
+from mos_fairseq.models.transformer_stack import LayerKit, embedding_table
+from mos_fairseq.modules import ElasticEmbedding
+from mos_fairseq.search_space import FAMILIES, Subnet
 
 
 class TransformerModel(FairseqEncoderDecoderModel):
     """Encoder-decoder with fairseq's usual forward arguments."""
 
+    family = FAMILIES["encoder_decoder"]
+
     def __init__(self, cfg, encoder, decoder) -> None:
         super().__init__(encoder, decoder)
         self.cfg = cfg
         self.supports_align_args = True
+
+    @staticmethod
+    def dictionaries_of(task: Any) -> tuple[Dictionary, Dictionary]:
+        """The stacks' dictionaries."""
+        return task.source_dictionary, task.target_dictionary
+
+    @classmethod
+    def build_stacks(
+        cls,
+        cfg: TransformerBaseConfig,
+        subnet: Subnet,
+        dictionaries: Sequence[Dictionary],
+        kit: LayerKit,
+        position_dims: Sequence[int] | None = None,
+    ) -> tuple[TransformerEncoder, TransformerDecoder]:
+        """Encoder and decoder of the sizes of ``subnet``; see :meth:`TransformerStack.init_stack`."""
+        encoder_stack, decoder_stack = cls.family.stacks
+        inputs, prevs, outputs = _embeddings(cfg, subnet, *dictionaries)
+        encoder_dim, decoder_dim = position_dims or (None, None)
+        encoder = TransformerEncoder(cfg, dictionaries[0], inputs, encoder_stack, subnet, kit, encoder_dim)
+        decoder = TransformerDecoder(cfg, dictionaries[1], prevs, outputs, decoder_stack, subnet, kit, decoder_dim)
+        return encoder, decoder
 
     def prepare_for_inference_(self, cfg) -> None:
         """fairseq's hook of its commands and of the hub. The commands print attention as alignments or not at all;
@@ -47,6 +81,28 @@ class TransformerModel(FairseqEncoderDecoderModel):
         if return_all_hiddens:
             extra["encoder_states"] = encoder_out["encoder_states"]
         return x, extra
+
+
+def _embeddings(
+    cfg: TransformerBaseConfig, subnet: Subnet, src_dict: Dictionary, tgt_dict: Dictionary
+) -> tuple[ElasticEmbedding, ElasticEmbedding, ElasticEmbedding]:
+    """Tables of encoder input, decoder input and output projection, possibly one and the same.
+
+    A shared table is as wide as the wider side; the narrower reads its first columns.
+    """
+    encoder_dim, decoder_dim = subnet.width("encoder"), subnet.width("decoder")
+    if cfg.share_all_embeddings:
+        if src_dict != tgt_dict:
+            raise InputError(
+                "share_all_embeddings is set but source and target dictionaries differ: "
+                "preprocess with --joined-dictionary or drop --share-all-embeddings"
+            )
+        table = embedding_table(src_dict, max(encoder_dim, decoder_dim))
+        return table, table, table
+    encoder_table, decoder_table = embedding_table(src_dict, encoder_dim), embedding_table(tgt_dict, decoder_dim)
+    if cfg.share_decoder_input_output_embed:
+        return encoder_table, decoder_table, decoder_table
+    return encoder_table, decoder_table, embedding_table(tgt_dict, decoder_dim)
 
 
 def placeholder_dictionary(size: int) -> Dictionary:

@@ -4,36 +4,28 @@ from mos_fairseq.modules.dropout import Dropout
 from mos_fairseq.modules.elastic_embedding import ElasticEmbedding
 from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
-from mos_fairseq.modules.elastic_transformer_layer import (
-    ElasticDecoderLayer,
-    ElasticEncoderLayer,
-    LayerSizes,
-    MixtureOptions,
-)
+from mos_fairseq.modules.elastic_transformer_layer import ElasticTransformerLayer, MixtureOptions
 from mos_fairseq.modules.mixture import mix_experts
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
 from mos_fairseq.modules.packed_linear import Linear, PackedWeight
 from mos_fairseq.modules.positional_embedding import PositionalEmbedding
 from mos_fairseq.modules.router import LayerRouter, NeuronRouter
-from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerDecoderLayer, TransformerEncoderLayer
+from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerLayer
 
 __all__ = [
     "Dropout",
-    "ElasticDecoderLayer",
     "ElasticEmbedding",
-    "ElasticEncoderLayer",
     "ElasticLayerNorm",
     "ElasticLinear",
+    "ElasticTransformerLayer",
     "LayerOptions",
     "LayerRouter",
-    "LayerSizes",
     "Linear",
     "MixtureOptions",
     "MultiheadAttention",
     "NeuronRouter",
     "PackedWeight",
     "PositionalEmbedding",
-    "TransformerDecoderLayer",
-    "TransformerEncoderLayer",
+    "TransformerLayer",
     "mix_experts",
 ]

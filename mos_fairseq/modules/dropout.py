@@ -7,6 +7,8 @@ from fairseq.modules import FairseqDropout
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mos_fairseq.modules import kernels
+
 _STEPS = 1 << 16
 _HIGHEST = 0.99  # above it, rounding the rate would change what is kept, on average, by more than 1/1000
 
@@ -39,6 +41,7 @@ class Dropout(FairseqDropout):
 
     def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
         """x of any shape -> the same shape."""
-        if x.device.type != "cpu" or not 0 < self.p <= _HIGHEST or not (self.training or self.apply_during_inference):
-            return super().forward(x, inplace)
-        return _MaskedScale.apply(x, self.p)
+        active = 0 < self.p <= _HIGHEST and (self.training or self.apply_during_inference)
+        if active and x.device.type == "cpu" and kernels.policy().enabled:
+            return _MaskedScale.apply(x, self.p)
+        return super().forward(x, inplace)

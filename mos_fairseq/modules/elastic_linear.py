@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mos_fairseq.modules import kernels
 from mos_fairseq.modules.elastic_layer_norm import check_size
 from mos_fairseq.modules.mixture import merged_again, mix_experts
 from mos_fairseq.modules.packed_linear import PackedWeight
-
-_LARGE = 1 << 19  # merged weights of fewer elements may stay in memory until the backward pass: it saves 0.5 % of time
 
 
 class ElasticLinear(nn.Module):
@@ -52,7 +51,8 @@ class ElasticLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts, groups, out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(num_experts, groups, out_features)) if bias else None
         self._materialized: tuple[Tensor, Tensor | None] | None = None
-        self._merged_of: tuple[Tensor, Tensor, int, int] | None = None  # if it shall be made again
+        # arguments for merging again in the backward pass; None keeps the merged weight
+        self._merged_of: tuple[Tensor, Tensor, int, int] | None = None
         self._packed = PackedWeight()
         self.reset_parameters(gain)
 
@@ -111,7 +111,8 @@ class ElasticLinear(nn.Module):
         if not torch.is_grad_enabled():  # a view that was made so cannot be copied once its parameter has changed
             merged = tuple(None if y is None else y.detach() for y in merged)
         self._materialized = merged
-        again = self.num_experts > 1 and merged[0].requires_grad and merged[0].numel() >= _LARGE
+        large = merged[0].numel() >= kernels.policy().remade_mixture
+        again = self.num_experts > 1 and merged[0].requires_grad and large
         self._merged_of = (self.weight, probs, self.active_out_features, self.active_in_features) if again else None
 
     def release(self) -> None:

@@ -13,7 +13,8 @@ from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
 from mos_fairseq.modules.router import LayerRouter, NeuronRouter
-from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerDecoderLayer, TransformerEncoderLayer
+from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerLayer
+from mos_fairseq.sizes import AttentionSizes, LayerSizes
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,6 @@ class MixtureOptions:
     def experts_of(self, part: str) -> int:
         """Number of experts of a matrix in ``part`` ("ffn" or "attention")."""
         return self.num_experts if self.routing != "none" and self.linears in (part, "all") else 1
-
-
-@dataclass(frozen=True)
-class LayerSizes:
-    """Largest sizes of one layer. ``qkv_dim`` is the attention size q at the largest number of heads."""
-
-    embed_dim: int
-    ffn_embed_dim: int
-    qkv_dim: int
-    encoder_embed_dim: int = 0
 
 
 class _ElasticLayerMixin:
@@ -140,89 +131,58 @@ class _ElasticLayerMixin:
 
 
 def _attention(
-    sizes: LayerSizes, num_heads: int, options: LayerOptions, mixture: MixtureOptions, cross: bool
+    width: int, sizes: AttentionSizes, options: LayerOptions, mixture: MixtureOptions
 ) -> MultiheadAttention:
     experts = mixture.experts_of("attention")
     # fairseq's gain for query, key and value: a fused Xavier draw would see three times the rows
     gain = 1 / math.sqrt(2)
 
     def linear(d_in: int, groups: int) -> ElasticLinear:
-        return ElasticLinear(d_in, sizes.qkv_dim, groups=groups, num_experts=experts, gain=gain)
+        return ElasticLinear(d_in, sizes.inner, groups=groups, num_experts=experts, gain=gain)
 
-    if cross:
-        projections = {"q_proj": linear(sizes.embed_dim, 1), "kv_proj": linear(sizes.encoder_embed_dim, 2)}
+    if sizes.is_cross:
+        projections = {"q_proj": linear(width, 1), "kv_proj": linear(sizes.memory, 2)}
     else:
-        projections = {"qkv_proj": linear(sizes.embed_dim, 3)}
-    out_proj = ElasticLinear(sizes.qkv_dim, sizes.embed_dim, num_experts=experts)
-    return MultiheadAttention(projections, out_proj, num_heads, options.attention_dropout)
+        projections = {"qkv_proj": linear(width, 3)}
+    out_proj = ElasticLinear(sizes.inner, width, num_experts=experts)
+    return MultiheadAttention(projections, out_proj, sizes.heads, options.attention_dropout)
 
 
 def _ffn(sizes: LayerSizes, mixture: MixtureOptions) -> tuple[ElasticLinear, ElasticLinear]:
     experts = mixture.experts_of("ffn")
     return (
-        ElasticLinear(sizes.embed_dim, sizes.ffn_embed_dim, num_experts=experts, gain=None),
-        ElasticLinear(sizes.ffn_embed_dim, sizes.embed_dim, num_experts=experts, gain=None),
+        ElasticLinear(sizes.width, sizes.ffn, num_experts=experts, gain=None),
+        ElasticLinear(sizes.ffn, sizes.width, num_experts=experts, gain=None),
     )
 
 
-def _set_attention(attention: MultiheadAttention, embed_dim: int, memory_dim: int, qkv_dim: int, heads: int) -> None:
+def _set_attention(attention: MultiheadAttention, width: int, sizes: AttentionSizes) -> None:
     if attention.is_cross_attention:
-        attention.q_proj.set_active_size(embed_dim, qkv_dim)
-        attention.kv_proj.set_active_size(memory_dim, qkv_dim)
+        attention.q_proj.set_active_size(width, sizes.inner)
+        attention.kv_proj.set_active_size(sizes.memory, sizes.inner)
     else:
-        attention.qkv_proj.set_active_size(embed_dim, qkv_dim)
-    attention.out_proj.set_active_size(qkv_dim, embed_dim)
-    attention.num_heads = heads
+        attention.qkv_proj.set_active_size(width, sizes.inner)
+    attention.out_proj.set_active_size(sizes.inner, width)
+    attention.num_heads = sizes.heads
 
 
-class ElasticEncoderLayer(_ElasticLayerMixin, TransformerEncoderLayer):
-    """Encoder layer of a supernet; ``sizes`` are the largest."""
+class ElasticTransformerLayer(_ElasticLayerMixin, TransformerLayer):
+    """Layer of a supernet; ``sizes`` are the largest."""
 
-    def __init__(self, sizes: LayerSizes, num_heads: int, options: LayerOptions, mixture: MixtureOptions) -> None:
-        norms = [ElasticLayerNorm(sizes.embed_dim) for _ in range(2)]
-        attention = _attention(sizes, num_heads, options, mixture, cross=False)
-        super().__init__(attention, *_ffn(sizes, mixture), norms, options)
+    def __init__(self, sizes: LayerSizes, options: LayerOptions, mixture: MixtureOptions) -> None:
+        norms = [ElasticLayerNorm(sizes.width) for _ in range(len(sizes.attentions) + 1)]
+        attentions = {
+            name: _attention(sizes.width, attention, options, mixture) for name, attention in sizes.attentions.items()
+        }
+        super().__init__(attentions, *_ffn(sizes, mixture), norms, options)
         self._init_mixture(mixture)
 
-    def set_active_sizes(self, embed_dim: int, ffn_embed_dim: int, qkv_dim: int, num_heads: int) -> None:
-        """Active sizes; ``qkv_dim`` is heads x head width."""
-        _set_attention(self.self_attn, embed_dim, embed_dim, qkv_dim, num_heads)
-        self.fc1.set_active_size(embed_dim, ffn_embed_dim)
-        self.fc2.set_active_size(ffn_embed_dim, embed_dim)
+    def set_active_sizes(self, sizes: LayerSizes) -> None:
+        """Use the first rows and columns of these sizes from now on."""
+        for name, attention in sizes.attentions.items():
+            _set_attention(getattr(self, name), sizes.width, attention)
+        self.fc1.set_active_size(sizes.width, sizes.ffn)
+        self.fc2.set_active_size(sizes.ffn, sizes.width)
         for norm in self._norms:
-            norm.set_active_size(embed_dim)
-        self.release()
-
-
-class ElasticDecoderLayer(_ElasticLayerMixin, TransformerDecoderLayer):
-    """Decoder layer of a supernet; ``sizes`` and ``num_heads`` are the largest, of self- and cross-attention each."""
-
-    def __init__(
-        self,
-        sizes: tuple[LayerSizes, LayerSizes],
-        num_heads: tuple[int, int],
-        options: LayerOptions,
-        mixture: MixtureOptions,
-    ) -> None:
-        norms = [ElasticLayerNorm(sizes[0].embed_dim) for _ in range(3)]
-        self_attn = _attention(sizes[0], num_heads[0], options, mixture, cross=False)
-        encoder_attn = _attention(sizes[1], num_heads[1], options, mixture, cross=True)
-        super().__init__(self_attn, encoder_attn, *_ffn(sizes[0], mixture), norms, options)
-        self._init_mixture(mixture)
-
-    def set_active_sizes(
-        self,
-        embed_dim: int,
-        encoder_embed_dim: int,
-        ffn_embed_dim: int,
-        self_attention: tuple[int, int],
-        cross_attention: tuple[int, int],
-    ) -> None:
-        """Active sizes; each attention is (qkv_dim, heads)."""
-        _set_attention(self.self_attn, embed_dim, embed_dim, *self_attention)
-        _set_attention(self.encoder_attn, embed_dim, encoder_embed_dim, *cross_attention)
-        self.fc1.set_active_size(embed_dim, ffn_embed_dim)
-        self.fc2.set_active_size(ffn_embed_dim, embed_dim)
-        for norm in self._norms:
-            norm.set_active_size(embed_dim)
+            norm.set_active_size(sizes.width)
         self.release()

@@ -1,10 +1,12 @@
-"""Merging expert weights with router probabilities (MoS, arXiv 2306.04845, equations of DESIGN section 2)."""
+"""Merging expert weights with router probabilities (MoS, arXiv 2306.04845, section 3)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from mos_fairseq.modules import kernels
 
 
 class _MixExperts(torch.autograd.Function):
@@ -61,13 +63,15 @@ def mix_experts(weight: Tensor, probs: Tensor, out_size: int, in_size: int) -> T
     """
     probs = probs.to(weight.dtype)
     probs = probs.view(-1, 1, 1, 1) if probs.dim() == 1 else probs.unsqueeze(-1)
+    if not kernels.policy().enabled:
+        return (weight[:, :, :out_size, :in_size] * probs).sum(0)
     return _MixExperts.apply(weight, probs, out_size, in_size)
 
 
 def merged_again(
     merged: Tensor, weight: Tensor, probs: Tensor, out_size: int, in_size: int
 ) -> torch.autograd.graph.saved_tensors_hooks:
-    """Context for a product with ``merged``, of which autograd keeps how to make it, and makes it again when needed.
+    """Context for a product with ``merged`` in which autograd does not save it, and merges again in the backward pass.
 
     So a training step does not hold the merged weights of all layers from the forward to the backward pass. Merging
     costs memory traffic only: far less than the products it is made for. Hooks of an outer context do not see what is
@@ -79,7 +83,7 @@ def merged_again(
     Raises:
         RuntimeError: in the backward pass, if a tensor that it needs was modified in place since.
     """
-    address, numel = merged.data_ptr(), merged.numel()  # and not the tensor, which shall be free to go
+    address, numel = merged.data_ptr(), merged.numel()  # no reference to the tensor, so that it can be freed
     sources = [(tensor, tensor._version) for tensor in (weight, probs)]
 
     def keep(saved: Tensor) -> tuple:

@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from fairseq.incremental_decoding_utils import with_incremental_state
 from torch import Tensor, nn
 
+from mos_fairseq.modules import kernels
 from mos_fairseq.modules.dropout import Dropout
-
-_MANY_ROWS = 128  # queries times heads, from which two products beat the fused kernel for one query each
-_ROOM = 16  # positions that a cache of keys and values grows by
 
 
 @with_incremental_state
@@ -76,7 +74,7 @@ class MultiheadAttention(nn.Module):
         if beam > 1:  # the queries of a sentence's beams, as if they were consecutive
             q = q.squeeze(2).unflatten(0, (-1, beam)).transpose(1, 2)
         probabilities = partial(_probabilities, q, k, mask, is_causal, beam)
-        if q.size(2) == 1 and mask is None and dropout == 0 and q.size(0) * q.size(1) >= _MANY_ROWS:
+        if q.size(2) == 1 and mask is None and dropout == 0 and _is_worth_two_products(q, k):
             context = _one_query_attention(q, k, v)
         else:
             context = F.scaled_dot_product_attention(
@@ -109,7 +107,7 @@ class MultiheadAttention(nn.Module):
         buffer = None if cache is None else cache["kv"]
         if buffer is None or length + k.size(2) > buffer.size(3):
             batch, heads, steps, width = k.shape
-            roomy = k.new_empty(2, batch, heads, length + steps + _ROOM, width)
+            roomy = k.new_empty(2, batch, heads, length + steps + kernels.policy().cache_room, width)
             if buffer is not None:
                 roomy[:, :, :, :length] = buffer[:, :, :, :length]
             buffer = roomy
@@ -166,6 +164,11 @@ def _reordered_memory(cache: dict, new_order: Tensor) -> dict:
         beam = 1
     kept = {n: None if cache[n] is None else cache[n].index_select(0, sentences) for n in ("k", "v", "mask")}
     return kept | {"beam": beam}
+
+
+def _is_worth_two_products(q: Tensor, k: Tensor) -> bool:
+    policy = kernels.policy()
+    return q.size(0) * q.size(1) >= policy.attention_queries and k.size(2) >= policy.attention_keys
 
 
 def _one_query_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

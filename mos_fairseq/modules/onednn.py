@@ -1,8 +1,8 @@
 """Matrix products by oneDNN on a CPU in fp32, where torch would use MKL.
 
-On AMD's processors MKL takes up to 3 times as long for the few rows of a beam, and on Zen 5 twice as long for a
-training batch (it does not use AVX-512 there; on Zen 4 up to 15 % longer). On an Intel machine oneDNN pays for large
-weights and more than two rows; a batch was not looked at there.
+On AMD's processors with AVX-512 MKL takes up to 3 times as long for the few rows of a beam, and on Zen 5 twice as long
+for a training batch (it does not use AVX-512 there; on Zen 4 up to 15 % longer). :mod:`mos_fairseq.modules.kernels`
+says which products oneDNN gets on which processor.
 """
 
 from __future__ import annotations
@@ -12,17 +12,7 @@ import functools
 import torch
 from torch import Tensor
 
-from mos_fairseq import processor
-
-_TYPICAL_ROWS = 5  # a packed layout is chosen for a number of rows, and serves any
-# oneDNN prepares for each new number of rows, 1.5 ms a product (Zen 5: 0.2 to 0.5, and it gains twice as much):
-# multiplications from which on the gain is more
-_MULTIPLICATIONS = 1 << (27 if processor.is_zen5() else 30)
-_LARGE = 1 << 22  # slices of more elements, as of an output projection, are not worth the copy that oneDNN needs
-_ROWS = 4096  # of a weight's gradient at a time: the output's gradient is transposed for it, and takes memory
-
-
-IS_INTEL = processor.is_intel()  # there MKL is the faster one for few rows or small weights
+from mos_fairseq.modules import kernels
 
 
 @functools.cache
@@ -39,9 +29,10 @@ def has_onednn() -> bool:
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN can multiply these."""
+    """Whether oneDNN can, and may, multiply these."""
     return (
-        x.dtype is torch.float32 is weight.dtype
+        kernels.policy().enabled
+        and x.dtype is torch.float32 is weight.dtype
         and x.is_cpu
         and weight.is_cpu
         and not torch.is_autocast_enabled("cpu")
@@ -53,14 +44,15 @@ def suits(x: Tensor, weight: Tensor) -> bool:
 
 def suits_training(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`linear` can multiply these, and is the faster one."""
-    multiplications = x.numel() * weight.size(0)
-    copied = not weight.is_contiguous()
-    return multiplications >= _MULTIPLICATIONS and not (copied and weight.numel() > _LARGE) and suits(x, weight)
+    policy = kernels.policy()
+    if x.numel() * weight.size(0) < policy.training_multiplications:
+        return False
+    return (weight.is_contiguous() or weight.numel() <= policy.training_copied_weight) and suits(x, weight)
 
 
 def pack(weight: Tensor) -> Tensor:
     """weight [o, i] in oneDNN's blocked layout, for :func:`multiply`."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _TYPICAL_ROWS)
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), kernels.policy().layout_rows)
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -99,8 +91,9 @@ class _Linear(torch.autograd.Function):
 def _outer(rows: Tensor, columns: Tensor) -> Tensor:
     """rows [n, o], columns [i, n] -> [o, i], their products summed over n."""
     found = rows.new_empty(rows.size(1), columns.size(0))
-    for begin in range(0, len(found), _ROWS):
-        some = slice(begin, begin + _ROWS)
+    step = kernels.policy().gradient_rows
+    for begin in range(0, len(found), step):
+        some = slice(begin, begin + step)
         found[some] = multiply(rows[:, some].t().contiguous(), columns, None)
     return found
 

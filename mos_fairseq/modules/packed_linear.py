@@ -9,16 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mos_fairseq.modules import onednn
+from mos_fairseq.modules import kernels, onednn
 from mos_fairseq.modules.derived import Derived, KeepsDerived
 
-# fewest rows and elements from which on oneDNN is the faster one (examples/benchmarks/products.py)
-_FEW_ROWS = 4  # on Intel's processors: two lose, five gain
-_SMALL = 1 << 18
-# one or two rows are filled up to four, which oneDNN multiplies 10 to 35 % faster (EPYC Zen 4) where weights come from
-# memory, as a model's do that has matrices of so many elements
+# oneDNN multiplies four rows 10 to 35 % faster than one or two (EPYC Zen 4) where the weights do not fit the cache
 _FULL = 4
-_VERY_LARGE = 1 << 20
 
 
 class PackedWeight(Derived):
@@ -36,7 +31,7 @@ class PackedWeight(Derived):
         if self._made is None:
             self._made = onednn.pack(weight[:, :width])
         rows = x.numel() // width
-        if rows <= 2 and weight.size(0) * width >= _VERY_LARGE:
+        if rows <= 2 and weight.size(0) * width >= kernels.policy().filled_weight:
             filled = F.pad(x.reshape(rows, width), (0, 0, 0, _FULL - rows))
             return onednn.multiply(filled, self._made, bias)[:rows].view(*x.shape[:-1], -1)
         return onednn.multiply(x, self._made, bias)
@@ -53,13 +48,11 @@ class TransposedWeight(Derived):
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN can multiply these, and is the faster one. Only the columns that count do, as in a static twin."""
-    rows, large = x.numel() // max(1, x.size(-1)), weight.size(0) * x.size(-1) >= _SMALL
-    if onednn.IS_INTEL:
-        faster = rows >= _FEW_ROWS and large
-    else:
-        faster = rows > 1 or rows == 1 and large
-    return faster and onednn.suits(x, weight)
+    """Whether oneDNN can multiply these, and is the faster one. Of the weight, the columns that x has count."""
+    policy = kernels.policy()
+    large = weight.size(0) * x.size(-1) >= policy.large_weight
+    fewest = policy.packed_rows if large else policy.packed_rows_of_small
+    return x.numel() // max(1, x.size(-1)) >= fewest and onednn.suits(x, weight)
 
 
 class Linear(KeepsDerived, nn.Linear):

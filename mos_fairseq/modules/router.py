@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mos_fairseq.modules import kernels
 from mos_fairseq.modules.derived import KeepsDerived
 from mos_fairseq.modules.elastic_linear import ElasticLinear
 from mos_fairseq.modules.packed_linear import TransposedWeight
@@ -103,11 +104,12 @@ class NeuronRouter(KeepsDerived, _Router):
     def forward(self, encoding: Tensor, out_features: int) -> Tensor:
         """encoding [n], o -> probabilities [E, G, o], fp32, summing to 1 over E."""
         hidden = self.trunk(encoding)
-        if self.training or torch.is_grad_enabled() or not encoding.is_cpu:
+        plain = not (encoding.is_cpu and kernels.policy().transposed_router)
+        if plain or self.training or torch.is_grad_enabled():
             self.forget()  # an update may follow
             self.head.set_active_size(self.head.max_in_features, out_features)
             logits = self.head(hidden)
-        else:  # all rows: which are active changes with the subnet, and the copy shall not
+        else:  # of all rows: the transposed copy must not depend on the active subnet
             logits = self._transposed.linear(hidden, self.head.weight, self.head.bias)
         logits = logits.view(self.num_experts, self.groups, -1)[:, :, :out_features]
         return torch.softmax(logits.float(), dim=0)

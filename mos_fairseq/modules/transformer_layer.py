@@ -3,7 +3,7 @@ layers (:mod:`mos_fairseq.modules.elastic_transformer_layer`) extend them, so bo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fairseq import utils
@@ -30,8 +30,23 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
     return function() if isinstance(function, type) else function  # for "swish" fairseq gives a class
 
 
-class _TransformerLayer(KeepsDerived):
-    def __init__(self, fc1: nn.Module, fc2: nn.Module, options: LayerOptions) -> None:
+class TransformerLayer(KeepsDerived):
+    """Self-attention, cross-attention where there is one, and feed-forward sublayers, each with a residual connection.
+
+    Args:
+        attentions: ``self_attn``, and ``encoder_attn`` in a decoder that reads an encoder.
+        fc1, fc2: d -> f and f -> d.
+        norms: one for each attention, in their order, and the feed-forward sublayer's.
+    """
+
+    def __init__(
+        self,
+        attentions: Mapping[str, MultiheadAttention],
+        fc1: nn.Module,
+        fc2: nn.Module,
+        norms: Sequence[nn.Module],
+        options: LayerOptions,
+    ) -> None:
         super().__init__()
         self.fc1, self.fc2 = fc1, fc2
         self.options = options
@@ -40,90 +55,65 @@ class _TransformerLayer(KeepsDerived):
         self.activation_dropout_module = Dropout(
             options.activation_dropout, module_name=self.__class__.__name__
         )
+        self.encoder_attn: MultiheadAttention | None = None
+        for name, attention in attentions.items():
+            setattr(self, name, attention)
+        *attention_norms, final = norms
+        for name, norm in zip(attentions, attention_norms, strict=True):
+            setattr(self, f"{name}_layer_norm", norm)
+        self.final_layer_norm = final
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
-        return self.dropout_module(self.fc2(x))
-
-    def _sublayer(self, x: Tensor, norm: nn.Module, function) -> Tensor:
-        """Residual connection around ``function`` with the norm before (pre-norm) or after it (post-norm)."""
-        if self.options.normalize_before:
-            return x + function(norm(x))
-        return norm(x + function(x))
-
-
-class TransformerEncoderLayer(_TransformerLayer):
-    """Self-attention and feed-forward sublayers, x [B, S, d] -> [B, S, d]."""
-
-    def __init__(
-        self,
-        self_attn: MultiheadAttention,
-        fc1: nn.Module,
-        fc2: nn.Module,
-        norms: list[nn.Module],
-        options: LayerOptions,
-    ) -> None:
-        super().__init__(fc1, fc2, options)
-        self.self_attn = self_attn
-        self.self_attn_layer_norm, self.final_layer_norm = norms
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``mask``: True for real tokens, [B, 1, 1, S]; None without padding."""
-        x = self._sublayer(
-            x, self.self_attn_layer_norm, lambda y: self.dropout_module(self.self_attn(y, mask=mask)[0])
-        )
-        x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
-        self.forget_when_trained(x)
-        return x
-
-
-class TransformerDecoderLayer(_TransformerLayer):
-    """Causal self-attention, cross-attention and feed-forward sublayers, x [B, T, d] -> [B, T, d]."""
-
-    def __init__(
-        self,
-        self_attn: MultiheadAttention,
-        encoder_attn: MultiheadAttention,
-        fc1: nn.Module,
-        fc2: nn.Module,
-        norms: list[nn.Module],
-        options: LayerOptions,
-    ) -> None:
-        super().__init__(fc1, fc2, options)
-        self.self_attn, self.encoder_attn = self_attn, encoder_attn
-        self.self_attn_layer_norm, self.encoder_attn_layer_norm, self.final_layer_norm = norms
+    @property
+    def attentions(self) -> list[MultiheadAttention]:
+        """Its attentions, in the order of the forward pass."""
+        return [self.self_attn] if self.encoder_attn is None else [self.self_attn, self.encoder_attn]
 
     def forward(
         self,
         x: Tensor,
-        memory: Tensor,
-        memory_mask: Tensor | None = None,
         self_mask: Tensor | None = None,
-        is_causal: bool = True,
+        is_causal: bool = False,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
         incremental_state: dict | None = None,
-    ) -> tuple[Tensor, Callable[[], Tensor]]:
+    ) -> tuple[Tensor, Callable[[], Tensor] | None]:
         """
         Args:
-            memory: encoder outputs this layer attends to [B, S', d_encoder], layers concatenated along time.
-            memory_mask: True for real tokens, [B, 1, 1, S']; None without padding.
-            self_mask: True where self-attention is allowed; None for the plain causal mask of ``is_causal``.
+            x: [B, T, d].
+            self_mask: True where self-attention is allowed, broadcastable to [B, 1, T, T]; None without padding.
+            is_causal: self-attention reads no later positions; not together with a mask.
+            memory: outputs that cross-attention reads [B, S', d_memory], concatenated along time.
+            memory_mask: True for its real tokens, [B, 1, 1, S']; None without padding.
+            incremental_state: fairseq's cache; then x is the last position.
 
         Returns:
-            output, and a function that computes the cross-attention probabilities [B, h, T, S'].
+            output [B, T, d], and a function that computes the cross-attention probabilities [B, h, T, S']; None without
+            cross-attention.
         """
         probabilities = None
+
+        def self_attention(y: Tensor) -> Tensor:
+            y, _ = self.self_attn(y, mask=self_mask, is_causal=is_causal, incremental_state=incremental_state)
+            return self.dropout_module(y)
 
         def cross_attention(y: Tensor) -> Tensor:
             nonlocal probabilities
             y, probabilities = self.encoder_attn(y, memory, mask=memory_mask, incremental_state=incremental_state)
             return self.dropout_module(y)
 
-        def self_attention(y: Tensor) -> Tensor:
-            y, _ = self.self_attn(y, mask=self_mask, is_causal=is_causal, incremental_state=incremental_state)
-            return self.dropout_module(y)
-
         x = self._sublayer(x, self.self_attn_layer_norm, self_attention)
-        x = self._sublayer(x, self.encoder_attn_layer_norm, cross_attention)
+        if self.encoder_attn is not None:
+            x = self._sublayer(x, self.encoder_attn_layer_norm, cross_attention)
         x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
         self.forget_when_trained(x)
         return x, probabilities
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        x = self.activation_dropout_module(self.activation_fn(self.fc1(x)))
+        return self.dropout_module(self.fc2(x))
+
+    def _sublayer(self, x: Tensor, norm: nn.Module, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Residual connection around ``function`` with the norm before (pre-norm) or after it (post-norm)."""
+        if self.options.normalize_before:
+            return x + function(norm(x))
+        return norm(x + function(x))

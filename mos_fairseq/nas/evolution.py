@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.genes import Vector
 from mos_fairseq.search_space import Subnet
@@ -36,12 +36,8 @@ class EvolutionOptions:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        least = {"mutations": 0, "crossovers": 0, "iterations": 0, "seed": 0}
-        for option in fields(self):
-            value = getattr(self, option.name)
-            lowest = least.get(option.name, 1)
-            if option.name != "mutation_prob" and value < lowest:
-                raise InputError(f"{option.name} is {value}: allowed are whole numbers from {lowest}")
+        at_least(1, population_size=self.population_size, parents=self.parents)
+        at_least(0, mutations=self.mutations, crossovers=self.crossovers, iterations=self.iterations, seed=self.seed)
         if not 0 < self.mutation_prob <= 1:
             raise InputError(f"mutation_prob is {self.mutation_prob}: allowed are numbers above 0 up to 1")
         if self.parents > self.population_size:

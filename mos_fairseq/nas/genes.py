@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
-from mos_fairseq.search_space import CHOICE_KEYS, LAYER_KEYS, SearchSpace, Subnet, depth_key
+from mos_fairseq.search_space import SearchSpace, Subnet
 
 Vector = tuple[int, ...]
 
@@ -19,29 +20,31 @@ class GeneSpace:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._slots = [
-            (key, layer)
-            for key in CHOICE_KEYS
-            for layer in range(space.max(depth_key(key)) if key in LAYER_KEYS else 1)
-        ]
-        self.sizes: Vector = tuple(len(getattr(space, key)) for key, _ in self._slots)
+        owners = space.family.owners
+        # (key, layer) of each entry; the layer is None for a value that a subnet has once
+        self._slots: list[tuple[str, int | None]] = []
+        for dimension in space.dimensions:
+            stack = owners.get(dimension.key)
+            layers = [None] if stack is None else range(space.max(stack.depth.key))
+            self._slots += [(dimension.key, layer) for layer in layers]
+        self.sizes: Vector = tuple(len(space[key]) for key, _ in self._slots)
 
     def decode(self, vector: Sequence[int]) -> Subnet:
         """The subnet that ``vector`` stands for."""
-        values: dict[str, list[int]] = {}
-        for (key, _), index in zip(self._slots, vector, strict=True):
-            values.setdefault(key, []).append(getattr(self.space, key)[int(index)])
-        plain = {key: tuple(value) if key in LAYER_KEYS else value[0] for key, value in values.items()}
-        return Subnet(**plain, qkv_dim=self.space.qkv_dim, head_dim=self.space.head_dim)
+        values: dict[str, Any] = {}
+        for (key, layer), index in zip(self._slots, vector, strict=True):
+            value = self.space[key][int(index)]
+            values[key] = value if layer is None else (*values.get(key, ()), value)
+        return Subnet(self.space.family, **values, **self.space.constants)
 
     def encode(self, subnet: Subnet) -> Vector:
         """A vector of ``subnet``; entries of absent layers are 0."""
         result = []
         for key, layer in self._slots:
-            value = getattr(subnet, key)
-            if key in LAYER_KEYS:
+            value = subnet[key]
+            if layer is not None:
                 value = value[layer] if layer < len(value) else None
-            result.append(getattr(self.space, key).index(value) if value is not None else 0)
+            result.append(self.space[key].index(value) if value is not None else 0)
         return tuple(result)
 
     def random(self, rng: random.Random) -> Vector:

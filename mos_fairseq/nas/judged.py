@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.evaluator import SubnetEvaluator
 from mos_fairseq.jsonl import SharedJsonl
-from mos_fairseq.nas.evaluator import SubnetEvaluator
 from mos_fairseq.nas.workers import Workers
 from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet

@@ -15,7 +15,7 @@ from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.optimize import minimize
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.search_space import Subnet
 
@@ -30,9 +30,7 @@ class ParetoOptions:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("population_size", "generations"):
-            if getattr(self, name) < 2:
-                raise InputError(f"{name} is {getattr(self, name)}: allowed are whole numbers from 2")
+        at_least(2, population_size=self.population_size, generations=self.generations)
         if not 0 <= self.seed < 2**32:  # numpy's
             raise InputError(f"seed is {self.seed}: allowed are whole numbers from 0 to below 2^32")
 

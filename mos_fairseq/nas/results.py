@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mos_fairseq.figures import new_figure, save_figure
 from mos_fairseq.files import write_atomically
 from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.pareto import front
@@ -76,10 +77,8 @@ def write_results(output: Path, results: dict[str, Any], seen: list[Row]) -> Non
 
 def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
     """Draw all subnets of the search, its front and its best, as a PNG."""
-    from matplotlib.figure import Figure
-
     cost, objective = results["cost"], results["objective"]
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.add_subplot()
 
     def points(rows: list[Row]) -> tuple[list[float], list[float]]:
@@ -90,7 +89,7 @@ def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
     axes.plot(*points([results["best"]]), marker="*", markersize=12, linestyle="", label="best")
     axes.set(xlabel=_AXES[cost], ylabel=_AXES[objective])
     axes.legend()
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    save_figure(figure, path)
 
 
 def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:

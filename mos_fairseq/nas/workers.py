@@ -22,7 +22,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import Subnet
 
 if TYPE_CHECKING:
-    from mos_fairseq.nas.evaluator import SubnetEvaluator
+    from mos_fairseq.evaluation.evaluator import SubnetEvaluator
 
 logger = logging.getLogger(__name__)
 

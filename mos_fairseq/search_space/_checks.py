@@ -2,21 +2,13 @@
 
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.search_space._keys import (
-    CHOICE_KEYS,
-    HEAD_KEYS,
-    KEYS,
-    MAX_LAYERS,
-    SPAN_KEY,
-    SPAN_LAYERS,
-    WIDTH_KEYS,
-)
+from mos_fairseq.search_space.family import Dimension, Family
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 200  # paths are shown whole
@@ -37,37 +29,58 @@ def as_int(value: Any, field: str) -> int:
     raise InputError(f"{field}: expected an integer, got {show(value)}")
 
 
-def check_value(value: Any, key: str, field: str | None = None) -> int:
-    """One value of `key`: a positive integer, or a span code. `field` is how the message calls it."""
-    field = field or key
+def check_value(value: Any, dimension: Dimension, field: str | None = None) -> int:
+    """One value of a dimension: a positive integer, or one of its codes. `field` is how the message calls it."""
+    field = field or dimension.key
     number = as_int(value, field)
-    if key == SPAN_KEY:
-        if number not in SPAN_LAYERS:
-            raise InputError(
-                f"{field}: got {number}, allowed are -1, 1 and 2 (the last 1, 2 or 3 encoder layers)"
-            )
+    if dimension.codes is not None:
+        if number not in dimension.codes:
+            raise InputError(f"{field}: got {number}, allowed are {dimension.allowed}")
     elif number < 1:
         raise InputError(f"{field}: got {number}, allowed are positive integers")
-    elif key in ("encoder_layers", "decoder_layers") and number > MAX_LAYERS:
-        raise InputError(f"{field}: got {show(number)}, allowed are 1 to {MAX_LAYERS} layers")
+    elif dimension.most is not None and number > dimension.most:
+        raise InputError(f"{field}: got {show(number)}, allowed are 1 to {dimension.most} layers")
     return number
 
 
-def check_width(qkv_dim: Any, head_dim: Any) -> None:
-    """Exactly one of the two ways to state the attention's width."""
-    if (qkv_dim is None) == (head_dim is None):
-        found = "neither" if qkv_dim is None else f"qkv_dim={show(qkv_dim)} and head_dim={show(head_dim)}"
-        raise InputError(f"exactly one of qkv_dim and head_dim is needed, got {found}")
+def check_constants(family: Family, values: Mapping[str, Any]) -> dict[str, int]:
+    """The constants that `values` sets, checked: exactly one, unless every attention's q is elastic, then none."""
+    given = {key: values[key] for key in family.constants if values.get(key) is not None}
+    names = " and ".join(family.constants)
+    attentions = [block for stack in family.stacks for block in stack.attentions]
+    elastic = [block.inner.key for block in attentions if block.inner is not None and block.inner.key in values]
+    if len(elastic) == len(attentions):
+        if given:
+            key, value = next(iter(given.items()))
+            raise InputError(f"{key}={show(value)} has no effect: {', '.join(dict.fromkeys(elastic))} set it by layer")
+    elif len(given) != 1:
+        found = " and ".join(f"{key}={show(value)}" for key, value in given.items()) or "neither"
+        raise InputError(f"exactly one of {names} is needed, got {found}")
+    return {key: check_value(value, Dimension(key)) for key, value in given.items()}
 
 
-def check_heads(heads: Mapping[str, Iterable[int]], qkv_dim: int | None) -> None:
-    """With a fixed `qkv_dim` the heads split it, so each number of heads must divide it."""
-    if qkv_dim is None:
-        return
-    for key in HEAD_KEYS:
-        for number in heads[key]:
-            if qkv_dim % number:
-                raise InputError(f"{key}: {number} heads do not divide qkv_dim={qkv_dim}")
+def check_heads(family: Family, values: Mapping[str, Any]) -> None:
+    """Heads split q, so each number of heads must divide it: in a subnet layer by layer, in a space any with any."""
+    fixed, _ = family.constants
+    for stack in family.stacks:
+        for block in stack.attentions:
+            inner = block.inner.key if block.inner is not None and block.inner.key in values else fixed
+            if inner not in values:
+                continue  # a head's width is fixed: q follows from the number of heads
+            for heads, q, where in _pairs(values, block.heads.key, inner, stack.depth.key):
+                if q % heads:
+                    raise InputError(f"{block.heads.key}: {heads} heads do not divide {inner}{where}={q}")
+
+
+def _pairs(values: Mapping[str, Any], heads: str, inner: str, depth: str) -> Iterator[tuple[int, int, str]]:
+    """(number of heads, q, where q stands) of all that may meet in one attention."""
+    found = values[inner]
+    if not isinstance(found, tuple):
+        yield from ((number, found, "") for number in values[heads])
+    elif isinstance(values[depth], tuple):  # choices of a space
+        yield from ((number, q, "") for number in values[heads] for q in found)
+    else:
+        yield from ((n, q, f"[{i}]") for i, (n, q) in enumerate(zip(values[heads], found, strict=True)))
 
 
 def as_mapping(data: Any, what: str) -> dict[str, Any]:
@@ -79,17 +92,13 @@ def as_mapping(data: Any, what: str) -> dict[str, Any]:
     return dict(data)
 
 
-def check_keys(data: Mapping[str, Any], what: str) -> None:
-    """Every choice key must be there, and nothing unknown. For `WIDTH_KEYS` see `check_width`."""
-    unknown = [key for key in data if key not in KEYS]
+def check_keys(data: Mapping[str, Any], what: str, family: Family) -> None:
+    """Every dimension that is not optional must be there, and nothing unknown. For constants see `check_constants`."""
+    unknown = [key for key in data if key not in family.keys]
+    start = f"{what}: " if what else ""
     if unknown:
         names = ", ".join(key if isinstance(key, str) and len(key) < 60 else show(key) for key in unknown[:5])
-        raise InputError(f"{what}: unknown key {' '.join(names.split())}; allowed are {', '.join(KEYS)}")
-    missing = [key for key in CHOICE_KEYS if key not in data]
+        raise InputError(f"{start}unknown key {' '.join(names.split())}; allowed are {', '.join(family.keys)}")
+    missing = [d.key for d in family.dimensions if d.key not in data and not d.optional]
     if missing:
-        raise InputError(f"{what}: missing key {', '.join(missing)}")
-
-
-def named_width(data: Mapping[str, Any]) -> bool:
-    """Whether `data` sets one of `WIDTH_KEYS` (null counts as not set)."""
-    return any(data.get(key) is not None for key in WIDTH_KEYS)
+        raise InputError(f"{start}missing key {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""HAT's published argument files (arXiv 2005.14187).
+"""HAT's published argument files, and the columns of its latency files (arXiv 2005.14187).
 
 Search spaces have `*-choice` keys, subnets `*-subtransformer` keys. Options of HAT's training, which either may hold
 too, are left out.
@@ -35,6 +35,20 @@ HAT_SUBNET_KEYS = {
     "decoder-ende-attention-heads-all-subtransformer": "decoder_ende_attention_heads",
     "decoder-arbitrary-ende-attn-all-subtransformer": "decoder_arbitrary_ende_attn",
 }
+# of a published file of latencies, in order; then encoder and decoder mean and standard deviation in ms
+HAT_COLUMNS = (
+    "encoder_embed_dim",
+    "encoder_layer_num",
+    "encoder_ffn_embed_dim_avg",
+    "encoder_self_attention_heads_avg",
+    "decoder_embed_dim",
+    "decoder_layer_num",
+    "decoder_ffn_embed_dim_avg",
+    "decoder_self_attention_heads_avg",
+    "decoder_ende_attention_heads_avg",
+    "decoder_arbitrary_ende_attn_avg",
+)
+HAT_LATENCIES = ("latency_mean_encoder", "latency_mean_decoder")
 _WIDTH = "qkv-dim"
 _FLAGS = ("train-subtransformer",)  # options of HAT's training with the suffix of a size
 

@@ -3,13 +3,12 @@
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.files import write_atomically
+from mos_fairseq.files import read_text, write_atomically
 
 _MAX_CHARACTERS = 1_000_000
 _MAX_BRACKETS = 50  # within each other; ours have one. PyYAML needs seconds for some thousands
@@ -30,16 +29,6 @@ class _StrictLoader(yaml.SafeLoader):
                     )
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """The file's text; `InputError` if it cannot be read."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a UTF-8 text file") from None
 
 
 def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space._checks import show
-from mos_fairseq.search_space._keys import CHOICE_KEYS
 from mos_fairseq.search_space.space import SearchSpace
 
 _FORM = "allowed is KEY:UPDATES, or KEY:UPDATES:UPDATES... for one choice more at a time, separated by commas"
@@ -28,7 +27,7 @@ class ElasticSchedule:
 
     @classmethod
     def from_spec(cls, spec: str, space: SearchSpace) -> ElasticSchedule:
-        """A schedule from text such as ``decoder_ffn_embed_dim:2000,decoder_layers:4000:5000``.
+        """A schedule from text such as ``KEY:2000,OTHER:4000:5000``.
 
         Raises:
             InputError: another form, an unknown or a repeated key, numbers that do not ascend or are more than the
@@ -40,17 +39,18 @@ class ElasticSchedule:
             what = f"elastic_from {show(entry.strip())}"
             if not numbers or not all(re.fullmatch(r"[0-9]{1,18}", number) for number in numbers):
                 raise InputError(f"{what}: {_FORM}")
-            if key not in CHOICE_KEYS:
-                raise InputError(f"{what}: {show(key)} is no elastic dimension; allowed are {', '.join(CHOICE_KEYS)}")
+            known = [dimension.key for dimension in space.dimensions]
+            if key not in known:
+                raise InputError(f"{what}: {show(key)} is no elastic dimension; allowed are {', '.join(known)}")
             if key in updates:
                 raise InputError(f"{what}: {key} is given twice")
             updates[key] = tuple(map(int, numbers))
             if list(updates[key]) != sorted(set(updates[key])):
                 raise InputError(f"{what}: the numbers of updates must ascend")
-            if len(numbers) >= len(getattr(space, key)):
+            if len(numbers) >= len(space[key]):
                 raise InputError(
                     f"{what}: {len(numbers)} numbers of updates, but the search space has "
-                    f"{len(getattr(space, key))} choices of {key}, which allow {len(getattr(space, key)) - 1}"
+                    f"{len(space[key])} choices of {key}, which allow {len(space[key]) - 1}"
                 )
         return cls(space, updates)
 
@@ -60,5 +60,5 @@ class ElasticSchedule:
         for key, updates in self.updates.items():
             passed = sum(number <= update_num for number in updates)
             if passed < len(updates):
-                narrower[key] = getattr(self.space, key)[: passed + 1]
-        return replace(self.space, **narrower)
+                narrower[key] = self.space[key][: passed + 1]
+        return self.space.replace(**narrower)

@@ -2,90 +2,58 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.search_space._checks import (
-    as_mapping,
-    check_heads,
-    check_keys,
-    check_value,
-    check_width,
-    show,
-)
+from mos_fairseq.search_space._checks import check_constants, check_heads, check_keys, check_value, show
 from mos_fairseq.search_space._hat import is_hat_space, is_hat_subnet, space_from_hat
-from mos_fairseq.search_space._keys import (
-    CHOICE_KEYS,
-    DECODER_LAYER_KEYS,
-    ENCODER_LAYER_KEYS,
-    HEAD_KEYS,
-    KEYS,
-    LAYER_KEYS,
-    SCALAR_KEYS,
-    WIDTH_KEYS,
-    depth_key,
-)
 from mos_fairseq.search_space._schema import check_types
-from mos_fairseq.search_space._yaml import load_json, load_yaml, save_yaml
+from mos_fairseq.search_space._values import FAMILY_KEY, FamilyValues
+from mos_fairseq.search_space._yaml import load_json, load_yaml
+from mos_fairseq.search_space.family import Dimension, Family, Stack
 from mos_fairseq.search_space.subnet import Subnet
 
 _PRESETS = Path(__file__).with_name("presets")
 
 
-@dataclass(frozen=True)
-class SearchSpace:
+class SearchSpace(FamilyValues):
     """The choices of each elastic dimension, the same for every layer (HAT, arXiv 2005.14187).
 
     Each searchable key holds a tuple of choices, kept in descending order, so that the order in a file never
     matters; units are those of `Subnet`. `qkv_dim` or `head_dim` is one number that all subnets share.
 
     Raises:
-        InputError: no, repeated or non-positive choices, non-integers, a span outside -1, 1, 2, heads that do
-            not divide `qkv_dim`, both or neither of `qkv_dim` and `head_dim`.
+        InputError: an unknown or a missing key; no, repeated or non-positive choices, non-integers, a span outside
+            -1, 1, 2, heads that do not divide what they split, both or neither of `qkv_dim` and `head_dim`.
     """
 
-    encoder_embed_dim: tuple[int, ...]
-    decoder_embed_dim: tuple[int, ...]
-    encoder_layers: tuple[int, ...]
-    decoder_layers: tuple[int, ...]
-    encoder_ffn_embed_dim: tuple[int, ...]
-    encoder_attention_heads: tuple[int, ...]
-    decoder_ffn_embed_dim: tuple[int, ...]
-    decoder_attention_heads: tuple[int, ...]
-    decoder_ende_attention_heads: tuple[int, ...]
-    decoder_arbitrary_ende_attn: tuple[int, ...]
-    qkv_dim: int | None = None
-    head_dim: int | None = None
+    what = "search space"
 
-    def __post_init__(self) -> None:
-        for key in CHOICE_KEYS:
-            object.__setattr__(self, key, _choices(getattr(self, key), key))
-        check_width(self.qkv_dim, self.head_dim)
-        for key in WIDTH_KEYS:
-            if getattr(self, key) is not None:
-                object.__setattr__(self, key, check_value(getattr(self, key), key))
-        check_heads({key: getattr(self, key) for key in HEAD_KEYS}, self.qkv_dim)
+    def _check(self, family: Family, values: dict[str, Any]) -> dict[str, Any]:
+        checked: dict[str, Any] = {d.key: _choices(values[d.key], d) for d in family.dimensions if d.key in values}
+        checked |= check_constants(family, values)
+        check_heads(family, checked)
+        return checked
 
     # --- reading and writing -------------------------------------------------------------------------------
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> SearchSpace:
         """A space from plain lists. Raises `InputError` for a bad key, type or value."""
-        data = as_mapping(mapping, "search space")
-        check_keys(data, "search space")
-        check_types(data, "search space")
+        family, data = cls._split(mapping)
+        check_keys(data, cls.what, family)
+        check_types(data, cls.what, family)
         try:
-            return cls(**data)
+            return cls(family, **data)
         except InputError as error:
-            raise InputError(f"search space: {error}") from None
+            raise InputError(f"{cls.what}: {error}") from None
 
     @classmethod
     def from_spec(cls, spec: str | os.PathLike[str]) -> SearchSpace:
@@ -119,39 +87,31 @@ class SearchSpace:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
-    @staticmethod
-    def preset_names() -> list[str]:
-        """The names of the packaged spaces, sorted."""
-        return sorted(path.stem for path in _PRESETS.glob("*.yaml"))
-
-    def to_dict(self) -> dict[str, int | list[int]]:
-        """Plain ints and lists in the fixed order of the keys; only the width that is set."""
-        result: dict[str, int | list[int]] = {key: list(getattr(self, key)) for key in CHOICE_KEYS}
-        result.update({key: getattr(self, key) for key in WIDTH_KEYS if getattr(self, key) is not None})
-        return result
-
-    def dumps(self) -> str:
-        """One line of canonical JSON, for checkpoints; `from_spec` reads it back."""
-        return json.dumps(self.to_dict(), separators=(",", ":"))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the space as YAML, atomically. Raises `InputError` if the file cannot be written."""
-        save_yaml(self.to_dict(), path)
+    @classmethod
+    def preset_names(cls, family: Family | None = None) -> list[str]:
+        """The names of the packaged spaces, sorted: of all, or of one family's."""
+        names = sorted(path.stem for path in _PRESETS.glob("*.yaml"))
+        return names if family is None else [name for name in names if cls.from_spec(name).family == family]
 
     # --- what is in it -------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The exact number of distinct subnets: values of absent layers do not count."""
-        one_encoder_layer = prod(len(getattr(self, key)) for key in ENCODER_LAYER_KEYS)
-        one_decoder_layer = prod(len(getattr(self, key)) for key in DECODER_LAYER_KEYS)
-        encoders = sum(one_encoder_layer**depth for depth in self.encoder_layers)
-        decoders = sum(one_decoder_layer**depth for depth in self.decoder_layers)
-        return len(self.encoder_embed_dim) * encoders * len(self.decoder_embed_dim) * decoders
+        total = 1
+        for stack in self.family.stacks:
+            one_layer = prod(len(self.values[d.key]) for d in self._per_layer(stack))
+            depths = self.values[stack.depth.key]
+            total *= len(self.values[stack.width.key]) * sum(one_layer**depth for depth in depths)
+        return total
 
     def max(self, key: str) -> int:
         """The largest choice of `key` (a span's code for the span). `InputError` for an unknown key."""
-        return self._choices_of(key)[0]
+        if key not in self.values:
+            keys = _join(key for key in self.values)
+            raise InputError(f"{show(key)} is not a key of this search space; keys: {keys}")
+        value = self.values[key]
+        return value[0] if isinstance(value, tuple) else value
 
     def largest(self) -> Subnet:
         """The subnet with the largest choice of everything: depths, widths, heads and span."""
@@ -171,24 +131,36 @@ class SearchSpace:
 
     def check(self, subnet: Subnet) -> None:
         """Raise `InputError` with the field, the value and the choices unless `subnet` is in the space."""
-        for key in CHOICE_KEYS:
+        if subnet.family != self.family:
+            raise InputError(f"{FAMILY_KEY}={subnet.family.name} is not the search space's, {self.family.name}")
+        for dimension in self.family.dimensions:
+            key, owned = dimension.key, dimension.key in self.family.owners
             value, choices = getattr(subnet, key), getattr(self, key)
-            for index, item in enumerate(value if key in LAYER_KEYS else (value,)):
+            if (value is None) != (choices is None):
+                which, other = ("subnet", "search space") if choices is None else ("search space", "subnet")
+                raise InputError(f"{key} is given in the {which} only, not in the {other}")
+            for index, item in enumerate(() if value is None else value if owned else (value,)):
                 if item not in choices:
-                    field = f"{key}[{index}]" if key in LAYER_KEYS else key
+                    field = f"{key}[{index}]" if owned else key
                     raise InputError(f"{field}={item} is not in the search space; choices: {_join(choices)}")
-        for key in WIDTH_KEYS:
+        for key in self.family.constants:
             value, fixed = getattr(subnet, key), getattr(self, key)
             if value != fixed:
                 raise InputError(f"{key}={value} is not in the search space, which has {key}={fixed}")
 
     def iterate(self) -> Iterator[Subnet]:
         """Every distinct subnet once, in a fixed order from the largest. Lazy; meant for small spaces."""
-        for encoder_embed, decoder_embed in product(self.encoder_embed_dim, self.decoder_embed_dim):
-            for encoder in self._layer_values(ENCODER_LAYER_KEYS):
-                for decoder in self._layer_values(DECODER_LAYER_KEYS):
-                    embed = {"encoder_embed_dim": encoder_embed, "decoder_embed_dim": decoder_embed}
-                    yield self._subnet(embed | encoder | decoder)
+        widths = [stack.width.key for stack in self.family.stacks]
+
+        def stacks(rest: tuple[Stack, ...], found: dict[str, Any]) -> Iterator[Subnet]:
+            if not rest:
+                yield self._subnet(found)
+                return
+            for layers in self._layer_values(rest[0]):
+                yield from stacks(rest[1:], found | layers)
+
+        for chosen in product(*(self.values[key] for key in widths)):
+            yield from stacks(self.family.stacks, dict(zip(widths, chosen, strict=True)))
 
     def difference(self, other: SearchSpace) -> str:
         """One line with each key that differs and both its values, `''` if the spaces are equal."""
@@ -196,10 +168,10 @@ class SearchSpace:
         def text(value: Any) -> str:
             return f"[{_join(value)}]" if isinstance(value, tuple) else str(value)
 
-        pairs = [(key, getattr(self, key), getattr(other, key)) for key in KEYS]
-        return "; ".join(
-            f"{key}: {text(mine)} vs {text(theirs)}" for key, mine, theirs in pairs if mine != theirs
-        )
+        mine, theirs = ({FAMILY_KEY: s.family.name} | s.values for s in (self, other))
+        keys = [FAMILY_KEY, *dict.fromkeys((*self.family.keys, *other.family.keys))]
+        pairs = [(key, mine.get(key), theirs.get(key)) for key in keys]
+        return "; ".join(f"{key}: {text(a)} vs {text(b)}" for key, a, b in pairs if a != b)
 
     # --- drawing -------------------------------------------------------------------------------------------
 
@@ -211,13 +183,17 @@ class SearchSpace:
         """
 
         def draw(key: str) -> int:
-            choices = getattr(self, key)
+            choices = self.values[key]
             # Not rng.choice: Python promises the same sequence in every version for random() only.
             return choices[int(rng.random() * len(choices))]
 
-        values: dict[str, Any] = {key: draw(key) for key in SCALAR_KEYS}
-        for key in LAYER_KEYS:
-            values[key] = tuple(draw(key) for _ in range(values[depth_key(key)]))
+        values: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            stack = self.family.owners.get(dimension.key)
+            if stack is None:
+                values[dimension.key] = draw(dimension.key)
+            else:
+                values[dimension.key] = tuple(draw(dimension.key) for _ in range(values[stack.depth.key]))
         return self._subnet(values)
 
     def sample_subnet(self, *seed_parts: object) -> Subnet:
@@ -232,35 +208,32 @@ class SearchSpace:
     # --- internals -----------------------------------------------------------------------------------------
 
     def _subnet(self, values: Mapping[str, Any]) -> Subnet:
-        return Subnet(**values, qkv_dim=self.qkv_dim, head_dim=self.head_dim)
+        return Subnet(self.family, **values, **self.constants)
 
     def _uniform(self, index: int) -> Subnet:
         """The subnet with the choice at `index` everywhere; choices are in descending order."""
-        return self._subnet({key: getattr(self, key)[index] for key in CHOICE_KEYS})
+        return self._subnet({d.key: self.values[d.key][index] for d in self.dimensions})
 
-    def _choices_of(self, key: str) -> tuple[int, ...]:
-        if key in CHOICE_KEYS:
-            return getattr(self, key)
-        if key in WIDTH_KEYS and getattr(self, key) is not None:
-            return (getattr(self, key),)
-        raise InputError(f"{show(key)} is not a key of this search space; keys: {_join(self.to_dict())}")
+    def _per_layer(self, stack: Stack) -> list[Dimension]:
+        return [d for d in stack.layer_dimensions if d.key in self.values]
 
-    def _layer_values(self, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        """The depth and per-layer values of one side, over all depths."""
-        depth_name = depth_key(keys[0])
-        one_layer = list(product(*(getattr(self, key) for key in keys)))
-        for depth in getattr(self, depth_name):
+    def _layer_values(self, stack: Stack) -> Iterator[dict[str, Any]]:
+        """The depth and per-layer values of one stack, over all depths."""
+        keys = [d.key for d in self._per_layer(stack)]
+        one_layer = list(product(*(self.values[key] for key in keys)))
+        for depth in self.values[stack.depth.key]:
             for layers in product(one_layer, repeat=depth):
-                yield {depth_name: depth, **dict(zip(keys, zip(*layers, strict=True), strict=True))}
+                yield {stack.depth.key: depth, **dict(zip(keys, zip(*layers, strict=True), strict=True))}
 
 
-def _choices(value: Any, key: str) -> tuple[int, ...]:
-    """The choices of one key, checked, in descending order."""
+def _choices(value: Any, dimension: Dimension) -> tuple[int, ...]:
+    """The choices of one dimension, checked, in descending order."""
+    key = dimension.key
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{key}: expected a list of integers, got {show(value)}")
     if not value:
         raise InputError(f"{key}: the list of choices is empty, at least one is needed")
-    numbers = [check_value(item, key) for item in value]
+    numbers = [check_value(item, dimension) for item in value]
     repeated = sorted({number for number in numbers if numbers.count(number) > 1})
     if repeated:
         raise InputError(
@@ -269,5 +242,5 @@ def _choices(value: Any, key: str) -> tuple[int, ...]:
     return tuple(sorted(numbers, reverse=True))
 
 
-def _join(values: Any) -> str:
+def _join(values: Iterable[Any]) -> str:
     return ", ".join(str(value) for value in values)

@@ -10,7 +10,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.search_space._checks import show
 from mos_fairseq.search_space._yaml import load_json
 from mos_fairseq.search_space.space import SearchSpace
-from mos_fairseq.search_space.subnet import Subnet, _width_of
+from mos_fairseq.search_space.subnet import Subnet, defaults_of
 
 FORMS = "largest, smallest, random:SEED (a whole number), a YAML file's path, JSON in braces"
 
@@ -33,7 +33,7 @@ def resolve_subnet(spec: str, space: SearchSpace) -> Subnet:
         return space.sample_subnet("random", _seed(spec))
     if spec.startswith("{"):
         label = f"subnet {show(spec)}"
-        subnet = Subnet.from_dict(load_json(spec, label), defaults=_width_of(space))
+        subnet = Subnet.from_dict(load_json(spec, label), defaults=defaults_of(space))
     elif os.path.isfile(spec):
         label = f"subnet {spec}"
         subnet = Subnet.load(spec, space)

@@ -1,6 +1,11 @@
-"""Tasks registered with fairseq."""
+"""Tasks registered with fairseq: one for each family."""
 
+from mos_fairseq.tasks.supernet_task import SupernetTask
 from mos_fairseq.tasks.translation_config import TranslationMosConfig
 from mos_fairseq.tasks.translation_mos import TranslationMosTask
 
-__all__ = ["TranslationMosConfig", "TranslationMosTask"]
+__all__ = [
+    "SupernetTask",
+    "TranslationMosConfig",
+    "TranslationMosTask",
+]

@@ -16,8 +16,13 @@ _SMALLER_IS_BETTER = ("loss", "nll_loss", "ppl", "alignment_loss")
 _TECHNICAL = {"bsz", "n_correct", "total", "wpb", "wps"}
 
 
-def check_metric(metric: str, measured: Collection[str], subnets: Collection[str]) -> None:
-    """Raise InputError unless ``metric`` is one of the names ``measured``; ``subnets`` are the validation subnets'."""
+def check_metric(metric: str, measured: Collection[str], subnets: Collection[str], needs: str) -> None:
+    """Raise InputError unless ``metric`` is one of the names ``measured``.
+
+    Args:
+        subnets: names of the validation subnets.
+        needs: which metrics need an option.
+    """
     if metric in measured or metric == "num_updates":
         return
     own = {f"{name}_{subnet}": name for name in measured for subnet in subnets}
@@ -25,8 +30,7 @@ def check_metric(metric: str, measured: Collection[str], subnets: Collection[str
     each = sorted({own[name] for name in measured if name in own})
     raise InputError(
         f"best_checkpoint_metric is {metric}: measured are {', '.join(kinds)}, and of each subnet {', '.join(each)} "
-        f"with _NAME for NAME one of {', '.join(subnets)} (see --valid-subnets; bleu needs --eval-bleu, accuracy "
-        "--report-accuracy)"
+        f"with _NAME for NAME one of {', '.join(subnets)} (see --valid-subnets; {needs})"
     )
 
 

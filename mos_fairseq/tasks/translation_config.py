@@ -2,64 +2,57 @@
 
 import json
 import os
-from dataclasses import dataclass, field
-from typing import Optional
+from dataclasses import dataclass
 
 from fairseq import utils
 from fairseq.data.data_utils import infer_language_pair
-from fairseq.dataclass import ChoiceEnum
 from fairseq.file_io import PathManager
 from fairseq.tasks.translation import TranslationConfig
-from omegaconf import II
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.tasks.options import VALIDATES, OptionTable, supernet_options
+from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
+
+_COMMANDS = ("train", "generate", "interactive", "validate")
+_READS_PAIRS = ("train", "generate", "validate")
+_ACTS, _NEEDS = supernet_options(_COMMANDS)
+OPTION_TABLE = OptionTable(
+    acts={
+        "data": _COMMANDS,
+        "source_lang": _COMMANDS,
+        "target_lang": _COMMANDS,
+        "load_alignments": VALIDATES,  # a criterion reads them
+        "left_pad_source": _READS_PAIRS,  # fairseq-interactive pads on the left
+        "left_pad_target": _READS_PAIRS,
+        "max_source_positions": _COMMANDS,
+        "max_target_positions": _READS_PAIRS,
+        "upsample_primary": ("train",),
+        "truncate_source": _READS_PAIRS,
+        "num_batch_buckets": _READS_PAIRS,
+        "eval_bleu": VALIDATES,
+        "eval_bleu_args": VALIDATES,
+        "eval_bleu_detok": VALIDATES,
+        "eval_bleu_detok_args": VALIDATES,
+        "eval_tokenized_bleu": VALIDATES,
+        "eval_bleu_remove_bpe": VALIDATES,
+        "eval_bleu_print_samples": VALIDATES,
+    }
+    | _ACTS,
+    needs={
+        "eval_bleu_args": (None, "eval_bleu", (True,)),
+        "eval_bleu_detok": (None, "eval_bleu", (True,)),
+        "eval_bleu_detok_args": (None, "eval_bleu", (True,)),
+        "eval_tokenized_bleu": (None, "eval_bleu", (True,)),
+        "eval_bleu_remove_bpe": (None, "eval_bleu", (True,)),
+        "eval_bleu_print_samples": (None, "eval_bleu", (True,)),
+    }
+    | _NEEDS,
+)
 
 
 @dataclass
-class TranslationMosConfig(TranslationConfig):
+class TranslationMosConfig(SupernetTaskConfig, TranslationConfig):
     """fairseq's translation options and the supernet's."""
-
-    search_space: Optional[str] = field(
-        default=None,
-        metadata={"help": "preset name or YAML file; needed for training, read from the checkpoint otherwise"},
-    )
-    subnet_sampling: ChoiceEnum(["sandwich", "random", "largest", "smallest", "fixed"]) = field(
-        default="sandwich",
-        metadata={
-            "help": "subnets trained in each update: sandwich (largest, random ones, smallest; gradients averaged), "
-            "random, largest, smallest, or the fixed one of --subnet"
-        },
-    )
-    num_random_subnets: int = field(
-        default=1, metadata={"help": "random subnets in each update of sandwich and random sampling"}
-    )
-    elastic_from: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "progressive shrinking: KEY:UPDATES,... keeps a dimension at its largest for that "
-            "many updates; KEY:UPDATES:UPDATES... adds one choice at a time (default: all elastic from the start)"
-        },
-    )
-    subnets_per_rank: bool = field(
-        default=False,
-        metadata={"help": "data parallel processes train different random subnets in the same update"},
-    )
-    subnet: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "subnet that generates (default: largest), that fairseq-validate measures (default: "
-            "--valid-subnets) or, with --subnet-sampling fixed, trains: largest, smallest, random:SEED, or a YAML file"
-        },
-    )
-    valid_subnets: str = field(
-        default="largest,smallest", metadata={"help": "subnets to validate, comma-separated, as for --subnet"}
-    )
-    seed: int = II("common.seed")
-    log_interval: int = II("common.log_interval")
-    ddp_backend: str = II("distributed_training.ddp_backend")
-    valid_subset: str = II("dataset.valid_subset")
-    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
-    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
 
 
 def check_json(name: str, text: str | None) -> None:
@@ -77,6 +70,14 @@ def check_data(cfg: TranslationConfig) -> None:
     folder = next(iter(utils.split_paths(cfg.data or "")), "")
     if not PathManager.exists(folder):
         raise InputError(f"data is {folder or 'not given'}: no such folder (fairseq-preprocess makes them)")
+    for name in dictionary_names(cfg, folder):
+        if not PathManager.exists(os.path.join(folder, name)):
+            raise InputError(f"data is {folder}: it lacks {name}, which fairseq-preprocess makes")
+
+
+def dictionary_names(cfg: TranslationConfig, folder: str) -> tuple[str, str]:
+    """Names of the files in a data ``folder`` that hold the dictionaries: of the source, of the target. Raises
+    InputError where neither options nor files tell the languages."""
     languages = [cfg.source_lang, cfg.target_lang]
     if None in languages:
         languages = infer_language_pair(folder)
@@ -85,6 +86,5 @@ def check_data(cfg: TranslationConfig) -> None:
             f"data is {folder}: no file's name tells the languages, give --source-lang and --target-lang, "
             "or a folder that fairseq-preprocess made"
         )
-    for language in languages:
-        if not PathManager.exists(path := os.path.join(folder, f"dict.{language}.txt")):
-            raise InputError(f"data is {folder}: it lacks {os.path.basename(path)}, which fairseq-preprocess makes")
+    source, target = languages
+    return f"dict.{source}.txt", f"dict.{target}.txt"

@@ -1,310 +1,50 @@
-"""``translation_mos``: fairseq's translation task for supernets: which subnets train, validate and generate."""
+"""``translation_mos``: fairseq's translation task for supernets."""
 
-import logging
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any
-
-import numpy as np
-from fairseq import utils
-from fairseq.criterions import FairseqCriterion
-from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
-from mos_fairseq.command import calling_command
-from mos_fairseq.distributed import check_launch, data_parallel_rank
-from mos_fairseq.errors import InputError
-from mos_fairseq.models.parameter_summary import parameter_summary
-from mos_fairseq.models.switches import keep_active_subnet, without_attention
-from mos_fairseq.models.transformer_config import record_in_config
-from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
-from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
-from mos_fairseq.tasks.options import check_options
-from mos_fairseq.tasks.same_batches import same_batches
-from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics, warn_of_bad_losses
-from mos_fairseq.tasks.translation_config import TranslationMosConfig, check_data, check_json
-
-logger = logging.getLogger(__name__)
+from mos_fairseq.models.switches import without_attention
+from mos_fairseq.tasks.supernet_task import SupernetTask
+from mos_fairseq.tasks.translation_config import (
+    OPTION_TABLE,
+    TranslationMosConfig,
+    check_data,
+    check_json,
+    dictionary_names,
+)
 
 
 @register_task("translation_mos", dataclass=TranslationMosConfig)
-class TranslationMosTask(TranslationTask):
-    """Translation with a weight-sharing supernet (``--arch transformer_mos``).
+class TranslationMosTask(SupernetTask, TranslationTask):
+    """Translation with a weight-sharing supernet (``--arch transformer_mos``)."""
 
-    Training draws its subnets from (seed, update number) alone: all ranks and micro-batches of an update agree, and a
-    resumed run goes on with the same draws. The search space travels in the checkpoint.
-    """
+    name, stock, arch = "translation_mos", "translation", "transformer_mos"
+    examples = "pairs of these languages"
+    option_table = OPTION_TABLE
+    metrics_need = "bleu needs --eval-bleu, accuracy --report-accuracy"
 
     cfg: TranslationMosConfig
 
     def __init__(self, cfg: TranslationMosConfig, src_dict, tgt_dict) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
-        self.search_space: SearchSpace | None = None
-        self.command = calling_command()
-        self._logged_update = -1
-        self._is_training = True
-        self._criterion: FairseqCriterion | None = None
-        if cfg.num_random_subnets < 1:
-            raise InputError(f"num_random_subnets is {cfg.num_random_subnets}: allowed are whole numbers from 1 up")
-        if str(cfg.subnet_sampling) == "fixed" and not cfg.subnet:
-            raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
-        if cfg.subnets_per_rank and str(cfg.subnet_sampling) not in ("sandwich", "random"):
-            raise InputError(
-                f"subnets_per_rank is given with subnet_sampling {cfg.subnet_sampling}, which draws no random subnets: "
-                "allowed are sandwich, random"
-            )
         for name in ("eval_bleu_args", "eval_bleu_detok_args"):
             check_json(name, getattr(cfg, name))
-        if cfg.search_space:
-            self.search_space = SearchSpace.from_spec(cfg.search_space)
-            record_in_config(cfg, "task", "search_space", self.search_space.dumps())
 
     @classmethod
-    def setup_task(cls, cfg: TranslationMosConfig, **kwargs) -> "TranslationMosTask":
-        """As the translation task's.
+    def dictionary_names(cls, cfg: TranslationMosConfig, folder: str) -> tuple[str, str]:
+        """Those of the source and the target language. Raises InputError where nothing tells the languages."""
+        return dictionary_names(cfg, folder)
 
-        Raises:
-            InputError: the data folder, a dictionary or the languages are missing, a subnet is bad, or an option is
-                given that has no effect under this command.
-        """
+    @classmethod
+    def check_data(cls, cfg: TranslationMosConfig) -> None:
+        """Raise InputError where the first data folder lacks a dictionary, or does not tell the languages."""
         check_data(cfg)
-        task = super().setup_task(cfg, **kwargs)
-        if task.search_space is not None and not kwargs.get("from_checkpoint"):
-            _ = task.valid_subnets, task.subnet, task.elastic_schedule  # fail early on bad ones
-            if str(cfg.subnet_sampling) == "fixed":
-                record_in_config(cfg, "task", "subnet", task.subnet.key)
-        if task.command is not None:
-            check_options(cfg, task.command)
-            if task.command.name == "validate" and task.command.is_given("subnet"):
-                cfg.valid_subnets = cfg.subnet
-        return task
-
-    def load_dataset(self, split, *args, **kwargs) -> None:
-        """As the translation task's. Raises InputError where the split is missing."""
-        try:
-            super().load_dataset(split, *args, **kwargs)
-        except FileNotFoundError as error:
-            raise InputError(f"{error}: the data folder holds no {split} pairs of these languages") from error
-
-    # Resolved when first used: a checkpoint remembers the files named in training, and has to load without them.
-    @cached_property
-    def valid_subnets(self) -> dict[str, Subnet]:
-        """Validation subnets by name. Raises InputError for bad specs."""
-        specs = split_specs(self.cfg.valid_subnets)
-        return {subnet_name(spec): resolve_subnet(spec, self.search_space) for spec in specs}
-
-    @cached_property
-    def subnet(self) -> Subnet:
-        """The subnet of ``--subnet`` (default: the largest). Raises InputError for a bad spec."""
-        return resolve_subnet(self.cfg.subnet or "largest", self.search_space)
-
-    @cached_property
-    def elastic_schedule(self) -> ElasticSchedule | None:
-        """That of ``--elastic-from``. Raises InputError where it is bad, or where no subnet is drawn."""
-        if not self.cfg.elastic_from:
-            return None
-        if (sampling := str(self.cfg.subnet_sampling)) in ("largest", "fixed"):
-            raise InputError(f"elastic_from is given, but with subnet_sampling {sampling} nothing is ever elastic")
-        return ElasticSchedule.from_spec(self.cfg.elastic_from, self.search_space)
-
-    # --- models and generators -------------------------------------------------------------------------------------
-
-    def build_model(self, cfg, from_checkpoint: bool = False):
-        """As the translation task's, for supernets only. A checkpoint's has the subnet of ``--subnet`` active (default:
-        the largest), until the caller chooses another.
-
-        Raises:
-            InputError: no search space, a model that is no supernet, a checkpoint of another space, or a bad subnet.
-        """
-        stored = getattr(cfg, "search_space", None)
-        if from_checkpoint and not stored:
-            raise InputError(
-                f"the checkpoint is of arch {getattr(cfg, '_name', None)}, which is no supernet (transformer_mos): "
-                "use --task translation"
-            )
-        if from_checkpoint:
-            stored = SearchSpace.from_spec(stored)
-            if self.search_space is None:
-                self.search_space = stored
-            elif difference := stored.difference(self.search_space):
-                raise InputError(
-                    f"search_space is not the checkpoint's (checkpoint against --search-space): {difference}"
-                )
-        if self.search_space is None:
-            raise InputError(
-                "translation_mos needs --search-space: a preset "
-                f"({', '.join(SearchSpace.preset_names())}) or a YAML file"
-            )
-        self._is_training = not from_checkpoint
-        if not from_checkpoint:
-            check_launch(self.cfg.ddp_backend)
-            record_in_config(cfg, "model", "search_space", self.search_space.dumps())
-        model = super().build_model(cfg, from_checkpoint)
-        if not hasattr(model, "set_active_subnet"):
-            raise InputError(
-                f"arch is {cfg._name}: translation_mos trains supernets (--arch transformer_mos); "
-                "for other models use --task translation"
-            )
-        logger.info("search space with %.3g subnets: %s", self.search_space.size, self.search_space.dumps())
-        if from_checkpoint:
-            model.set_active_subnet(self._subnet_of_checkpoint())
-        else:
-            logger.info(parameter_summary(model))
-        return model
-
-    def _subnet_of_checkpoint(self) -> Subnet:
-        """The subnet of ``--subnet``. One that training recorded as a file, as version 0.1.0 did, may be gone."""
-        try:
-            return self.subnet
-        except InputError as error:
-            chosen_now = self.command is not None and (
-                self.command.name != "validate" or self.command.is_given("subnet")
-            )
-            if chosen_now:
-                raise
-            logger.warning("%s: the largest subnet is active", error)
-            return self.search_space.largest()
-
-    def build_generator(self, models, args, *more, **kwargs):
-        """As fairseq's, for the subnet that is active in each model."""
-        if not models[0].training:  # --eval-bleu builds a generator before training, for whatever is validated
-            logger.info("generating with subnet %s", models[0].describe_active_subnet())
-        return super().build_generator(models, args, *more, **kwargs)
-
-    def build_criterion(self, cfg, from_checkpoint=False):
-        """As fairseq's."""
-        self._criterion = super().build_criterion(cfg, from_checkpoint)
-        return self._criterion
-
-    @same_batches
-    def get_batch_iterator(self, dataset, *args, required_batch_size_multiple=1, **kwargs):
-        """As fairseq's, but every set is seen whole, except --train-subset in training: where the last batch is no
-        multiple of --required-batch-size-multiple (8 by default), fairseq leaves it out, and with it the longest
-        sentences."""
-        if not self._is_training or dataset is not self.datasets.get(self.cfg.train_subset):
-            required_batch_size_multiple = 1
-        return super().get_batch_iterator(
-            dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
-        )
-
-    def filter_indices_by_size(self, *args, **kwargs):
-        """As fairseq's. Raises InputError where a sentence is too long and --skip-invalid-size-inputs-valid-test is
-        not given (in training, fairseq leaves such sentences out and says how many)."""
-        try:
-            return super().filter_indices_by_size(*args, **kwargs)
-        except Exception as error:
-            if not str(error).startswith("Size of sample"):
-                raise
-            raise InputError(" ".join(str(error).split())) from error
-
-    # --- training --------------------------------------------------------------------------------------------------
-
-    def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
-        """(name, subnet) of those that train in this update; a function of seed and update number, and with
-        ``--subnets-per-rank`` of the process's rank.
-
-        With --elastic-from they are of the space as far as it is elastic by then; while nothing is, sandwich and random
-        sampling train the largest subnet alone.
-        """
-        space, sampling = self.search_space, str(self.cfg.subnet_sampling)
-        if self.elastic_schedule is not None:
-            space = self.elastic_schedule.space_at(update_num)
-            if space.size == 1:
-                return [("largest", space.largest())]
-        first = data_parallel_rank() * self.cfg.num_random_subnets if self.cfg.subnets_per_rank else 0
-
-        def random_ones() -> list[tuple[str, Subnet]]:
-            return [
-                ("random", space.sample_subnet("train", self.cfg.seed, update_num, first + i))
-                for i in range(self.cfg.num_random_subnets)
-            ]
-
-        largest, smallest = ("largest", space.largest()), ("smallest", space.smallest())
-        if sampling == "sandwich":
-            return [largest, *random_ones(), smallest]
-        if sampling == "random":
-            return random_ones()
-        return [{"largest": largest, "smallest": smallest, "fixed": ("fixed", self.subnet)}[sampling]]
-
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        """Forward and backward of every subnet of this update on the same mini-batch (sandwich rule: BigNAS, arXiv
-        2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
-        subnets = self.training_subnets(update_num)
-        self._log_subnets(update_num, subnets)
-        if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
-            if subnets[0][1] != self.search_space.largest():
-                first = f"{subnets[0][0]}: {subnets[0][1].summary()}"
-                raise RuntimeError(f"update {update_num + 1}: the largest subnet teaches, but the first is {first}")
-            criterion.teach(len(subnets) - 1, update_num)
-        logs, losses, total_size = [], [], 0
-        with keep_active_subnet(model):
-            for name, subnet in subnets:
-                model.set_active_subnet(subnet)
-                step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-                loss, sample_size, log = step
-                total_size += sample_size
-                losses.append(loss.detach())
-                logs.append((name, log))
-        warn_of_bad_losses(update_num, subnets, losses)
-        return sum(losses) / len(subnets), total_size, merge_logs(logs)
-
-    def _log_subnets(self, update_num: int, subnets: list[tuple[str, Subnet]]) -> None:
-        if update_num % self.cfg.log_interval or update_num == self._logged_update:
-            return
-        self._logged_update = update_num
-        logger.info(
-            "update %d trains %s",
-            update_num + 1,
-            "; ".join(f"{n}: {s.summary()}" if n in ("random", "fixed") else n for n, s in subnets),
-        )
-
-    # --- validation ------------------------------------------------------------------------------------------------
-
-    def begin_epoch(self, epoch, model) -> None:
-        """As fairseq's. Before the first epoch, raises InputError where --best-checkpoint-metric is not measured."""
-        super().begin_epoch(epoch, model)
-        criterion, self._criterion = self._criterion, None
-        dataset = self.datasets.get(self.cfg.valid_subset.split(",")[0])
-        if criterion is None or not dataset:  # not the first epoch; or no validation
-            return
-        metric = self.cfg.best_checkpoint_metric
-        warn_of_direction(metric, self.cfg.maximize_best_checkpoint_metric)
-        if metric not in ("loss", *(f"loss_{name}" for name in self.valid_subnets)):  # what every criterion logs
-            check_metric(metric, self._measured_metrics(dataset, model, criterion), self.valid_subnets)
 
     def _measured_metrics(self, dataset, model, criterion) -> set[str]:
-        """Names of what validation logs, found by validating the shortest sentence (without --eval-bleu's search)."""
-        shortest = int(np.asarray(dataset.sizes).reshape(len(dataset), -1).max(axis=1).argmin())
-        sample = dataset.collater([dataset[shortest]])
-        sample = utils.apply_to_sample(lambda tensor: tensor.to(next(model.parameters()).device), sample)
-        _, _, log = self._validate(super(TranslationTask, self).valid_step, sample, model, criterion.eval())
-        with metrics.aggregate(new_root=True) as found:
-            self.reduce_metrics([log], criterion)
-            names = set(found.get_smoothed_values())
+        """As every supernet's, without --eval-bleu's search."""
+        names = super()._measured_metrics(dataset, model, criterion)
         return names | ({"bleu", *(f"bleu_{name}" for name in self.valid_subnets)} if self.cfg.eval_bleu else set())
-
-    def valid_step(self, sample, model, criterion):
-        """Loss (and, with ``--eval-bleu``, BLEU counts) of each validation subnet; the loss returned is their mean. The
-        subnet that was active is active afterwards."""
-        return self._validate(super().valid_step, sample, model, criterion)
-
-    def _validate(self, step: Callable[..., tuple], sample, model, criterion) -> tuple:
-        logs, total_loss = [], 0.0
-        with keep_active_subnet(model):
-            for name, subnet in self.valid_subnets.items():
-                model.set_active_subnet(subnet)
-                loss, sample_size, log = step(sample, model, criterion)
-                total_loss += loss
-                logs.append((name, log))
-        return total_loss / len(logs), sample_size, merge_logs(logs)
 
     def _inference_with_bleu(self, generator, sample, model):
         with without_attention(model):
             return super()._inference_with_bleu(generator, sample, model)
-
-    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion) -> None:
-        """fairseq's metrics of the mean over subnets, and ``loss_NAME``, ``nll_loss_NAME``, ``ppl_NAME`` (and
-        ``bleu_NAME``, ``accuracy_NAME``) of each subnet."""
-        super(TranslationTask, self).reduce_metrics(logging_outputs, criterion)
-        reduce_subnet_metrics(logging_outputs)

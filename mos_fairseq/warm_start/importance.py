@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from fairseq.models.transformer import TransformerModel
 from torch import Tensor, nn
 
-SIDES = ("encoder", "decoder")
-ATTENTIONS = ("self_attn", "encoder_attn")
+from mos_fairseq.warm_start.family import FAMILY, SIDES
 
 
 @dataclass(frozen=True)
 class Orders:
     """Permutations, most important first: old index at each new place. What is not in them stays in place.
 
-    ``ffn``: by (side, layer); ``heads``: by (side, layer, "self_attn" or "encoder_attn"); ``channels``: by side.
+    ``ffn``: by (side, layer); ``heads``: by (side, layer, name of the attention); ``channels``: by side.
     """
 
     ffn: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -74,13 +73,13 @@ def _add(found: dict[Any, Tensor], scores: Mapping[Any, Tensor]) -> None:
 def _units(model: TransformerModel, score) -> dict[Any, Tensor]:
     """Scores of all neurons and heads: ``score(incoming [units, …], outgoing weight, how to split its columns)``."""
     found: dict[Any, Tensor] = {}
-    for side in SIDES:
-        for index, layer in enumerate(getattr(model, side).layers):
-            found[side, index] = score(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
-            for name in ATTENTIONS:
-                if (attention := getattr(layer, name, None)) is not None:
-                    incoming, outgoing = attention.v_proj.weight, attention.out_proj.weight
-                    found[side, index, name] = score(incoming, outgoing, attention.num_heads)
+    for stack in FAMILY.stacks:
+        for index, layer in enumerate(getattr(model, stack.name).layers):
+            found[stack.name, index] = score(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
+            for block in stack.attentions:
+                attention = getattr(layer, block.name)
+                incoming, outgoing = attention.v_proj.weight, attention.out_proj.weight
+                found[stack.name, index, block.name] = score(incoming, outgoing, attention.num_heads)
     return found
 
 
@@ -113,17 +112,18 @@ def _backward(model: TransformerModel, batch: dict[str, Any]) -> None:
 def _channel_sizes(model: TransformerModel, side: str) -> Tensor:
     """Norms of the columns that read each of the side's channels."""
     readers: list[Tensor] = []
-    for name in SIDES:
-        for layer in getattr(model, name).layers:
-            if name == side:
-                readers += [layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight, layer.self_attn.v_proj.weight]
+    for stack in FAMILY.stacks:
+        for layer in getattr(model, stack.name).layers:
+            if stack.name == side:
                 readers.append(layer.fc1.weight)
-            if name == "decoder":
-                cross = layer.encoder_attn
-                own = [cross.q_proj.weight] if side == "decoder" else [cross.k_proj.weight, cross.v_proj.weight]
-                readers += own
-    if side == "decoder":
-        readers.append(model.decoder.output_projection.weight)
+            for block in stack.attentions:
+                attention = getattr(layer, block.name)
+                if stack.name == side:
+                    readers.append(attention.q_proj.weight)
+                if (block.reads or stack.name) == side:
+                    readers += [attention.k_proj.weight, attention.v_proj.weight]
+    if side == FAMILY.output:
+        readers.append(getattr(model, side).output_projection.weight)
     return torch.stack([weight.norm(dim=0) for weight in readers]).sum(0)
 
 
@@ -140,5 +140,5 @@ def _channel_gradients(model: TransformerModel, side: str) -> Tensor:
 
 def _channel_orders(model: TransformerModel, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if model.encoder.embed_tokens is model.decoder.embed_tokens:  # one table, one order
-        scores = dict.fromkeys(SIDES, scores["encoder"] + scores["decoder"])
+        scores = dict.fromkeys(SIDES, sum(scores.values()))
     return {side: torch.argsort(score, descending=True, stable=True) for side, score in scores.items()}

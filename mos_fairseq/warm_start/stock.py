@@ -13,10 +13,12 @@ from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 
+from mos_fairseq.checkpoints import read_checkpoint
 from mos_fairseq.errors import InputError
-from mos_fairseq.export.checkpoint import read_checkpoint
+from mos_fairseq.export.stock_sizes import StockSizes, option_names
 from mos_fairseq.models import placeholder_dictionary
-from mos_fairseq.search_space import SearchSpace
+from mos_fairseq.search_space import SearchSpace, Stack
+from mos_fairseq.warm_start.family import FAMILY, check_family
 
 # what stock fairseq can do and a supernet cannot
 _UNSUPPORTED = (
@@ -53,12 +55,13 @@ def read_transformer(path: str | os.PathLike[str]) -> StockModel:
     model = state["cfg"].get("model")
     args = Namespace(**(model if isinstance(model, Mapping) else vars(model)))
     arch = getattr(args, "arch", None) or getattr(args, "_name", None)
-    if ARCH_MODEL_NAME_REGISTRY.get(arch) != "transformer" or not hasattr(args, "encoder_embed_dim"):
+    names = [name for stack in FAMILY.stacks for name in option_names(stack)]
+    if ARCH_MODEL_NAME_REGISTRY.get(arch) != "transformer" or not hasattr(args, names[0]):
         raise InputError(f"checkpoint {path}: its arch is {arch}, but a warm start is from fairseq's transformer")
     base_architecture(args)
     _check_options(args)
     try:
-        sizes = [len(weights[f"{side}.embed_tokens.weight"]) for side in ("encoder", "decoder")]
+        sizes = [len(weights[f"{stack.name}.embed_tokens.weight"]) for stack in FAMILY.stacks]
     except KeyError:
         raise InputError(f"checkpoint {path}: its weights lack the embeddings") from None
     words = [placeholder_dictionary(size) for size in sizes]
@@ -74,11 +77,11 @@ def _check_options(args: Namespace) -> None:
     for name in _UNSUPPORTED:
         if getattr(args, name, None):
             raise InputError(f"{name} is {getattr(args, name)} in the checkpoint: supernets have no such thing")
+    width = FAMILY.stack(FAMILY.output).width.key
     for name in ("decoder_input_dim", "decoder_output_dim"):
-        if getattr(args, name) != args.decoder_embed_dim:
+        if getattr(args, name) != getattr(args, width):
             raise InputError(
-                f"{name} is {getattr(args, name)} in the checkpoint: supernets need decoder_embed_dim, "
-                f"{args.decoder_embed_dim}"
+                f"{name} is {getattr(args, name)} in the checkpoint: supernets need {width}, {getattr(args, width)}"
             )
     if getattr(args, "activation_fn", None) == "swish":
         raise InputError("activation_fn is swish in the checkpoint: stock fairseq's does not run")
@@ -86,28 +89,42 @@ def _check_options(args: Namespace) -> None:
 
 def check_space(args: Namespace, space: SearchSpace) -> None:
     """Raise InputError unless the largest subnet of ``space`` has the sizes of the model with the options ``args``."""
-    heads = {"encoder_attention_heads": args.encoder_attention_heads}
-    heads |= dict.fromkeys(("decoder_attention_heads", "decoder_ende_attention_heads"), args.decoder_attention_heads)
-    keys = [f"{side}_{size}" for side in ("encoder", "decoder") for size in ("embed_dim", "layers", "ffn_embed_dim")]
-    wanted = {key: getattr(args, key) for key in keys} | heads
-    for key, size in wanted.items():
-        if space.max(key) != size:
+    check_family(space)
+    for stack in FAMILY.stacks:
+        sizes = StockSizes.from_options(vars(args), stack)
+        wanted = {stack.width.key: sizes.width, stack.depth.key: sizes.layers, stack.feed_forward.size.key: sizes.ffn}
+        wanted |= {attention.heads.key: sizes.heads for attention in stack.attentions}
+        for key, size in wanted.items():
+            if space.max(key) != size:
+                raise InputError(
+                    f"{key} of the checkpoint is {size}: the largest choice of the search space is {space.max(key)}"
+                )
+        _check_inner(space, stack, sizes)
+    for key, read in FAMILY.read_by_span.items():
+        if set(space.largest().cross_spans) != {1}:
             raise InputError(
-                f"{key} of the checkpoint is {size}: the largest choice of the search space is {space.max(key)}"
+                f"{key} of the search space is {list(space[key])}: the checkpoint attends to the last {read.name} "
+                "layer only, so that -1 is the one choice allowed"
             )
-    for key, number in heads.items():
-        width = getattr(args, f"{key.partition('_')[0]}_embed_dim")
-        if space.qkv_dim is not None and space.qkv_dim != width:
+
+
+def _check_inner(space: SearchSpace, stack: Stack, sizes: StockSizes) -> None:
+    """Raise InputError unless the largest q of a stack's attentions is the stack's width."""
+    for block in stack.attentions:
+        inner = space.largest().layers(stack.name)[0].attentions[block.name].inner
+        if inner == sizes.width:
+            continue
+        if block.inner is not None and block.inner.key in space.values:
             raise InputError(
-                f"qkv_dim of the search space is {space.qkv_dim}: the checkpoint's attention is {width} wide"
+                f"{block.inner.key} of the search space is {inner} at most: the checkpoint's attention is "
+                f"{sizes.width} wide"
             )
-        if space.head_dim is not None and space.head_dim * number != width:
+        fixed, per_head = FAMILY.constants
+        if fixed in space.values:
             raise InputError(
-                f"head_dim of the search space is {space.head_dim}: the checkpoint's {number} heads are "
-                f"{width // number} wide each"
+                f"{fixed} of the search space is {space[fixed]}: the checkpoint's attention is {sizes.width} wide"
             )
-    if set(space.largest().cross_spans) != {1}:
         raise InputError(
-            f"decoder_arbitrary_ende_attn of the search space is {list(space.decoder_arbitrary_ende_attn)}: the "
-            "checkpoint attends to the last encoder layer only, so that -1 is the one choice allowed"
+            f"{per_head} of the search space is {space[per_head]}: the checkpoint's {sizes.heads} heads are "
+            f"{sizes.width // sizes.heads} wide each"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from dataclasses import fields
 from typing import Any
@@ -12,17 +11,17 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.modules import SinusoidalPositionalEmbedding
 from torch import Tensor, nn
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.checkpoints import model_checkpoint
+from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.export.check import check_same_model
-from mos_fairseq.export.checkpoint import model_checkpoint
 from mos_fairseq.models import TransformerMosConfig, TransformerMosModel
 from mos_fairseq.models.transformer_config import TransformerBaseConfig
 from mos_fairseq.modules import ElasticLinear
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.warm_start.importance import SIDES, Orders
+from mos_fairseq.tasks import TranslationMosTask
+from mos_fairseq.warm_start.family import FAMILY, SIDES
+from mos_fairseq.warm_start.importance import Orders
 from mos_fairseq.warm_start.stock import StockModel, check_space
-
-_NORMS = ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm")
 
 
 def supernet_from(
@@ -47,12 +46,11 @@ def supernet_from(
     """
     space = SearchSpace.from_spec(cfg.search_space or "")
     check_space(stock.args, space)
-    if not 0 <= expert_noise < math.inf:
-        raise InputError(f"expert_noise is {expert_noise}: allowed are numbers from 0")
+    at_least(0.0, expert_noise=expert_noise)
     _take_options(cfg, stock.args)
     if orders.channels and not (cfg.no_token_positional_embeddings or _learns_positions(cfg)):
         raise InputError("channels cannot be reordered under sinusoidal positions, which are fixed: learn positions")
-    dictionaries = stock.model.encoder.dictionary, stock.model.decoder.dictionary
+    dictionaries = [getattr(stock.model, side).dictionary for side in SIDES]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TransformerMosModel.from_search_space(cfg, space, *dictionaries).eval()
@@ -64,7 +62,7 @@ def supernet_from(
 
 
 def _learns_positions(cfg: TransformerMosConfig) -> bool:
-    return cfg.encoder_learned_pos and cfg.decoder_learned_pos
+    return all(getattr(cfg, f"{side}_learned_pos") for side in SIDES)
 
 
 def _take_options(cfg: TransformerMosConfig, args: Namespace) -> None:
@@ -92,8 +90,8 @@ def _copy_stacks(stock: TransformerModel, model: TransformerMosModel, orders: Or
             _copy_norm(getattr(theirs, name, None), getattr(mine, name), channels[side])
         for index, (source, target) in enumerate(zip(theirs.layers, mine.layers, strict=True)):
             _copy_layer(source, target, (side, index), channels, orders)
-    output = stock.decoder.output_projection.weight
-    model.decoder.output_embedding.weight.copy_(output[:, channels["decoder"]])
+    theirs, mine = getattr(stock, FAMILY.output), getattr(model, FAMILY.output)
+    mine.output_embedding.weight.copy_(theirs.output_projection.weight[:, channels[FAMILY.output]])
 
 
 def _positions(positions: nn.Module, rows: int) -> Tensor:
@@ -112,19 +110,17 @@ def _copy_norm(source: nn.Module | None, target: nn.Module | None, channels: Ten
 def _copy_layer(
     source: nn.Module, target: nn.Module, place: tuple[str, int], channels: dict[str, Tensor], orders: Orders
 ) -> None:
-    own = channels[place[0]]
-    for name in _NORMS:
-        _copy_norm(getattr(source, name, None), getattr(target, name, None), own)
+    attentions, own = FAMILY.stack(place[0]).attentions, channels[place[0]]
+    for name in (*(f"{block.name}_layer_norm" for block in attentions), "final_layer_norm"):
+        _copy_norm(getattr(source, name), getattr(target, name), own)
     neurons = orders.ffn.get(place, torch.arange(source.fc1.out_features))
     _fill(target.fc1, [source.fc1], neurons, own)
     _fill(target.fc2, [source.fc2], own, neurons)
-    for name, memory in (("self_attn", own), ("encoder_attn", channels["encoder"])):
-        attention = getattr(source, name, None)
-        if attention is None:
-            continue
-        heads = orders.heads.get((*place, name), torch.arange(attention.num_heads))
+    for block in attentions:
+        attention, memory = getattr(source, block.name), channels[block.reads or place[0]]
+        heads = orders.heads.get((*place, block.name), torch.arange(attention.num_heads))
         inner = torch.arange(attention.out_proj.in_features).view(attention.num_heads, -1)[heads].flatten()
-        mine = getattr(target, name)
+        mine = getattr(target, block.name)
         if mine.is_cross_attention:
             _fill(mine.q_proj, [attention.q_proj], inner, own)
             _fill(mine.kv_proj, [attention.k_proj, attention.v_proj], inner, memory)
@@ -154,8 +150,8 @@ def supernet_checkpoint(stock: StockModel, model: TransformerMosModel) -> dict[s
     """A checkpoint of the supernet, as ``fairseq-train`` would have saved it, without optimizer state."""
     options = {option.name: getattr(model.cfg, option.name) for option in fields(model.cfg)}
     space = model.search_space.dumps()
-    options |= {"_name": "transformer_mos", "search_space": space}
-    checkpoint = model_checkpoint(stock.state, options, model.state_dict())
+    options |= {"_name": model.arch, "search_space": space}
+    checkpoint = model_checkpoint(stock.state, options, model.state_dict(), TranslationMosTask.stock)
     checkpoint["optimizer_history"][-1]["num_updates"] = 0  # of the supernet
-    checkpoint["cfg"]["task"] |= {"_name": "translation_mos", "search_space": space}
+    checkpoint["cfg"]["task"] |= {"_name": model.task, "search_space": space}
     return checkpoint

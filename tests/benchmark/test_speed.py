@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mos_fairseq.benchmark import CostOptions, subnet_cost
-from mos_fairseq.benchmark.speed import (
+from mos_fairseq.benchmark import (
     SUITES,
     Section,
     SpeedOptions,
@@ -19,6 +18,7 @@ from mos_fairseq.benchmark.speed import (
     suites,
     timing,
 )
+from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import SearchSpace
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mos_fairseq.modules import kernels
+
 pytestmark = pytest.mark.slow
 
 
@@ -16,6 +18,7 @@ def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
     assert "judging a random candidate on" in done.out and "tokens/s  x " in done.out
     report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert list(report["suites"]) == ["search"] and report["machine"]["threads"] == 1
+    assert report["kernels"] == kernels.chosen().to_dict()
     assert [row["variant"] for row in report["suites"]["search"][0]["rows"]] == ["none", "layer", "neuron"]
     assert (tmp_path / "out" / "search.png").exists()
 

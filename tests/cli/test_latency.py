@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from mos_fairseq.benchmark.measured import HAT_COLUMNS, HAT_LATENCIES
 from mos_fairseq.cli import latency
+from mos_fairseq.latency.measured import HAT_COLUMNS, HAT_LATENCIES
 from tests.processes import until
 
 SMALL = ["--vocab-size", 20, "--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]

@@ -16,10 +16,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mos_fairseq.benchmark import REPEATS, CostOptions, read_latencies, subnet_cost
 from mos_fairseq.cli.search import _latency_options
+from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
+from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
+from mos_fairseq.latency import REPEATS, read_latencies
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 from tests.processes import until
 

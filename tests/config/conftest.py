@@ -66,17 +66,38 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def monolingual(tmp_path_factory) -> Path:
+    """A binarised corpus for language models."""
+    folder = tmp_path_factory.mktemp("monolingual")
+    words = Dictionary()
+    for word in WORDS:
+        words.add_symbol(word)
+    words.save(str(folder / "dict.txt"))
+    draw = random.Random(4)
+    for split, count in (("train", 40), ("valid", 8), ("test", 6)):
+        builder = make_builder(f"{folder / split}.bin", "mmap", len(words))
+        for _ in range(count):
+            line = " ".join(draw.choices(WORDS, k=draw.randint(2, 6)))
+            builder.add_item(words.encode_line(line, add_if_not_exist=False))
+        builder.finalize(f"{folder / split}.idx")
+    return folder
+
+
 @pytest.fixture
-def compose(monkeypatch, data) -> Callable[..., DictConfig]:
-    """``compose(*overrides)``: the configuration that ``fairseq-hydra-train`` trains with; exits as it does."""
+def compose(monkeypatch, data, monolingual) -> Callable[..., DictConfig]:
+    """``compose(*overrides)``: the configuration that ``fairseq-hydra-train`` trains with; exits as it does.
+
+    ``name`` is the configuration's, ``config_dir`` its folder."""
     received: list[DictConfig] = []
     monkeypatch.setattr(hydra_train, "pre_main", received.append)
     logger = logging.getLogger()
     handlers, level = logger.handlers[:], logger.level
 
-    def compose(*overrides: str, config_dir: Path = CONFIG) -> DictConfig:
-        options = ["--config-dir", str(config_dir), "--config-name", "translation_mos"]
-        monkeypatch.setattr(sys, "argv", ["fairseq-hydra-train", *options, f"task.data={data}", *overrides])
+    def compose(*overrides: str, name: str = "translation_mos", config_dir: Path = CONFIG) -> DictConfig:
+        options = ["--config-dir", str(config_dir), "--config-name", name]
+        corpus = f"task.data={data if name == 'translation_mos' else monolingual}"
+        monkeypatch.setattr(sys, "argv", ["fairseq-hydra-train", *options, corpus, *overrides])
         try:
             hydra_train.cli_main()
         finally:  # fairseq's handler writes to what pytest closes
@@ -91,8 +112,8 @@ def compose(monkeypatch, data) -> Callable[..., DictConfig]:
 def build(compose) -> Callable[..., Built]:
     """``build(*overrides)``: what fairseq-train builds from the composed configuration."""
 
-    def build(*overrides: str) -> Built:
-        cfg = compose(*overrides)
+    def build(*overrides: str, **how: str) -> Built:
+        cfg = compose(*overrides, **how)
         utils.import_user_module(cfg.common)
         add_defaults(cfg)
         return Built(cfg)

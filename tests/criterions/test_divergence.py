@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from mos_fairseq.criterions import divergence
 from mos_fairseq.criterions.divergence import (
     DistillationLoss,
     DistillationOptions,
@@ -164,8 +163,8 @@ def composed(z, teacher, options) -> torch.Tensor:
         DistillationOptions(alphas=(-1.0, 1.0), clip=INF, temperature=0.7, weight=0.5),
     ],
 )
-def test_loss_of_a_student(monkeypatch, options, chunk):
-    monkeypatch.setattr(divergence, "_CPU_CHUNK", chunk)
+def test_loss_of_a_student(use_kernels, options, chunk):
+    use_kernels(cpu_chunk=chunk)
     z, teacher = logits(1).requires_grad_(), logits(2)
     loss, nll, distance = DistillationLoss.apply(z, teacher, TARGET, PAD, options)
     expected = composed(z, teacher, options)

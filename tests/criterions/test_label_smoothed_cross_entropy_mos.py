@@ -111,7 +111,8 @@ def test_gradient_equals_finite_differences_of_the_definition():
     torch.testing.assert_close(model.logits.grad.double(), logits.grad, atol=1e-6, rtol=1e-5)
 
 
-def test_a_second_backward_says_why_it_fails():
+def test_a_second_backward_says_why_it_fails(use_kernels):
+    use_kernels()
     _, ours = criterions(0.1)
     sample = sample_of(*batch())
     model = Logits(sample["target"].shape)

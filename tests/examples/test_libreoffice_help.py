@@ -10,8 +10,8 @@ import pytest
 import uniform
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.nas import Features, LatencyPredictor
-from mos_fairseq.nas.predictor import fit_family
+from mos_fairseq.latency import Features, LatencyPredictor
+from mos_fairseq.latency.predictor import fit_family
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 ENGLISH = """<!DOCTYPE html><html><head><meta charset="utf-8"><title>Page</title></head><body>

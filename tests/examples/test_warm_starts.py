@@ -1,6 +1,5 @@
 """What the example of warm starts compares."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import warm_starts
@@ -17,7 +16,7 @@ def test_groups_of_subnets():
     assert groups["largest"] == [largest] and groups["smallest"] == [smallest]
     (thin,), (shallow,) = groups["smallest FFNs"], groups["fewest decoder layers"]
     assert thin.encoder_ffn_embed_dim == thin.decoder_ffn_embed_dim == (256, 256, 256)
-    assert replace(thin, encoder_ffn_embed_dim=(768,) * 3, decoder_ffn_embed_dim=(768,) * 3) == largest
+    assert thin.replace(encoder_ffn_embed_dim=(768,) * 3, decoder_ffn_embed_dim=(768,) * 3) == largest
     assert shallow.decoder_layers == 1 and shallow.decoder_ffn_embed_dim == (768,)
     assert shallow.encoder_ffn_embed_dim == largest.encoder_ffn_embed_dim
     drawn = groups["random:1 to 20"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.gap.data import data_digest
-from mos_fairseq.nas.data import dataset_impl
 
 FILES = ("dict.xx.txt", "dict.yy.txt", "train.xx-yy.xx.bin", "train.xx-yy.xx.idx", "train.xx-yy.yy.bin")
 

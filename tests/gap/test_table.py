@@ -40,7 +40,7 @@ def test_json_lines_and_back(tmp_path):
         ("x.csv", "subnet,inherited,standalone\nr1,nan,3\n", "row 1: inherited is nan"),
         ("x.csv", "subnet,inherited,standalone,extra_updates\nr1,1,3,-4\n", "number of updates is -4"),
         ("x.csv", "subnet,inherited,standalone\nr1,2,3\nr1,4,5\n", "subnet r1 of supernet has two rows of bleu"),
-        ("x.csv", "subnet,inherited,standalone\n\xe9,2,3\n", "cannot be read"),
+        ("x.csv", "subnet,inherited,standalone\n\xe9,2,3\n", "not a UTF-8 text file"),
         ("x.jsonl", '{"subnet": "r1"}\n', "row 1 lacks inherited, standalone"),
         ("x.jsonl", '{"subnet": "r1", "inherited": true, "standalone": 3}\n', "inherited is True"),
         ("x.jsonl", '{"subnet": "r1", "inherited": 3, "standalone": 3, "finetuned": 4}\n', "finetuned is 4"),

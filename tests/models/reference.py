@@ -27,6 +27,7 @@ def arch_encoding(subnet, space: dict, kind: str) -> Tensor:
     for side in ("encoder", "decoder"):
         result += amounts(f"{side}_embed_dim") + amounts(f"{side}_layers")
         keys = [f"{side}_ffn_embed_dim", f"{side}_attention_heads"]
+        keys += [f"{side}_qkv_dim"] if f"{side}_qkv_dim" in space else []
         if side == "decoder":
             keys += ["decoder_ende_attention_heads", "decoder_arbitrary_ende_attn"]
         for key in keys:
@@ -87,7 +88,11 @@ class Reference:
 
     def attention(self, layer: str, name: str, x: Tensor, memory: Tensor, heads: int, causal: bool) -> Tensor:
         d, d_memory = x.size(-1), memory.size(-1)
-        q_size = self.subnet.qkv_dim or self.subnet.head_dim * heads
+        side, _, index = layer.split(".")
+        if (own := getattr(self.subnet, f"{side}_qkv_dim")) is not None:
+            q_size = own[int(index)]
+        else:
+            q_size = self.subnet.qkv_dim or self.subnet.head_dim * heads
         if causal or name == "self_attn":
             (wq, bq), (wk, bk), (wv, bv) = self.linear(layer, f"{name}.qkv_proj", q_size, d)
         else:

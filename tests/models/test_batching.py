@@ -155,9 +155,9 @@ ORDERS = {
 @pytest.mark.parametrize("many_rows", [1, 10**6], ids=["products", "fused kernel"])
 @pytest.mark.parametrize("name", ORDERS)
 @torch.no_grad()
-def test_beams_share_their_sentence(name, many_rows, monkeypatch):
+def test_beams_share_their_sentence(name, many_rows, use_kernels):
     """Beam search's rows: the memory is projected once a sentence, also after the batch has shrunk."""
-    monkeypatch.setattr("mos_fairseq.modules.multihead_attention._MANY_ROWS", many_rows)
+    use_kernels(attention_queries=many_rows, attention_keys=3)  # of one step the fused kernel, of the next ones not
     order, beam = ORDERS[name]
     model = supernet(mos_routing="neuron").eval()
     model.set_active_subnet(with_span(1, 3))
@@ -186,9 +186,10 @@ def test_beams_share_their_sentence(name, many_rows, monkeypatch):
     assert attention.shape == (len(order), 1, src.size(1))
 
 
+@pytest.mark.parametrize("room", [0, 2])
 @torch.no_grad()
-def test_caches_grow_past_their_room(monkeypatch):
-    monkeypatch.setattr("mos_fairseq.modules.multihead_attention._ROOM", 2)
+def test_caches_grow_past_their_room(room, use_kernels):
+    use_kernels(cache_room=room)
     model = supernet(mos_routing="none").eval()
     src, prev, _ = batch(((6, 9), (4, 9)))
     torch.testing.assert_close(decode_stepwise(model, model.encoder(src), prev), logits(model, src, prev), **TOLERANCE)

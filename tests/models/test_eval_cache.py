@@ -8,9 +8,15 @@ from fairseq.optim.adam import Adam
 from omegaconf import OmegaConf
 
 import mos_fairseq.modules.elastic_linear as elastic_linear
-from mos_fairseq.modules import LayerRouter, NeuronRouter, onednn
+from mos_fairseq.modules import LayerRouter, NeuronRouter
 from mos_fairseq.optim import AdamFused, AdamFusedConfig
 from tests.helpers import batch, decode_stepwise, small_space, supernet
+
+
+@pytest.fixture(autouse=True)
+def packed(use_kernels) -> None:
+    """On any processor, weights as small as these are."""
+    use_kernels(packed_rows=1, packed_rows_of_small=1)
 
 
 @pytest.fixture(params=["layer", "neuron"])
@@ -238,8 +244,7 @@ UPDATES = [sampled_before, sampled_before_the_backward_pass, another_subnet_trai
         if not (kind == "twin" and update is another_subnet_trains)
     ],
 )
-def test_evaluation_between_updates_sees_them(kind, update, optimizer, monkeypatch):
-    monkeypatch.setattr(onednn, "IS_INTEL", False)  # elsewhere small weights are not packed
+def test_evaluation_between_updates_sees_them(kind, update, optimizer):
     routing = "neuron" if kind == "twin" else kind
     model = supernet(mos_routing=routing, mos_linears="all", dropout=0.0, router_dropout=0.0).eval()
     if kind == "twin":

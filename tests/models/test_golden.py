@@ -18,9 +18,9 @@ from fairseq import checkpoint_utils, hub_utils
 from fairseq.data import LanguagePairDataset
 
 import mos_fairseq  # noqa: F401  registers everything
+from mos_fairseq.checkpoints import build_supernet, read_supernet
 from mos_fairseq.command import Command
 from mos_fairseq.errors import InputError
-from mos_fairseq.export.checkpoint import build_supernet, read_supernet
 from mos_fairseq.models import transformer_model
 from mos_fairseq.search_space import resolve_subnet
 

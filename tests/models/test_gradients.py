@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mos_fairseq.modules import kernels
 from mos_fairseq.search_space import SearchSpace
 from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, batch, supernet
 from tests.seeds import moved
@@ -17,10 +18,13 @@ CASES = [
     (HEAD_DIM_SPACE, {"mos_routing": "layer", "mos_linears": "attention"}),
 ]
 
-@pytest.fixture(autouse=True, params=["merged weights are held", "made again"])
-def large(request, monkeypatch):
-    if request.param == "made again":
-        monkeypatch.setattr("mos_fairseq.modules.elastic_linear._LARGE", 1)
+
+@pytest.fixture(autouse=True, params=["merged weights are held", "made again", "torch"])
+def kernels_in_use(request, use_kernels):
+    if request.param == "torch":
+        use_kernels(**vars(kernels.TORCH))
+    else:
+        use_kernels(remade_mixture=1 if request.param == "made again" else kernels.NEVER)
 
 
 def small_subnet(space: SearchSpace):

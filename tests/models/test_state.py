@@ -164,7 +164,7 @@ def test_averages_over_several_spaces_are_refused():
     model.load_state_dict({name: sum(state[name] for state in states[:2]) / 2 for name in states[0]})  # one space
     width = min(len(state["identity"]) for state in states)
     mixed = sum(state["identity"][:width] for state in states) / 3
-    with pytest.raises(InputError, match="not of one transformer_mos supernet"):
+    with pytest.raises(InputError, match="not of one supernet"):
         model.load_state_dict(states[0] | {"identity": mixed})
     twin = model.get_active_subnet()
     with pytest.raises(InputError, match="not of one subnet"):

@@ -1,4 +1,4 @@
-"""Elastic linear, layer norm and embedding use prefix slices; experts are mixed as DESIGN section 2 says."""
+"""Elastic linear, layer norm and embedding use prefix slices; experts are mixed by an independent sum."""
 
 import weakref
 
@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import mos_fairseq.modules.elastic_linear as elastic_linear_module
-from mos_fairseq.modules import ElasticEmbedding, ElasticLayerNorm, ElasticLinear, mix_experts, onednn
+from mos_fairseq.modules import ElasticEmbedding, ElasticLayerNorm, ElasticLinear, mix_experts
 from tests.seeds import moved
 
 EXPERTS, GROUPS, ROWS, COLUMNS = 3, 2, 7, 5
@@ -102,10 +101,9 @@ def test_linear_mixes_weights_and_biases_alike(rows, columns, per_neuron, bias):
 
 @pytest.mark.parametrize("rows_of_x", [6, 600])
 @pytest.mark.parametrize("per_neuron", [False, True])
-def test_merged_weights_are_made_again_for_the_backward_pass(per_neuron, rows_of_x, monkeypatch):
+def test_merged_weights_are_made_again_for_the_backward_pass(per_neuron, rows_of_x, use_kernels):
     """They are not held, and the gradients, and gradients of gradients, are those of plain autograd."""
-    monkeypatch.setattr(elastic_linear_module, "_LARGE", 4 * 3 * GROUPS)
-    monkeypatch.setattr(onednn, "_MULTIPLICATIONS", 10_000)  # the larger one by oneDNN
+    use_kernels(remade_mixture=4 * 3 * GROUPS, training_multiplications=10_000)  # the larger one by oneDNN
     linear, x = elastic_linear(EXPERTS).float(), torch.randn(rows_of_x, 3, requires_grad=True)
     probs = probabilities(per_neuron, 4).float().detach().requires_grad_()
     linear.set_active_size(3, 4)
@@ -127,7 +125,8 @@ def test_merged_weights_are_made_again_for_the_backward_pass(per_neuron, rows_of
     torch.testing.assert_close(*penalties, atol=1e-3, rtol=1e-4)
 
 
-def test_small_merged_weights_are_held():
+def test_small_merged_weights_are_held(use_kernels):
+    use_kernels()
     linear, x, probs = elastic_linear(EXPERTS), leaf(2, COLUMNS), probabilities(False, ROWS)
     linear.materialize(probs)
     storage = weakref.ref(linear._materialized[0].untyped_storage())
@@ -139,9 +138,9 @@ def test_small_merged_weights_are_held():
 
 
 @pytest.mark.parametrize("changed", ["x", "weight", "probs"])
-def test_changes_before_the_backward_pass_are_refused(changed, monkeypatch):
+def test_changes_before_the_backward_pass_are_refused(changed, use_kernels):
     """As autograd does without merging again; a weight that was held would still be right."""
-    monkeypatch.setattr(elastic_linear_module, "_LARGE", 1)
+    use_kernels(remade_mixture=1)
     linear, x, probs = elastic_linear(EXPERTS), leaf(2, COLUMNS), probabilities(True, ROWS)
     tensors = {"x": x * 1, "weight": linear.weight, "probs": probs}
     linear.materialize(probs)
@@ -152,8 +151,8 @@ def test_changes_before_the_backward_pass_are_refused(changed, monkeypatch):
         torch.autograd.grad(y.sum(), linear.weight if changed == "x" else x)
 
 
-def test_a_second_merge_forgets_the_first(monkeypatch):
-    monkeypatch.setattr(elastic_linear_module, "_LARGE", 1)
+def test_a_second_merge_forgets_the_first(use_kernels):
+    use_kernels(remade_mixture=1)
     linear, x, (first, second) = elastic_linear(EXPERTS), leaf(2, COLUMNS), (leaf(EXPERTS, seed=i) for i in (1, 2))
     linear.materialize(first)
     with torch.no_grad():
@@ -162,8 +161,8 @@ def test_a_second_merge_forgets_the_first(monkeypatch):
     torch.testing.assert_close(torch.autograd.grad(linear(x).sum(), x)[0], weight.sum(0).expand(2, -1))
 
 
-def test_other_layouts_of_the_weights_have_the_same_gradients(monkeypatch):
-    monkeypatch.setattr(elastic_linear_module, "_LARGE", 1)
+def test_other_layouts_of_the_weights_have_the_same_gradients(use_kernels):
+    use_kernels(remade_mixture=1)
     linear, x, probs = elastic_linear(EXPERTS), leaf(2, COLUMNS), probabilities(True, ROWS)
     gradients = []
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -8,13 +8,13 @@ from mos_fairseq.modules import ElasticLinear, Linear, onednn
 from tests.seeds import moved
 
 ROWS, I, O = (37, 7), 13, 11  # noqa: E741
+SMALL = {"training_multiplications": 200 * I * O, "gradient_rows": 4}
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
 
 
 @pytest.fixture(autouse=True)
-def small_products(monkeypatch):
-    monkeypatch.setattr(onednn, "_MULTIPLICATIONS", 200 * I * O)
-    monkeypatch.setattr(onednn, "_ROWS", 4)
+def small_products(use_kernels):
+    use_kernels(**SMALL)
 
 
 def tensors(*shapes, requires_grad=True):
@@ -42,9 +42,9 @@ def test_equals_torchs_linear(weight_columns, with_bias):
         torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
 
 
-def test_large_slices_are_left_to_torch(monkeypatch):
+def test_large_slices_are_left_to_torch(use_kernels):
     x, weight = tensors((*ROWS, I), (O, I + 4))
-    monkeypatch.setattr(onednn, "_LARGE", O * I - 1)
+    use_kernels(**SMALL, training_copied_weight=O * I - 1)
     assert not onednn.suits_training(x, weight[:, :I]) and onednn.suits_training(x, weight[:, :I].contiguous())
 
 

@@ -2,24 +2,32 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mos_fairseq.modules import ElasticEmbedding, Linear, PackedWeight, onednn, packed_linear
+from mos_fairseq.modules import ElasticEmbedding, Linear, PackedWeight, kernels, onednn
 from tests.seeds import moved
 
 I, O = 13, 7  # noqa: E741
 pytestmark = pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
 
 
+# fewest rows for oneDNN
+AMD, INTEL, TORCH = (
+    {"packed_rows": policy.packed_rows, "packed_rows_of_small": policy.packed_rows_of_small, "enabled": policy.enabled}
+    for policy in (kernels.ZEN5, kernels.INTEL_AMX, replace(kernels.ZEN5, enabled=False))
+)
+
+
 @pytest.fixture
-def multiplied(monkeypatch) -> list[int]:
-    """Grows by one entry at each product with packed weights, on a processor that is not Intel's."""
+def multiplied(monkeypatch, use_kernels) -> list[int]:
+    """Grows by one entry at each product with packed weights, on a processor of AMD's."""
     seen: list[int] = []
     original = onednn.multiply
-    monkeypatch.setattr(onednn, "IS_INTEL", False)
+    use_kernels(**AMD)
     monkeypatch.setattr(onednn, "multiply", lambda x, *rest: (seen.append(x.numel()), original(x, *rest))[1])
     return seen
 
@@ -45,9 +53,8 @@ def test_equals_torchs(shape, mode, multiplied):
 
 @pytest.mark.parametrize("smallest", [O * I, O * I + 1])
 @pytest.mark.parametrize("shape", [(1,), (2,), (1, 2), (2, 1), (3,), (5,)])
-def test_one_or_two_rows_by_a_very_large_matrix_are_filled_up(shape, smallest, multiplied, monkeypatch):
-    monkeypatch.setattr(packed_linear, "_SMALL", 0)
-    monkeypatch.setattr(packed_linear, "_VERY_LARGE", smallest)
+def test_one_or_two_rows_by_a_very_large_matrix_are_filled_up(shape, smallest, multiplied, use_kernels):
+    use_kernels(**AMD, large_weight=0, filled_weight=smallest)
     packed, x, weight, bias = PackedWeight(), inputs(*shape, I), inputs(O, I + 2), inputs(O)
     with torch.no_grad():
         for _ in range(3):
@@ -136,12 +143,20 @@ def test_embeddings_project_at_any_width(multiplied):
 
 
 @pytest.mark.parametrize(
-    ("intel", "rows", "packed"),
-    [(True, 3, []), (True, 4, ["large"]), (False, 0, []), (False, 1, ["large"]), (False, 2, ["small", "large"])],
+    ("processor", "rows", "packed"),
+    [
+        (INTEL, 4, []),
+        (INTEL, 5, ["large"]),
+        (AMD, 0, []),
+        (AMD, 1, ["large"]),
+        (AMD, 2, ["small", "large"]),
+        (TORCH, 30, []),
+        ({}, 30, []),
+    ],
+    ids=str,
 )
-def test_only_where_it_is_faster(intel, rows, packed, multiplied, monkeypatch):
-    monkeypatch.setattr(onednn, "IS_INTEL", intel)
-    monkeypatch.setattr(packed_linear, "_SMALL", O * I)
+def test_only_where_it_is_faster(processor, rows, packed, multiplied, use_kernels):
+    use_kernels(**processor, large_weight=O * I)
     seen = []
     with torch.no_grad():
         for size, width in (("small", I - 1), ("large", I)):

@@ -142,7 +142,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_neuron_router_in_inference_keeps_no_old_weights(change, mode):
+def test_neuron_router_in_inference_keeps_no_old_weights(change, mode, use_kernels):
+    use_kernels(transposed_router=True)
     router, before = neuron_router().eval(), None
     for _ in range(2):
         with mode():

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from mos_fairseq.benchmark import subnet_cost
+from mos_fairseq.cost import subnet_cost
 from mos_fairseq.nas import results as results_module
 from mos_fairseq.nas.results import add_measured, write_results
 from mos_fairseq.search_space import Subnet

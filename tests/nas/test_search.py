@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from mos_fairseq.benchmark.cost import subnet_cost
+from mos_fairseq.cost import subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.nas import (
     Candidates,

@@ -1,7 +1,5 @@
 """The arch encoding, by hand-computed values."""
 
-import dataclasses
-
 import pytest
 
 from mos_fairseq.errors import InputError
@@ -80,7 +78,7 @@ def test_span_is_scaled_by_the_space_in_use(space_dict):
 
 def test_per_layer_tells_orders_apart_and_aggregate_does_not(case):
     space, subnet = case
-    other = dataclasses.replace(subnet, decoder_ffn_embed_dim=(64, 256))
+    other = subnet.replace(decoder_ffn_embed_dim=(64, 256))
     assert arch_encoding(subnet, space, "aggregate") == arch_encoding(other, space, "aggregate")
     assert arch_encoding(subnet, space, "per_layer") != arch_encoding(other, space, "per_layer")
 
@@ -93,4 +91,4 @@ def test_bad_input(case):
     with pytest.raises(
         InputError, match="^encoder_embed_dim=16 is not in the search space; choices: 64, 32$"
     ):
-        arch_encoding(dataclasses.replace(subnet, encoder_embed_dim=16), space, "aggregate")
+        arch_encoding(subnet.replace(encoder_embed_dim=16), space, "aggregate")

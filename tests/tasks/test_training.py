@@ -12,7 +12,7 @@ import torch
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import resolve_subnet
-from mos_fairseq.tasks import translation_mos as tasks
+from mos_fairseq.tasks import supernet_task as tasks
 from tests.helpers import batch, sample_of, small_space
 
 SPACE = small_space()

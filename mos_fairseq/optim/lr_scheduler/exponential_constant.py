@@ -6,7 +6,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, at_least
 
 
 @dataclass
@@ -40,10 +40,8 @@ class ExponentialConstantSchedule(FairseqLRScheduler):
         rates = list(cfg.lr)
         if len(rates) != 1:
             raise InputError(f"lr is {rates}: lr_scheduler exponential_constant takes one number")
-        if cfg.warmup_updates < 0:
-            raise InputError(f"warmup_updates is {cfg.warmup_updates}: allowed are whole numbers from 0 up")
-        if cfg.decay_updates < 1:
-            raise InputError(f"decay_updates is {cfg.decay_updates}: give a whole number from 1 up")
+        at_least(0, warmup_updates=cfg.warmup_updates)
+        at_least(1, decay_updates=cfg.decay_updates)
         if not 0 < cfg.end_lr_ratio <= 1:
             raise InputError(f"end_lr_ratio is {cfg.end_lr_ratio}: allowed are numbers above 0, up to 1")
         self.peak_lr: float = rates[0]

@@ -1,0 +1,96 @@
+"""Peak resident memory of a variant, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+from mos_fairseq.benchmark.options import SpeedOptions
+from mos_fairseq.benchmark.timing import Section
+from mos_fairseq.benchmark.variants import Variants
+from mos_fairseq.python import python_command, python_environment
+from mos_fairseq.search_space import SearchSpace
+
+_STEPS = 3  # gradients and Adam's state are there after the first
+_PROCESSES = 3  # of each variant: how well memory is filled differs by some per cent
+
+
+class MemorySection(Section):
+    """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model; the
+    median of several processes."""
+
+    def _row(self, name: str) -> dict:
+        median, base = (statistics.median(self.seconds[key]) for key in (name, self.base))
+        row = {"variant": name, "peak_mib": round(median / 2**20, 1)}
+        if name != self.base:
+            row["ratio"] = round(median / base, 4)
+        if name in self.targets:
+            row["target"] = self.targets[name]
+        return row
+
+    def to_dict(self) -> dict:
+        """The section as plain values."""
+        return {"title": self.title, "base": self.base, "rows": self.rows(), "bytes": self.seconds}
+
+
+def memory_sections(variants: Variants, on_round: Callable[[], object]) -> Iterator[Section]:
+    """Training steps with Adam, in stock fairseq's sizes and in the space's."""
+    for title, names, base, targets in (
+        ("peak memory of updates in stock fairseq's sizes", ("stock", "none as stock"), "stock", {}),
+        ("peak memory of updates", ("none", "layer", "neuron"), "none", {"neuron": 1.40}),
+    ):
+        found = {name: [] for name in names}
+        for _ in range(_PROCESSES):
+            for name in names:
+                found[name].append(_measure(variants, name))
+                on_round()
+        yield MemorySection(title, found, base, targets=targets)
+
+
+def _measure(variants: Variants, name: str) -> int:
+    """Bytes that updates of ``name`` add to a process that has imported everything."""
+    order = {"space": variants.space.to_dict(), "options": asdict(variants.options), "name": name}
+    found = subprocess.run(
+        python_command("-c", f"from {__name__} import main; main()"),
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        env=python_environment(),
+    )
+    if found.returncode:
+        raise RuntimeError(f"measuring the memory of {name} failed: {found.stderr.strip()[-2000:]}")
+    return int(found.stdout.split()[-1])
+
+
+def _resident(key: str) -> int:
+    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at most so far (Linux)."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        line = next(line for line in file if line.startswith(f"{key}:"))
+    return 1024 * int(line.split()[1])
+
+
+def main() -> None:
+    """Read an order from standard input, train, print bytes."""
+    import torch
+
+    order = json.load(sys.stdin)
+    options = SpeedOptions(**order["options"])
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    variants = Variants(SearchSpace.from_dict(order["space"]), options)
+    before = _resident("VmRSS")
+    if order["name"] == "stock":
+        model = variants.stock()
+    elif order["name"] == "none as stock":
+        model = variants.supernet("none", space=variants.stock_space)
+    else:
+        model = variants.supernet(order["name"])
+    step = variants.training_step(model, "adam_fused")
+    for _ in range(_STEPS):
+        step()
+    print(_resident("VmHWM") - before)
+

@@ -1,0 +1,180 @@
+"""The models that are compared, all with random weights, and the batches they are given."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer.transformer_legacy import base_architecture
+from fairseq.optim.adam import Adam
+from fairseq.sequence_generator import SequenceGenerator
+from torch import nn
+
+from mos_fairseq.benchmark.options import SpeedOptions
+from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
+from mos_fairseq.errors import InputError
+from mos_fairseq.export import stock_sizes
+from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, placeholder_dictionary
+from mos_fairseq.models.switches import without_attention
+from mos_fairseq.search_space import SearchSpace
+
+_PAD, _EOS = 1, 2
+
+
+class Variants:
+    """Builds models, training steps and translations of one search space.
+
+    Stock fairseq's ``transformer`` is as wide in its attention as in its embeddings, attends to the last encoder layer
+    and has one size for all layers: it is compared with a supernet whose ``qkv_dim`` and span are changed to that
+    (``stock_space``), whose largest subnet is the same network.
+    """
+
+    def __init__(self, space: SearchSpace, options: SpeedOptions) -> None:
+        self.space, self.options = space, options
+        self.words = placeholder_dictionary(options.vocab_size)
+        self._task = SimpleNamespace(source_dictionary=self.words, target_dictionary=self.words)
+
+    @cached_property
+    def stock_space(self) -> SearchSpace:
+        """The space with what stock fairseq cannot express replaced by what it does.
+
+        Raises:
+            InputError: the sides' largest sizes differ where stock fairseq has one.
+        """
+        largest, family = self.space.largest(), self.space.family
+        first = family.stacks[0].width.key
+        equal = [(stack.width.key, largest[stack.width.key], largest[first]) for stack in family.stacks]
+        values = self.space.to_dict()
+        for stack in family.stacks:
+            heads = largest[stack.attentions[0].heads.key][0]
+            equal += [(block.heads.key, largest[block.heads.key][0], heads) for block in stack.attentions]
+            for block in stack.attentions:
+                if block.span is not None:
+                    values[block.span.key] = [min(block.span.codes)]
+                if block.inner is not None:
+                    values.pop(block.inner.key, None)
+        for key, value, other in equal:
+            if value != other:
+                raise InputError(f"{key} is {value} at most: to be compared with stock fairseq it has to be {other}")
+        fixed, per_head = family.constants
+        values.pop(per_head, None)
+        return SearchSpace.from_dict(values | {fixed: largest[first]})
+
+    def scaled(self, factor: float) -> SearchSpace:
+        """The space with every width multiplied by ``factor``, and as many layers and heads.
+
+        Raises:
+            InputError: such a space cannot be, as where heads do not divide.
+        """
+        family, values = self.space.family, self.space.to_dict()
+        keys = list(family.constants)
+        for stack in family.stacks:
+            keys += [stack.width.key, stack.feed_forward.size.key]
+            keys += [block.inner.key for block in stack.attentions if block.inner is not None]
+        for key in dict.fromkeys(keys):
+            if isinstance(values.get(key), list):
+                values[key] = list(dict.fromkeys(int(factor * value) for value in values[key]))
+            elif key in values:
+                values[key] = int(factor * values[key])
+        return SearchSpace.from_dict(values)
+
+    def stock(self) -> nn.Module:
+        """fairseq's own ``transformer`` of the sizes of ``stock_space``'s largest subnet."""
+        found, sizes = stock_sizes(self.stock_space.largest()), {}
+        for stack in self.stock_space.family.stacks:
+            sizes |= found[stack.name].options(stack)
+        positions = {"max_source_positions": 1024, "max_target_positions": 1024}
+        args = Namespace(share_all_embeddings=True, dropout=0.1, **sizes, **positions)
+        base_architecture(args)
+        torch.manual_seed(1)
+        return TransformerModel.build_model(args, self._task)
+
+    def supernet(self, routing: str, num_experts: int = 2, space: SearchSpace | None = None) -> TransformerMosModel:
+        """A supernet of the space (or another one) with the largest subnet active."""
+        space = space or self.space
+        cfg = TransformerMosConfig(
+            search_space=space.dumps(),
+            mos_routing=routing,
+            num_experts=num_experts,
+            share_all_embeddings=True,
+            max_source_positions=1024,
+            max_target_positions=1024,
+        )
+        torch.manual_seed(1)
+        return TransformerMosModel.from_search_space(cfg, space, self.words, self.words)
+
+    def batch(self, tokens: int | None = None) -> dict[str, Any]:
+        """A training batch as fairseq collates it: sources padded on the left, targets on the right."""
+        longest = self.options.length
+        count = max(1, round((tokens or self.options.tokens) / (0.875 * longest)))
+        generator = torch.Generator().manual_seed(1)
+        lengths = torch.randint(-(-3 * longest // 4), longest + 1, (2, count), generator=generator)
+        lengths[:, 0] = longest
+        source, target = torch.randint(4, self.options.vocab_size, (2, count, longest), generator=generator)
+        places = torch.arange(longest)
+        source[places < longest - lengths[0, :, None]] = _PAD
+        target[places == lengths[1, :, None] - 1] = _EOS
+        target[places >= lengths[1, :, None]] = _PAD
+        previous = target.roll(1, 1)
+        previous[:, 0] = _EOS
+        net_input = {"src_tokens": source, "src_lengths": lengths[0], "prev_output_tokens": previous}
+        return {"net_input": net_input, "target": target, "ntokens": int(lengths[1].sum()), "nsentences": count}
+
+    def training_step(self, model: nn.Module, optimizer: str | None, tokens: int | None = None) -> Callable[[], object]:
+        """One update of ``model`` by ``adam`` (fairseq's) or ``adam_fused`` (ours); None: forward and backward only."""
+        model.train()
+        sample, criterion = self.batch(tokens), self._criterion(model)
+        make = {None: None, "adam": Adam, "adam_fused": _fused}[optimizer]
+        adam = make(model.parameters(), lr=1e-4, betas=(0.9, 0.98)) if make else None
+
+        def step() -> None:
+            for parameter in model.parameters():
+                parameter.grad = None
+            criterion(model, sample)[0].backward()
+            if adam is not None:
+                adam.step()
+
+        return step
+
+    def _criterion(self, model: nn.Module):
+        ours = isinstance(model, TransformerMosModel)
+        kind = LabelSmoothedCrossEntropyMosCriterion if ours else LabelSmoothedCrossEntropyCriterion
+        return kind(self._task_of_criterion, False, 0.1)
+
+    @property
+    def _task_of_criterion(self) -> SimpleNamespace:
+        return SimpleNamespace(target_dictionary=self.words)
+
+    def sources(self, batch_size: int) -> dict[str, Any]:
+        """Sentences to translate; in batches of more than one, one in two is shorter."""
+        generator, length = torch.Generator().manual_seed(2), self.options.length
+        tokens = torch.randint(4, self.options.vocab_size, (batch_size, length), generator=generator)
+        tokens[1::2, : length // 6] = _PAD
+        tokens[:, -1] = _EOS
+        return {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(_PAD).sum(1)}}
+
+    def translation(self, model: nn.Module, beam: int, batch_size: int) -> Callable[[], object]:
+        """fairseq's beam search of exactly ``length`` tokens a sentence, as in fairseq-generate."""
+        model.eval()
+        longest = self.options.length - 1
+        generator = SequenceGenerator(
+            [model], self.words, beam_size=beam, max_len_a=0, max_len_b=longest, min_len=longest
+        )
+        sample = self.sources(batch_size)
+
+        @torch.inference_mode()
+        def translate() -> object:
+            with without_attention(model):
+                return generator.generate([model], sample)
+
+        return translate
+
+
+def _fused(parameters, **config: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, weight_decay=0.0, fused=True, **config)

@@ -1,0 +1,42 @@
+"""Options that a component does not have: fairseq-hydra-train says which component and what it takes for one."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from fairseq.dataclass import utils
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigKeyError
+
+from ..errors import InputError
+
+
+def explain_unknown_options() -> None:
+    """Name the component that lacks an option of the configuration, and the search space, where there is one.
+
+    A recipe for one task sets options that the model of another does not have, and omegaconf's message names neither.
+    """
+    original = utils.merge_with_parent
+    if hasattr(original, "_mos_fairseq_original"):
+        return
+
+    @functools.wraps(original)
+    def merge_with_parent(dc: Any, cfg: DictConfig, *args: Any, **kwargs: Any) -> DictConfig:
+        try:
+            return original(dc, cfg, *args, **kwargs)
+        except ConfigKeyError as error:
+            raise InputError(_explanation(cfg, str(error.key))) from error
+
+    merge_with_parent._mos_fairseq_original = original  # type: ignore[attr-defined]
+    utils.merge_with_parent = merge_with_parent
+
+
+def _explanation(cfg: DictConfig, key: str) -> str:
+    group, whole, value = cfg._key(), cfg._get_parent(), cfg.get(key)
+    text = f"{group}.{key} is {value}: {group} {cfg.get('_name')} has no such option"
+    task = whole.get("task") if whole is not None else None
+    space = task.get("search_space") if isinstance(task, DictConfig) else None
+    if space is None:
+        return text
+    return f"{text} (the search space is {space}: is it of the family that {task.get('_name')} takes?)"

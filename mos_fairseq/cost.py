@@ -1,0 +1,153 @@
+"""Parameters and FLOPs of a subnet, counted from its sizes alone: exact, and without building anything.
+
+A FLOP is half a multiply-accumulate, as in HAT (arXiv 2005.14187) and in :mod:`torch.utils.flop_counter`: only matrix
+products count, causal attention is counted whole. Experts and routers never count: a subnet is a dense Transformer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.search_space import Stack, Subnet
+
+_FIRST_POSITION = 2  # fairseq counts positions from after the padding symbol, number 1
+
+
+@dataclass(frozen=True)
+class CostOptions:
+    """What, besides the subnet, a model's cost depends on; named as fairseq names it.
+
+    Args:
+        src_len, tgt_len: tokens of the one sentence pair whose forward pass is counted (HAT: 30 and 30).
+        vocab_size: entries of the dictionary, or of the source dictionary; None: unknown, so are the embeddings.
+        tgt_vocab_size: entries of the target dictionary, where that is another one.
+        max_source_positions, max_target_positions: of learned position embeddings.
+
+    Raises:
+        InputError: a size is not positive, or all embeddings are shared between two dictionaries.
+    """
+
+    src_len: int = 30
+    tgt_len: int = 30
+    vocab_size: int | None = None
+    tgt_vocab_size: int | None = None
+    share_all_embeddings: bool = False
+    share_decoder_input_output_embed: bool = False
+    encoder_normalize_before: bool = False
+    decoder_normalize_before: bool = False
+    layernorm_embedding: bool = False
+    encoder_learned_pos: bool = False
+    decoder_learned_pos: bool = False
+    max_source_positions: int = 1024
+    max_target_positions: int = 1024
+
+    def __post_init__(self) -> None:
+        sizes = ("src_len", "tgt_len", "vocab_size", "tgt_vocab_size", "max_source_positions", "max_target_positions")
+        at_least(1, **{name: getattr(self, name) for name in sizes})
+        if self.share_all_embeddings and self.tgt_vocab_size not in (None, self.vocab_size):
+            raise InputError(
+                f"tgt_vocab_size={self.tgt_vocab_size} with share_all_embeddings: shared embeddings have one "
+                f"dictionary, of vocab_size={self.vocab_size}"
+            )
+
+    @classmethod
+    def of_model(cls, cfg: Any, *vocab_sizes: int) -> CostOptions:
+        """Those of a model: of its configuration, with the number of entries of each stack's dictionary."""
+        names = [option.name for option in fields(cls) if option.name != "vocab_size" and hasattr(cfg, option.name)]
+        values = {name: getattr(cfg, name) for name in names}
+        if len(vocab_sizes) > 1:
+            values["tgt_vocab_size"] = vocab_sizes[1]
+        return cls(vocab_size=vocab_sizes[0], **values)
+
+    def normalize_before(self, stack: Stack) -> bool:
+        """Whether a stack is pre-norm."""
+        fixed = stack.normalize_before
+        return getattr(self, f"{stack.name}_normalize_before") if fixed is None else fixed
+
+    def length(self, stack: Stack) -> int:
+        """Tokens that a stack works on."""
+        return {"source": self.src_len, "target": self.tgt_len}[stack.tokens]
+
+    def positions(self, stack: Stack) -> int:
+        """Learned positions of a stack, without those before the first token's."""
+        return {"source": self.max_source_positions, "target": self.max_target_positions}[stack.tokens]
+
+    def dictionary_size(self, stack: Stack) -> int:
+        """Entries of the dictionary of a stack's tokens."""
+        return self.tgt_vocab_size or self.vocab_size if stack.tokens == "target" else self.vocab_size
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one subnet.
+
+    ``params`` and ``flops`` include embeddings and output projection and are None where the vocabulary's size is not
+    known. ``params_without_embeddings`` leaves out token tables, learned positions and the output projection,
+    ``flops_without_output_projection`` the projection to the vocabulary: the figures that HAT publishes.
+    """
+
+    params: int | None
+    params_without_embeddings: int
+    flops: int | None
+    flops_without_output_projection: int
+
+    def to_dict(self) -> dict[str, int | None]:
+        """The four figures by name."""
+        return asdict(self)
+
+
+def subnet_cost(subnet: Subnet, options: CostOptions | None = None) -> Cost:
+    """Count ``subnet``: what its static twin has and does in one forward pass of one sentence pair."""
+    options = options or CostOptions()
+    inner, macs = _layers(subnet, options)
+    if options.vocab_size is None:
+        return Cost(None, inner, None, 2 * macs)
+    output = subnet.family.stack(subnet.family.output)
+    length, words = options.length(output), options.dictionary_size(output)
+    projection = length * subnet.width(output.name) * words
+    return Cost(
+        params=inner + _embeddings(subnet, options),
+        params_without_embeddings=inner,
+        flops=2 * (macs + projection),
+        flops_without_output_projection=2 * macs,
+    )
+
+
+def _layers(subnet: Subnet, options: CostOptions) -> tuple[int, int]:
+    """(parameters, multiply-accumulates) of everything between the embeddings and the output projection."""
+    params = macs = 0
+    for stack in subnet.family.stacks:
+        width = subnet.width(stack.name)
+        params += _norms(options.layernorm_embedding + options.normalize_before(stack), width)
+        for layer in subnet.layers(stack.name):
+            for block in stack.blocks:
+                memory = subnet.family.stack(getattr(block, "reads", None) or stack.name)
+                block_params, block_macs = block.cost(layer, options.length(stack), options.length(memory))
+                params += block_params + _norms(block.norms, width)
+                macs += block_macs
+    return params, macs
+
+
+def _norms(count: int, dim: int) -> int:
+    return 2 * count * dim
+
+
+def _embeddings(subnet: Subnet, options: CostOptions) -> int:
+    """Parameters of the token tables, the output projection and learned positions.
+
+    Embeddings shared by stacks of unequal width are one table as wide as the widest, as in the static twin.
+    """
+    family = subnet.family
+    sizes = {stack.name: options.dictionary_size(stack) * subnet.width(stack.name) for stack in family.stacks}
+    if options.share_all_embeddings:
+        params = max(sizes.values())
+    else:
+        params = sum(sizes.values())
+        if not options.share_decoder_input_output_embed:
+            params += sizes[family.output]
+    for stack in family.stacks:
+        if getattr(options, f"{stack.name}_learned_pos"):
+            params += (options.positions(stack) + _FIRST_POSITION) * subnet.width(stack.name)
+    return params

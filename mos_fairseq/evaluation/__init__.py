@@ -1,0 +1,14 @@
+"""How good models are on a set: subnets with the weights they inherit, and models of their own."""
+
+from mos_fairseq.lazy import names_of
+
+__getattr__, __all__ = names_of(
+    __name__,
+    {
+        "data": ["dataset_impl", "first_folder", "subset_files"],
+        "evaluator": ["ModelEvaluator", "SubnetEvaluator"],
+        "judge": ["METRICS", "Judge"],
+        "options": ["OBJECTIVES", "EvaluationOptions"],
+        "scoring": ["TEXT_METRICS", "TOKENIZERS"],
+    },
+)

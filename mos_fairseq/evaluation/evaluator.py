@@ -1,0 +1,217 @@
+"""How good models are on a fixed part of a set: subnets with the weights they inherit, and models of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.data import data_utils
+from fairseq.sequence_generator import SequenceGenerator
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.data import dataset_impl
+from mos_fairseq.evaluation.options import EvaluationOptions
+from mos_fairseq.evaluation.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
+from mos_fairseq.models.switches import keep_active_subnet, without_attention
+from mos_fairseq.search_space import FAMILIES, Family, Subnet
+
+logger = logging.getLogger(__name__)
+
+
+class ModelEvaluator:
+    """Evaluates the model of one checkpoint on one set.
+
+    Args:
+        path: the checkpoint of a model.
+        data: the folder that fairseq-preprocess made.
+        device: torch's name of the device to evaluate on.
+
+    Raises:
+        InputError: the data are missing or empty, or do not fit the checkpoint; or that changed while it was read; or
+            the device is not there, or sacreBLEU cannot use the tokenizer.
+    """
+
+    def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
+        self.path, self.data, self.options = path, data, options
+        is_text = options.objective in TEXT_METRICS
+        self.metric = text_metric(options.objective, options.sacrebleu_tokenizer) if is_text else None
+        overrides = {"data": data, "dataset_impl": dataset_impl(data, options.valid_subset)}
+        before = _hash_file(path)
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
+        try:
+            self.device = torch.device(device)
+            self.model, self.task = models[0].eval().to(self.device), task
+        except (RuntimeError, AssertionError):
+            raise InputError(f"device is {device}: torch has no such device here") from None
+        try:
+            self.task.load_dataset(options.valid_subset)
+        except FileNotFoundError as error:
+            raise InputError(f"{error}: {data} holds no {options.valid_subset} set that fits the model") from None
+        if options.objective not in self.family.objectives:
+            known = ", ".join(self.family.objectives)
+            raise InputError(
+                f"objective is {options.objective}: models of family {self.family.name} are judged by {known}"
+            )
+        self.batches = self._batches()
+        if _hash_file(path) != before:
+            raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
+        self._fingerprint = self._digest(before)
+        self._warn_of_pieces()
+        if self.metric is not None and (warning := warning_of_tokens(self.metric, self.references())):
+            logger.warning(warning)
+
+    def _batches(self) -> list[dict[str, Any]]:
+        """Mini-batches of the chosen examples: sentence pairs, or blocks of text."""
+        dataset, options = self.task.dataset(self.options.valid_subset), self.options
+        count = len(dataset) if options.valid_samples is None else min(options.valid_samples, len(dataset))
+        if not count:
+            raise InputError(f"valid_subset {options.valid_subset}: it is empty")
+        chosen = np.random.default_rng(options.seed).permutation(len(dataset))[:count]
+        lengths = np.array([dataset.num_tokens(index) for index in chosen])
+        order = chosen[np.argsort(lengths, kind="stable")]
+        self._check_lengths(np.asarray(dataset.sizes)[chosen].reshape(count, -1), int(lengths.max()))
+        batches = data_utils.batch_by_size(order, dataset.num_tokens, max_tokens=options.max_tokens)
+        samples = [dataset.collater([dataset[index] for index in batch]) for batch in batches]
+        return utils.apply_to_sample(lambda tensor: tensor.to(self.device), samples)
+
+    def _check_lengths(self, sizes: np.ndarray, longest: int) -> None:
+        """Raise InputError where an example fits no batch, or not the model. ``sizes``: tokens of each stack."""
+        if longest > self.options.max_tokens:
+            raise InputError(f"max_tokens is {self.options.max_tokens}: the longest sentence has {longest} tokens")
+        longest_of = np.atleast_1d(self.model.max_positions())
+        for stack, found, most in zip(self.family.stacks, sizes.max(0), longest_of, strict=True):
+            if found > most:
+                raise InputError(
+                    f"max_{stack.tokens}_positions of {self.path} is {most}: {self.options.valid_subset} holds a "
+                    f"sentence of {found} tokens"
+                )
+
+    @property
+    def family(self) -> Family:
+        """The model's. fairseq's own transformer, of which a warm start is made, has none and is an encoder-decoder."""
+        return getattr(self.model, "family", FAMILIES["encoder_decoder"])
+
+    def fingerprint(self) -> str:
+        """Tells evaluations of one checkpoint, set and choice of options from all others."""
+        return self._fingerprint
+
+    def set_fingerprint(self) -> str:
+        """The same, of whatever checkpoint."""
+        return self._digest(b"")
+
+    def _digest(self, checkpoint: bytes) -> str:
+        """Of the options, the checkpoint, the dictionaries and the chosen sentence pairs, wherever they were read."""
+        digest = hashlib.sha256(json.dumps(self.options.identity(), sort_keys=True).encode())
+        digest.update(checkpoint)
+        for words in (self.task.source_dictionary, self.task.target_dictionary):
+            digest.update(json.dumps(words.symbols).encode())
+        for batch in self.batches:
+            for tokens in (batch["net_input"]["src_tokens"], batch["target"]):
+                digest.update(repr(tuple(tokens.shape)).encode() + tokens.cpu().numpy().astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.inference_mode()
+    def loss(self) -> float:
+        """Bits per target token, without label smoothing: fairseq's ``nll_loss``."""
+        total, tokens = 0.0, 0
+        for batch in self.batches:
+            logits = self.model(**batch["net_input"])[0]
+            target = batch["target"]
+            losses = torch.nn.functional.cross_entropy(
+                logits.float().flatten(0, 1),
+                target.flatten(),
+                ignore_index=self.task.target_dictionary.pad(),
+                reduction="sum",
+            )
+            total, tokens = total + losses.item(), tokens + batch["ntokens"]
+        return total / tokens / math.log(2)
+
+    @torch.inference_mode()
+    def translate(self) -> tuple[list[str], list[str]]:
+        """(hypotheses, references), both in the order of the set."""
+        found: dict[int, str] = {}
+        for batch in self.batches:
+            with without_attention(self.model):
+                hypotheses = self._generator.generate([self.model], batch)
+            for index, sentence in zip(batch["id"].tolist(), hypotheses, strict=True):
+                found[index] = self._text(sentence[0]["tokens"])
+        return [found[index] for index in sorted(found)], self.references()
+
+    def references(self) -> list[str]:
+        """Target sentences in the order of the set."""
+        found: dict[int, str] = {}
+        for batch in self.batches:
+            for index, target in zip(batch["id"].tolist(), batch["target"], strict=True):
+                found[index] = self._text(target, escape_unk=True)
+        return [found[index] for index in sorted(found)]
+
+    def score(self, hypotheses: list[str], references: list[str]) -> float:
+        """BLEU or chrF, from 0 to 100, of translations and references in one order."""
+        if self.metric is None:
+            raise ValueError("objective is loss: translations are scored with bleu or chrf")
+        return self.metric.corpus_score(hypotheses, [references]).score
+
+    @property
+    def signature(self) -> str | None:
+        """sacreBLEU's, of BLEU or chrF."""
+        return None if self.metric is None else signature(self.metric)
+
+    @cached_property
+    def _generator(self) -> SequenceGenerator:
+        options = self.options
+        return SequenceGenerator(
+            [self.model],
+            self.task.target_dictionary,
+            beam_size=options.beam,
+            max_len_a=options.max_len_a,
+            max_len_b=options.max_len_b,
+        )
+
+    def _text(self, tokens: torch.Tensor, escape_unk: bool = False) -> str:
+        """As in fairseq's scoring, an unknown word of the reference is written differently, so that none matches it."""
+        words = self.task.target_dictionary
+        ids = utils.strip_pad(tokens.int().cpu(), words.pad())
+        return words.string(ids, self.options.remove_bpe, escape_unk=escape_unk)
+
+    def _warn_of_pieces(self) -> None:
+        name = TEXT_METRICS.get(self.options.objective)
+        if name and self.options.remove_bpe is None:
+            if any(symbol.startswith("▁") for symbol in self.task.target_dictionary.symbols):
+                logger.warning("%s is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece", name)
+
+
+class SubnetEvaluator(ModelEvaluator):
+    """Evaluates subnets of one supernet's checkpoint; the mixture of experts is merged once per subnet."""
+
+    @property
+    def space(self):
+        """The supernet's search space."""
+        return self.model.search_space
+
+    def evaluate(self, subnet: Subnet) -> float:
+        """Loss in bits per token, or BLEU or chrF. The subnet that was active is active afterwards.
+
+        Raises:
+            InputError: the value is not finite.
+        """
+        with keep_active_subnet(self.model):
+            self.model.set_active_subnet(subnet)
+            value = self.loss() if self.metric is None else self.score(*self.translate())
+        if not math.isfinite(value):
+            raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
+        return value
+
+
+def _hash_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise InputError(f"path {path}: cannot be read ({error.strerror or error})") from None

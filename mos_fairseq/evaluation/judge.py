@@ -1,0 +1,112 @@
+"""Scores of models, each kept in a file of its own, so that none is found twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.evaluator import EvaluationOptions, ModelEvaluator
+from mos_fairseq.evaluation.scoring import TEXT_METRICS
+from mos_fairseq.files import make_folder, read_text, write_atomically
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How models are scored.
+
+    Args:
+        data: the folder that fairseq-preprocess made.
+        options: which part of it, how it is translated, and how translations are scored (objective).
+        device: torch's name of the device.
+        reference: raw target text of the set, one line a sentence; None for the binarised one, put together again.
+
+    Raises:
+        InputError: there is no such reference, or it goes with a part of the set; or translations are not scored.
+    """
+
+    data: str
+    options: EvaluationOptions
+    device: str = "cpu"
+    reference: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.quality not in TEXT_METRICS:
+            raise InputError(f"metric is {self.quality}: allowed are {', '.join(TEXT_METRICS)}")
+        if self.reference is not None and self.options.valid_samples is not None:
+            raise InputError("reference is of the whole set: it does not go with valid_samples")
+        self.reference_lines()
+
+    @property
+    def quality(self) -> str:
+        """The name of the score of translations."""
+        return self.options.objective
+
+    @property
+    def metrics(self) -> tuple[str, str]:
+        """The names of all scores."""
+        return self.quality, "loss"
+
+    def reference_lines(self) -> list[str] | None:
+        """The raw reference, if there is one."""
+        if self.reference is None:
+            return None
+        return read_text(self.reference, "reference").splitlines()
+
+    @staticmethod
+    def hypotheses(path: str, count: int) -> list[str]:
+        """The translations that :meth:`scores` left in a file, ``count`` lines.
+
+        Raises:
+            InputError: the file is not there, or of another length.
+        """
+        try:
+            lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        if len(lines) != count:
+            scores = Path(path).with_suffix(".json")
+            raise InputError(f"{path}: it holds {len(lines)} translations of {count}; remove {scores} to judge anew")
+        return lines
+
+    def digest(self, *parts: str) -> str:
+        """A name for scores that depend on the reference and ``parts`` (fingerprints, keys)."""
+        text = json.dumps([*parts, self.reference_lines()])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def scores(self, path: Path, prepare: Callable[[], ModelEvaluator]) -> dict[str, Any]:
+        """``bleu`` or ``chrf``, ``loss`` (bits per token), sacreBLEU's ``signature``, and the file of a model's
+        ``hypotheses``.
+
+        Args:
+            path: file that keeps them, read if it is there; translations go beside it, with the ending ``.txt``.
+            prepare: makes the model ready.
+
+        Raises:
+            InputError: a score is not finite, or the reference is of another length.
+        """
+        kept = {"hypotheses": str(path.with_suffix(".txt"))}
+        if path.exists():
+            try:
+                scores = json.loads(path.read_text(encoding="utf-8"))
+                return scores | {name: float(scores[name]) for name in self.metrics} | kept
+            except (OSError, ValueError, KeyError, TypeError):
+                raise InputError(f"{path}: cannot be read; remove it to judge anew") from None
+        evaluator = prepare()
+        hypotheses, references = evaluator.translate()
+        references = self.reference_lines() or references
+        if len(hypotheses) != len(references):
+            raise InputError(f"reference {self.reference}: {len(references)} lines for {len(hypotheses)} sentences")
+        quality = evaluator.score(hypotheses, references)
+        scores = {self.quality: quality, "loss": evaluator.loss(), "signature": evaluator.signature}
+        if not all(math.isfinite(scores[name]) for name in self.metrics):
+            raise InputError(f"{evaluator.path}: its loss is {scores['loss']}")
+        make_folder(path.parent)
+        write_atomically(path.with_suffix(".txt"), "".join(text + "\n" for text in hypotheses))
+        write_atomically(path, json.dumps(scores, indent=1))
+        return scores | kept

@@ -1,0 +1,86 @@
+"""What fairseq's own Transformers have one number of, and whether a subnet can be written in such numbers. Sizes only,
+no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space import Stack, Subnet
+
+STOCK_ARCHITECTURES = {"encoder_decoder": "transformer"}
+"""fairseq's own model of each family that it has."""
+
+
+@dataclass(frozen=True)
+class StockSizes:
+    """What stock fairseq has one number of for a whole stack; its attentions are as wide as its layers."""
+
+    width: int
+    layers: int
+    ffn: int
+    heads: int
+
+    def options(self, stack: Stack) -> dict[str, int]:
+        """The sizes by fairseq's option names."""
+        return dict(zip(option_names(stack), (self.width, self.layers, self.ffn, self.heads), strict=True))
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, int], stack: Stack) -> StockSizes:
+        """The sizes of a model with fairseq's ``options``."""
+        return cls(*(options[name] for name in option_names(stack)))
+
+
+def option_names(stack: Stack) -> tuple[str, str, str, str]:
+    """fairseq's names of a stack's width, depth, FFN size and number of heads: the keys of the first blocks. It has no
+    number of heads apart for cross-attention."""
+    return stack.width.key, stack.depth.key, stack.feed_forward.size.key, stack.attentions[0].heads.key
+
+
+def stock_sizes(subnet: Subnet, allow_padding: bool = False) -> dict[str, StockSizes]:
+    """The sizes of fairseq's own Transformer that can hold ``subnet``, by stack.
+
+    Args:
+        allow_padding: smaller layers may be padded with zeros.
+
+    Raises:
+        InputError: there are no such sizes; says why.
+    """
+    sizes = {stack.name: _stack_sizes(subnet, stack, allow_padding) for stack in subnet.family.stacks}
+    check_last_output_only(subnet, "stock fairseq")
+    return sizes
+
+
+def check_last_output_only(subnet: Subnet, reader: str) -> None:
+    """Raise InputError where a layer reads more than the last output of another stack, which ``reader`` cannot."""
+    for key, read in subnet.family.read_by_span.items():
+        if any(span != 1 for span in subnet.cross_spans):
+            raise InputError(
+                f"{key} is {list(subnet[key])}: {reader} attends to the last {read.name} layer only (-1)"
+            )
+
+
+def _stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool) -> StockSizes:
+    layers = subnet.layers(stack.name)
+    width, ffns = layers[0].width, [layer.ffn for layer in layers]
+    width_name, _, ffn_name, _ = option_names(stack)
+    shapes = {(a.heads, a.inner // a.heads) for layer in layers for a in layer.attentions.values()}
+    heads, head_width = max(h for h, _ in shapes), max(w for _, w in shapes)
+    listing = " and ".join(f"{h} heads of width {w}" for h, w in sorted(shapes, reverse=True))
+    hint = "" if allow_padding else "; padding with zeros (--allow-padding) may help"
+    if len(shapes) > 1 or heads * head_width != width:
+        if not allow_padding:
+            raise InputError(
+                f"{stack.name} has {listing}: stock fairseq has one number of heads, which together are as wide as "
+                f"{width_name}={width}{hint}"
+            )
+        fitting = [h for h in range(heads, width // head_width + 1) if width % h == 0]
+        if not fitting:
+            raise InputError(
+                f"{stack.name} has {listing}: no number of heads that divides {width_name}={width} has room for them"
+            )
+        heads = fitting[0]
+    if len(set(ffns)) > 1 and not allow_padding:
+        raise InputError(f"{ffn_name} is {ffns}: stock fairseq has one size for all layers{hint}")
+    return StockSizes(width, len(layers), max(ffns), heads)

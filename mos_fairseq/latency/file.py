@@ -1,0 +1,170 @@
+"""Measuring latencies into a file, which grows measurement by measurement and can be continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.jsonl import JsonlWriter, read_jsonl
+from mos_fairseq.latency.measured import (
+    FORMAT,
+    FORMATS,
+    MEASURED,
+    Latencies,
+    by_subnet,
+    check_format,
+    first_difference,
+    latencies_of,
+)
+from mos_fairseq.latency.options import REPEATS, LatencyOptions
+from mos_fairseq.latency.timer import SubnetTimer, machine, measure_subnet, options_dict
+from mos_fairseq.models import placeholder_dictionary
+from mos_fairseq.modules import kernels
+from mos_fairseq.search_space import SearchSpace, Subnet
+
+_DERIVED = {"latency_ms", "encoder_ms", "decoder_ms"}  # of a line; format 1 had all three
+
+def measure_to_file(
+    path: str | os.PathLike[str],
+    space: SearchSpace,
+    subnets: Sequence[Subnet],
+    options: LatencyOptions,
+    repeats: int = REPEATS,
+    on_measured: Callable[[dict[str, Any]], object] = lambda row: None,
+    threads: int | None = None,
+) -> Latencies:
+    """Measure ``subnets`` into the file, ``repeats`` times each, and return what the file then says of them.
+
+    The whole list is gone through before a subnet is measured again, since a machine's disturbances last longer than
+    the measurement of one subnet; each time in another order. What the file has already is not measured again.
+
+    A new file gets a header with machine, kernels, options and the reference subnet (the smallest of the space). Each
+    line says, as timed, the subnet's ``raw_latency_ms`` and the ``reference_ms`` of the same seconds. When all is
+    measured, each line also gets ``latency_ms``, which is the same in all lines of a subnet and is what this function
+    returns and :func:`~mos_fairseq.latency.read_latencies` reads: the mean of the middle half of its
+    ``raw_latency_ms``, each times the median ``reference_ms`` of the file (the header's) over the line's own. While
+    measurements are added, no line has it, since the median may still move.
+
+    Args:
+        on_measured: called with every line of the file that counts, also with those of earlier runs.
+        threads: of torch on a CPU, where ``options`` leave them open; None leaves torch's own choice.
+
+    Raises:
+        InputError: the file was made with other options or kernels, of another space, or on another machine, or is
+            damaged.
+    """
+    at_least(1, repeats=repeats)
+    options = options.of_family(space.family)
+    with _threads(options.threads or threads):
+        check_latency_file(path, space, options, threads)
+        words = placeholder_dictionary(options.vocab_size)
+        reference = SubnetTimer(space.smallest(), options, words)
+        with JsonlWriter(path) as writer:
+            rows, header = check_latency_file(path, space, options, threads)  # what others wrote until it was ours
+            lines = [header, *({key: row[key] for key in row if key not in _DERIVED} for row in rows[1:])]
+            done = by_subnet(path, lines)
+            if rows[:1] != lines[:1] or any(row.keys() & _DERIVED for row in rows):
+                writer.rewrite(lines)
+            for repeat in range(repeats):
+                for subnet in _in_order(subnets, repeat):
+                    found = done.setdefault(subnet.key, [])
+                    if len(found) <= repeat:
+                        found.append(measure_subnet(subnet, reference, words))
+                        lines.append(found[repeat])
+                        writer.append(found[repeat])
+                    on_measured(found[repeat])
+            writer.rewrite(_reported(space, lines, done))
+    return latencies_of(space, subnets, done, header)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """With so many threads of torch; None leaves them as they are."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _reported(
+    space: SearchSpace, lines: list[dict[str, Any]], done: dict[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The lines of a finished file, with the latency that is reported of each one's subnet."""
+    header, *rows = lines
+    if not rows:
+        return lines
+    measured = latencies_of(space, [Subnet.from_dict(found[0]["subnet"]) for found in done.values() if found], done, {})
+    latency_ms = {subnet.key: ms for subnet, ms in zip(measured.subnets, measured.latency_ms, strict=True)}
+    found = [{"subnet": row["subnet"], "latency_ms": latency_ms[Subnet.from_dict(row["subnet"]).key]} for row in rows]
+    header = header | {"reference_ms": measured.reference_ms[1]}
+    return [header, *(first | row for first, row in zip(found, rows, strict=True))]
+
+
+def check_latency_file(
+    path: str | os.PathLike[str], space: SearchSpace, options: LatencyOptions, threads: int | None = None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(lines of the file so far, the header that a run of these options writes), before anything is measured.
+
+    Raises:
+        InputError: the run cannot go on with the file.
+    """
+    options = options.of_family(space.family)
+    header = {
+        "format": FORMAT,
+        "search_space": space.to_dict(),
+        "options": options_dict(options),
+        "machine": machine(options.device, options.threads or threads),
+        "kernels": kernels.policy().to_dict(),
+        "reference": space.smallest().to_dict(),
+    }
+    rows = _rows_so_far(path)
+    if rows:
+        _check_header(path, rows[0], header)
+        if "kernels" not in rows[0]:  # a file of an earlier version, whose first lines had thresholds that nobody knows
+            del header["kernels"]
+    by_subnet(path, rows)
+    return rows, header
+
+
+def _in_order(subnets: Sequence[Subnet], repeat: int) -> list[Subnet]:
+    """The given order at first, then shuffled, so that no subnet always follows the same one."""
+    order = list(subnets)
+    if repeat:
+        random.Random(f"latency/{repeat}").shuffle(order)
+    return order
+
+
+def _rows_so_far(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of a file that is to be continued. Raises InputError rather than overwrite something else."""
+    if not os.path.exists(path):
+        return []
+    rows = read_jsonl(path)
+    if not rows:
+        heads = [json.dumps({"format": name}, separators=(",", ":"))[:-1].encode() for name in FORMATS]
+        with open(path, "rb") as file:  # killed in the first line
+            begin = file.read(len(heads[0]))
+            if not any(head.startswith(begin) for head in heads):
+                raise InputError(f"{path}: not a latency file, and not empty")
+    return rows
+
+
+def _check_header(path: str | os.PathLike[str], stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise InputError unless a file with the header ``stored`` can be continued by a run with ``wanted``."""
+    check_format(path, stored)
+    parts = ("search_space", *MEASURED)
+    for part in parts:
+        if not isinstance(stored.get(part, {} if part == "kernels" else None), dict):
+            raise InputError(f"{path}: not a latency file (its header lacks {part})")
+    if found := first_difference(stored, wanted, parts):
+        what, old, new = found
+        raise InputError(f"{path}: it was measured with {what}={old}, this run has {new}; give another file")

@@ -1,0 +1,187 @@
+"""What files of measured latencies say: JSON Lines, a header and then one measurement a line; and HAT's published CSV
+files. Reading them needs no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import read_csv
+from mos_fairseq.jsonl import read_jsonl
+from mos_fairseq.search_space import HAT_COLUMNS, HAT_LATENCIES, SearchSpace, Subnet
+
+FORMAT = "mos-latency 2"
+# the first one's ``latency_ms`` was corrected to the header's reference_ms, that of one moment: nobody reads it
+FORMATS = ("mos-latency 1", FORMAT)
+_TRIM = 0.25  # of visits at either end
+# A machine without other work is as fast all the time. Where visits to one subnet differed by 5.7 % (standard
+# deviation), predictors had an error of 0.7 %: such scatter alone makes the reference's 90th percentile 1.16 times its
+# 10th. With a scatter of 10 %, the mean of ten visits is off by 3 %, which is what neighbours on a front differ by.
+MOST_DRIFT = 1.25
+MOST_SPREAD = 10.0
+# parts of a header, and of a predictor, that say how it was measured; files of earlier versions lack the last one
+MEASURED = ("options", "machine", "kernels")
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Measured subnets of a space: of each one's measurements, each corrected to the median of the reference, the mean
+    of the middle half.
+
+    A shared machine makes outliers: halves of 20 visits to 205 subnets agreed to 1.29 % (Kendall's tau 0.909) by this
+    mean, and to 1.46 % (0.898) by that of all visits. Weights by the scatter of a visit's iterations made it worse:
+    that is not the scatter of visits.
+
+    ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, root mean
+    square over the subnets; None where none was measured twice. ``reference_ms``: 10th percentile, median and 90th
+    percentile of the reference's time over all measurements of the file. ``measured``: options, machine and kernels.
+    """
+
+    space: SearchSpace
+    subnets: list[Subnet]
+    latency_ms: list[float]
+    repeats_std: float | None
+    reference_ms: tuple[float, float, float]
+    measured: dict[str, Any]
+
+    def busy(self) -> str | None:
+        """What shows that the machine had other work while it was measured; None where nothing does."""
+        low, _, high = self.reference_ms
+        signs = []
+        if high > MOST_DRIFT * low:
+            signs.append(f"the reference subnet took {low:.1f} to {high:.1f} ms")
+        if self.repeats_std is not None and self.repeats_std > MOST_SPREAD:
+            signs.append(f"repeats of a subnet differ by {self.repeats_std:.1f} % (std)")
+        if not signs:
+            return None
+        return (
+            f"the machine was busy: {', '.join(signs)}; these latencies compare roughly with each other, and not with "
+            "those of another day or machine"
+        )
+
+
+def latencies_of(
+    space: SearchSpace,
+    subnets: Sequence[Subnet],
+    done: Mapping[str, Sequence[Mapping[str, Any]]],
+    header: Mapping[str, Any],
+) -> Latencies:
+    """Of ``subnets``, from all the lines of a file by canonical key."""
+    references = [float(row["reference_ms"]) for rows in done.values() for row in rows]
+    ends = np.percentile(references, (10, 50, 90)).tolist() if references else [math.nan] * 3
+    baseline_ms = ends[1] = statistics.median(references) if references else math.nan
+    times = [
+        [float(row["raw_latency_ms"]) * baseline_ms / float(row["reference_ms"]) for row in done[subnet.key]]
+        for subnet in subnets
+    ]
+    means = [trimmed_mean(values, _TRIM) for values in times]
+    squares = [statistics.variance(values) / statistics.fmean(values) ** 2 for values in times if len(values) > 1]
+    std = 100 * statistics.fmean(squares) ** 0.5 if squares else None
+    measured = {part: header[part] for part in MEASURED if part in header}
+    return Latencies(space, list(subnets), means, std, tuple(ends), measured)
+
+
+def read_latencies(path: str | os.PathLike[str]) -> Latencies:
+    """A file of :func:`~mos_fairseq.benchmark.measure_to_file`, also an unfinished one or one of an earlier version.
+
+    Raises:
+        InputError: the file cannot be read, is of another kind, or holds no subnet; or a latency is no duration.
+    """
+    rows = read_jsonl(path)
+    check_format(path, rows[0] if rows else {})
+    space = SearchSpace.from_dict(rows[0].get("search_space", {}))
+    if len(rows) == 1:
+        raise InputError(f"{path}: it holds no measured subnet")
+    found = by_subnet(path, rows)
+    for number, row in enumerate(rows[1:], start=2):
+        try:
+            space.check(Subnet.from_dict(row["subnet"]))
+        except InputError as error:
+            raise InputError(f"{path}: line {number}: {error}") from None
+    subnets = [Subnet.from_dict(lines[0]["subnet"]) for lines in found.values()]
+    return latencies_of(space, subnets, found, rows[0])
+
+
+def check_format(path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:
+    """Raise InputError unless ``header`` is the first line of a latency file."""
+    if header.get("format") not in FORMATS:
+        raise InputError(f"{path}: not a latency file (its first line is no header of format {FORMAT!r})")
+
+
+def first_difference(
+    stored: Mapping[str, Any], other: Mapping[str, Any], parts: Sequence[str] = MEASURED
+) -> tuple[str, Any, Any] | None:
+    """(part and key, the value of ``stored``, the value of ``other``) of the first setting in which they differ.
+
+    Where one lacks ``kernels``, it does not say its thresholds: that its kernels were enabled is all that is compared.
+    """
+    for part in parts:
+        one, two = stored.get(part, {}), other.get(part, {})
+        if part == "kernels" and not (one and two):
+            one, two = ({"enabled": known.get("enabled", True)} for known in (one, two))
+        for key in {**one, **two}:
+            if one.get(key) != two.get(key):
+                return f"{part} {key}", one.get(key), two.get(key)
+    return None
+
+
+def trimmed_mean(values: Sequence[float], trim: float) -> float:
+    """Mean without the part ``trim`` of the values at either end. ValueError where one is not finite or none is."""
+    if not values or not all(0 < value < float("inf") for value in values):
+        raise ValueError(f"latencies must be positive and finite, got {values[:3]}")
+    cut = int(trim * len(values))
+    return statistics.fmean(sorted(values)[cut : len(values) - cut])
+
+
+def by_subnet(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The lines below the header, by canonical key."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        found.setdefault(_subnet_of(path, number, row).key, []).append(row)
+    return found
+
+
+def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -> Subnet:
+    try:
+        subnet = Subnet.from_dict(row["subnet"])
+        times = {name: float(row[name]) for name in ("raw_latency_ms", "reference_ms")}
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{path}: line {number} is no measured subnet ({error})") from None
+    for name, value in times.items():
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{path}: line {number}: {name} is {value}, which is no duration")
+    return subnet
+
+
+def read_hat_csv(path: str | os.PathLike[str]) -> tuple[list[list[float]], list[float]]:
+    """(ten averaged features a row, latencies in ms) of a file as HAT (arXiv 2005.14187) publishes them.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, holds no row, or a value is no number.
+    """
+    rows = read_csv(path)
+    if not rows:
+        raise InputError(f"{path}: it holds no measured subnet")
+    columns = (*HAT_COLUMNS, *HAT_LATENCIES)
+    missing = [column for column in columns if column not in rows[0]]
+    if missing:
+        raise InputError(f"{path}: it lacks the column {missing[0]}")
+    features, latencies = [], []
+    for number, row in enumerate(rows, start=2):
+        try:
+            values = [float(row[column]) for column in columns]
+        except (TypeError, ValueError):
+            raise InputError(f"{path}: line {number} holds something that is no number") from None
+        latency_ms = sum(values[len(HAT_COLUMNS) :])
+        if not all(map(math.isfinite, values)) or latency_ms <= 0:
+            raise InputError(f"{path}: line {number}: latency is {latency_ms} ms, which is no duration")
+        features.append(values[: len(HAT_COLUMNS)])
+        latencies.append(latency_ms)
+    return features, latencies

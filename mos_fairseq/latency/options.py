@@ -1,0 +1,89 @@
+"""How latency is measured. Reading this needs no torch; only a device is looked up there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.search_space import Family, check_options
+
+MIN_ITERATIONS = 5
+DTYPES = ("float32", "float16", "bfloat16")
+# Visits of a subnet, spread over the whole run. Visits of 5 iterations differed by 5.7 %, of which the scatter of their
+# iterations explains 3 to 4: longer visits cannot remove the rest, more of them do (halves of 20 visits agree to 2.0 %,
+# of 8 to 3.2 %, of 4 to 4.4 %). Ten times 1 + 5 runs take as long as three times 3 + 20 did.
+REPEATS = 10
+
+
+MODEL_OPTIONS = (
+    "share_all_embeddings",
+    "share_decoder_input_output_embed",
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "layernorm_embedding",
+)
+"""What a model's latency depends on besides its sizes and the dictionary, as fairseq's options."""
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """What is measured.
+
+    Args:
+        vocab_size: entries of the (joined) dictionary.
+        batch_size: sentences translated at once.
+        src_len, tgt_len: tokens of each sentence, its end included; searches are held to exactly ``tgt_len`` steps.
+        beam: width of the search; 1 is greedy.
+        threads: of torch on a CPU; None leaves torch's own choice.
+        warmup, iterations: runs that do not count, and that do.
+        workload: what is timed, one of the family's; None is its usual one.
+
+    Raises:
+        InputError: a value out of range, an unknown dtype or a device that is not there.
+    """
+
+    vocab_size: int
+    batch_size: int = 1
+    src_len: int = 30
+    tgt_len: int = 30
+    beam: int = 5
+    device: str = "cpu"
+    threads: int | None = None
+    dtype: str = "float32"
+    warmup: int = 1
+    iterations: int = 5
+    share_all_embeddings: bool = False
+    share_decoder_input_output_embed: bool = False
+    encoder_normalize_before: bool = False
+    decoder_normalize_before: bool = False
+    layernorm_embedding: bool = False
+    workload: str | None = None
+
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(("batch_size", "src_len", "beam", "threads"), 1)
+        least |= {"vocab_size": 5, "tgt_len": 2, "warmup": 0, "iterations": MIN_ITERATIONS}
+        for name, low in least.items():
+            at_least(low, **{name: getattr(self, name)})
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype is {self.dtype}: allowed are {', '.join(DTYPES)}")
+        if 2 * self.beam >= self.vocab_size:
+            raise InputError(f"beam is {self.beam}: allowed is less than half the vocabulary of {self.vocab_size}")
+        import torch  # only now: a command's --help needs this class
+
+        try:
+            if torch.device(self.device).type not in ("cpu", "cuda"):
+                raise InputError(f"device is {self.device}: allowed are cpu and cuda, as in cuda:0")
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError):
+            raise InputError(f"device is {self.device}: torch has no such device here") from None
+
+    def of_family(self, family: Family) -> LatencyOptions:
+        """These, with a workload. Raises InputError where one of them has no effect on subnets of ``family``."""
+        check_options(self, family)
+        workload = self.workload or family.workloads[0]
+        if workload not in family.workloads:
+            known = ", ".join(family.workloads)
+            raise InputError(f"workload is {workload}: allowed for family {family.name} are {known}")
+        if workload == "forward" and self.beam != LatencyOptions.beam:
+            raise InputError(f"beam is {self.beam}: it has no effect with workload forward")
+        return replace(self, workload=workload)

@@ -1,0 +1,202 @@
+"""Latency predictors: a regression from a subnet's features to milliseconds, chosen by cross-validation.
+
+Families: ``ridge``, linear in physical terms; ``boosting``, gradient-boosted trees (fitted by LightGBM) on the
+logarithm; ``both``, trees that correct the ridge. All minimise relative errors, since a budget is met or missed by per
+cent. Saved as JSON, plain numbers that are checked when loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+from sklearn.model_selection import KFold
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import read_text, write_atomically
+from mos_fairseq.latency.features import HAT_FEATURES, Features
+from mos_fairseq.latency.regression import Ridge, Trees
+from mos_fairseq.search_space import SearchSpace, Subnet
+
+MODELS = ("ridge", "boosting", "both")
+FORMAT = "mos-latency-predictor 1"
+MIN_SUBNETS = 20
+# At a tau of 0.8, one pair of subnets in ten is in the wrong order. An error of 5 % is what published measurements of a
+# Xeon leave (HAT), and more than a search can win or lose between neighbours.
+LEAST_TAU = 0.8
+MOST_MAPE = 5.0
+
+
+@dataclass(frozen=True)
+class LatencyPredictor:
+    """Predicts the latency of subnets in milliseconds.
+
+    ``space``: the search space it was fitted on, None where it was fitted on HAT's averages; ``scores``: held-out
+    ``mape``, … of each family; ``measured``: options, machine and kernels of the measurements; ``training``,
+    ``held_out``: keys of the measured rows that it was fitted to, and that only judged it (both empty in files of
+    earlier versions).
+    """
+
+    family: str
+    space: SearchSpace | None
+    scores: dict[str, dict[str, float]]
+    ridge: Ridge | None
+    trees: Trees | None
+    measured: dict[str, Any] = field(default_factory=dict)
+    training: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+
+    def predict(self, subnets: Sequence[Subnet]) -> np.ndarray:
+        """Milliseconds of each subnet [n].
+
+        Raises:
+            InputError: a subnet is not in the predictor's search space, or it knows averages only.
+        """
+        if self.space is None:
+            raise InputError("this predictor was fitted on averaged features of another program, not on a search space")
+        for subnet in subnets:
+            self.space.check(subnet)
+        return self.predict_features(Features.of_subnets(subnets, self.space))
+
+    def predict_features(self, features: Features) -> np.ndarray:
+        """Milliseconds [n]."""
+        base = self.ridge.predict(features) if self.ridge is not None else 1.0
+        return base * np.exp(self.trees.predict(features)) if self.trees is not None else base
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON, atomically. Raises InputError if the file cannot be written."""
+        data = {
+            "format": FORMAT,
+            "family": self.family,
+            "search_space": self.space.to_dict() if self.space else None,
+            "scores": self.scores,
+            "ridge": self.ridge.to_dict() if self.ridge else None,
+            "trees": self.trees.to_dict() if self.trees else None,
+            "measured": self.measured,
+            "training": self.training,
+            "held_out": self.held_out,
+        }
+        write_atomically(path, json.dumps(data, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LatencyPredictor:
+        """Read what :meth:`save` wrote. Raises InputError if the file is no predictor."""
+        try:
+            data = json.loads(read_text(path))
+        except InputError:
+            raise
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}: not a latency predictor (no valid JSON)") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise InputError(f"{path}: not a latency predictor (format {FORMAT!r})")
+        try:
+            return cls._from_dict(data)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InputError(f"{path}: not a latency predictor ({' '.join(str(error).split())[:100]})") from None
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any]) -> LatencyPredictor:
+        space = SearchSpace.from_dict(data["search_space"]) if data["search_space"] else None
+        if space is None:
+            sample = Features.of_averages([[1.0] * len(HAT_FEATURES)])
+        else:
+            sample = Features.of_subnets([space.largest()], space)
+        ridge = Ridge.from_dict(data["ridge"]) if data["ridge"] else None
+        trees = Trees.from_dict(data["trees"], sample.everything.shape[1]) if data["trees"] else None
+        if ridge is not None and len(ridge.weights) != sample.terms.shape[1]:
+            raise ValueError("the ridge does not fit the features")
+        if ridge is None and trees is None or not isinstance(data["measured"], dict):
+            raise ValueError("it holds no model")
+        keys = [_texts(data.get(part, [])) for part in ("training", "held_out")]
+        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"], *keys)
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("a list of subnets' keys is expected")
+    return tuple(values)
+
+
+def fit_family(family: str, features: Features, latency_ms: np.ndarray, seed: int) -> LatencyPredictor:
+    """One family on all the data."""
+    ridge = Ridge.fit(features, latency_ms) if family != "boosting" else None
+    trees = None
+    if family != "ridge":
+        base = ridge.predict(features) if ridge is not None else 1.0
+        trees = Trees.fit(features, np.log(latency_ms / base), seed)
+    return LatencyPredictor(family, None, {}, ridge, trees)
+
+
+def fit_predictor(
+    features: Features,
+    latency_ms: Sequence[float],
+    space: SearchSpace | None,
+    folds: int = 10,
+    seed: int = 1,
+    on_fold: Callable[[], object] = lambda: None,
+) -> tuple[LatencyPredictor, np.ndarray]:
+    """Fit the family with the lowest cross-validated mean absolute percentage error.
+
+    Args:
+        on_fold: called after each fold.
+
+    Returns:
+        the predictor, fitted on all the data, and its held-out predictions [n] from the cross-validation.
+
+    Raises:
+        InputError: too few subnets, a latency that is no duration, or fewer than two folds.
+    """
+    y = np.array(latency_ms, dtype=float)
+    if len(y) < MIN_SUBNETS:
+        raise InputError(f"{len(y)} subnets to fit a predictor to: at least {MIN_SUBNETS} are needed")
+    if not (np.isfinite(y).all() and (y > 0).all()):
+        raise InputError("latencies must be positive and finite")
+    if not 2 <= folds <= len(y):
+        raise InputError(f"folds is {folds}: allowed are whole numbers from 2 to the number of subnets, {len(y)}")
+    held_out = {family: np.zeros(len(y)) for family in MODELS}
+    for train, test in KFold(folds, shuffle=True, random_state=seed).split(y):
+        for family in MODELS:
+            model = fit_family(family, features.take(train), y[train], seed)
+            held_out[family][test] = model.predict_features(features.take(test))
+        on_fold()
+    scores = {family: score(y, predicted) for family, predicted in held_out.items()}
+    best = min(MODELS, key=lambda family: scores[family]["mape"])
+    model = fit_family(best, features, y, seed)
+    return LatencyPredictor(best, space, scores, model.ridge, model.trees), held_out[best]
+
+
+def score(measured: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
+    """``mape`` in per cent, ``rmse`` in ms, ``kendall_tau`` and ``r2`` of predictions."""
+    y, p = np.array(measured, dtype=float), np.array(predicted, dtype=float)
+    tau = float(kendalltau(y, p).statistic) if len(y) > 1 else math.nan
+    spread = float(((y - y.mean()) ** 2).sum())
+    return {
+        "mape": 100 * float(np.abs(p / y - 1).mean()),
+        "rmse": float(((p - y) ** 2).mean() ** 0.5),
+        "kendall_tau": tau if math.isfinite(tau) else 0.0,
+        "r2": 1 - float(((p - y) ** 2).sum()) / spread if spread else 0.0,
+    }
+
+
+def doubts(cross_validated: dict[str, float], held_out: dict[str, float] | None) -> str | None:
+    """What speaks against relying on a predictor with these scores; None where nothing does."""
+    for scores, what in ((held_out, "of held-out subnets"), (cross_validated, "in cross-validation")):
+        if scores is None:
+            continue
+        signs = []
+        if scores["kendall_tau"] < LEAST_TAU:
+            signs.append(f"Kendall's tau {scores['kendall_tau']:.2f} is below {LEAST_TAU}")
+        if scores["mape"] > MOST_MAPE:
+            signs.append(f"its error of {scores['mape']:.1f} % is above {MOST_MAPE:g} %")
+        if signs:
+            return (
+                f"the predictor is unsure: {what}, {' and '.join(signs)}; measure more subnets, with more --repeats, "
+                "on a machine without other work"
+            )
+    return None

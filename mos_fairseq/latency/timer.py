@@ -1,0 +1,124 @@
+"""Measured latency of subnets: static twins, timed while they do what their family's workloads say.
+
+Two things spoil such figures: the machine drifts (clock, temperature, neighbours), and single runs are disturbed. So
+a reference subnet runs in turn with each measured one, and its own drift is divided out of the result; and a trimmed
+mean is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from typing import Any
+
+import fairseq
+import torch
+from fairseq.data import Dictionary
+
+from mos_fairseq import processor
+from mos_fairseq.latency.measured import trimmed_mean
+from mos_fairseq.latency.options import MODEL_OPTIONS, LatencyOptions
+from mos_fairseq.latency.workloads import WORKLOADS, Latency
+from mos_fairseq.models import twin_of
+from mos_fairseq.search_space import Subnet
+
+_TRIM = 0.2  # of the iterations at either end
+
+
+class SubnetTimer:
+    """A subnet's twin with random weights, ready to do the same work again and again.
+
+    Args:
+        options: with the workload; None in it is the family's usual one.
+        words: the dictionary of all stacks.
+    """
+
+    def __init__(self, subnet: Subnet, options: LatencyOptions, words: Dictionary) -> None:
+        self.options = options = options.of_family(subnet.family)
+        twin = twin_of(subnet.family)
+        positions = {"source": options.src_len, "target": options.tgt_len + 1}
+        values: dict[str, Any] = {f"max_{stack.tokens}_positions": 1024 for stack in subnet.family.stacks}
+        values = {name: max(most, positions[name.split("_")[1]]) for name, most in values.items()}
+        shared = {option.name for option in fields(twin.config)} & set(MODEL_OPTIONS)
+        cfg = twin.config(subnet=subnet.key, **values, **{name: getattr(options, name) for name in shared})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            model = twin.from_subnet(cfg, subnet, *[words] * len(subnet.family.stacks))
+        self.model = model.eval().to(device=options.device, dtype=getattr(torch, options.dtype))
+        self.workload = WORKLOADS[options.workload](self.model, options, words)
+
+    @torch.inference_mode()
+    def run(self) -> Latency:
+        """Do the work once."""
+        return self.workload.run()
+
+
+def time_in_turn(reference: SubnetTimer, other: SubnetTimer, on_round: Callable[[], object] = lambda: None):
+    """(reference's, other's) lists of :class:`Latency`, run in turn, warm-up left out."""
+    options = other.options
+    found: tuple[list[Latency], list[Latency]] = ([], [])
+    for index in range(options.warmup + options.iterations):
+        pair = reference.run(), other.run()
+        if index >= options.warmup:
+            found[0].append(pair[0])
+            found[1].append(pair[1])
+        on_round()
+    return found
+
+
+def summarise(latencies: list[Latency]) -> Latency:
+    """Trimmed means."""
+    encoder = [latency.encoder_ms for latency in latencies if latency.encoder_ms is not None]
+    return Latency(
+        trimmed_mean(encoder, _TRIM) if encoder else None,
+        trimmed_mean([latency.decoder_ms for latency in latencies], _TRIM),
+    )
+
+
+def measure_subnet(subnet: Subnet, reference: SubnetTimer, words: Dictionary) -> dict[str, Any]:
+    """One line of a latency file, as timed.
+
+    Args:
+        reference: the timer of the reference subnet.
+
+    Returns:
+        ``raw_latency_ms``; ``raw_encoder_ms`` and ``raw_decoder_ms`` where they are timed apart; ``reference_ms``: the
+        reference's latency in the same seconds; ``std_ms``: standard deviation of the totals.
+    """
+    timer = SubnetTimer(subnet, reference.options, words)
+    references, latencies = time_in_turn(reference, timer)
+    raw = summarise(latencies)
+    apart = {} if raw.encoder_ms is None else {"raw_encoder_ms": raw.encoder_ms, "raw_decoder_ms": raw.decoder_ms}
+    return {
+        "subnet": subnet.to_dict(),
+        "raw_latency_ms": raw.latency_ms,
+        **apart,
+        "reference_ms": summarise(references).latency_ms,
+        "std_ms": statistics.stdev(latency.latency_ms for latency in latencies),
+    }
+
+
+def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+    """What figures depend on besides the subnet: of the device with torch's name ``name``, and ``threads`` of torch."""
+    device = torch.device(name)
+    return {
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor.name(),
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fairseq": fairseq.__version__,
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
+        "platform": platform.platform(),
+    }
+
+
+def options_dict(options: LatencyOptions) -> dict[str, Any]:
+    """The options as plain values, for a file's header. Files that name no workload are of beam search."""
+    values = asdict(options)
+    if values["workload"] == "beam_search":
+        del values["workload"]
+    return values

@@ -1,0 +1,136 @@
+"""What is timed of a static twin, by name; a family says which of them its twins can do.
+
+``beam_search``: fairseq's beam search translates one batch. ``generate``: the same search continues one batch of empty
+sentences, token by token, as a language model does. ``forward``: one forward pass of one batch, as in scoring.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.sequence_generator import SequenceGenerator
+from torch import Tensor, nn
+
+from mos_fairseq.latency.options import LatencyOptions
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one batch, of the encoder (None where it is not timed apart) and of the rest."""
+
+    encoder_ms: float | None
+    decoder_ms: float
+
+    @property
+    def latency_ms(self) -> float:
+        """Both together."""
+        return (self.encoder_ms or 0.0) + self.decoder_ms
+
+
+class _Workload:
+    """One batch of random words, given again and again to ``model``."""
+
+    def __init__(self, model: nn.Module, options: LatencyOptions, words: Dictionary) -> None:
+        self.model, self.options, self.words = model, options, words
+        self._random = torch.Generator().manual_seed(1)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make the batch."""
+        raise NotImplementedError
+
+    def run(self) -> Latency:
+        """Do the work once."""
+        raise NotImplementedError
+
+    def tokens(self, length: int) -> Tensor:
+        """Random sentences [B, length] that end."""
+        shape = (self.options.batch_size, length)
+        tokens = torch.randint(self.words.nspecial, len(self.words), shape, generator=self._random)
+        tokens[:, -1] = self.words.eos()
+        return tokens.to(self.options.device)
+
+    def lengths(self, tokens: Tensor) -> Tensor:
+        """[B]."""
+        return torch.full((tokens.size(0),), tokens.size(1)).to(tokens.device)
+
+    def now(self) -> float:
+        """Seconds, when the device has done what it was told."""
+        device = torch.device(self.options.device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    def timed(self, work: Callable[[], object]) -> float:
+        """Milliseconds."""
+        begin = self.now()
+        work()
+        return 1000 * (self.now() - begin)
+
+
+class _Search(_Workload):
+    """fairseq's beam search, held to ``tgt_len`` steps."""
+
+    def searching(self, src_tokens: Tensor) -> Callable[[], object]:
+        """What searches once."""
+        self.model.decoder.need_attn = False  # as in fairseq-generate
+        longest = self.options.tgt_len - 1  # fairseq adds the step that ends the sentence
+        search = SequenceGenerator(
+            [self.model], self.words, beam_size=self.options.beam, max_len_a=0, max_len_b=longest, min_len=longest
+        )
+        sample = {"net_input": {"src_tokens": src_tokens, "src_lengths": self.lengths(src_tokens)}}
+        return lambda: search.generate([self.model], sample)
+
+
+class BeamSearch(_Search):
+    """Translates one batch; the encoder is timed apart."""
+
+    def prepare(self) -> None:
+        self._search = self.searching(self.tokens(self.options.src_len))
+        self._encoder_ms = 0.0
+        self._encode = self.model.encoder.forward_torchscript
+        self.model.encoder.forward_torchscript = self._timed_encoder
+
+    def _timed_encoder(self, net_input: dict[str, Tensor]) -> Any:
+        begin = self.now()
+        result = self._encode(net_input)
+        self._encoder_ms = 1000 * (self.now() - begin)
+        return result
+
+    def run(self) -> Latency:
+        total = self.timed(self._search)
+        return Latency(self._encoder_ms, total - self._encoder_ms)
+
+
+class Generate(_Search):
+    """Continues empty sentences."""
+
+    def prepare(self) -> None:
+        self._search = self.searching(self.tokens(1))
+
+    def run(self) -> Latency:
+        return Latency(None, self.timed(self._search))
+
+
+class Forward(_Workload):
+    """One forward pass of ``tgt_len`` target tokens, and of ``src_len`` source tokens where there is an encoder."""
+
+    def prepare(self) -> None:
+        targets = self.tokens(self.options.tgt_len)
+        self._inputs = {"prev_output_tokens": targets}
+        if hasattr(self.model, "encoder"):
+            sources = self.tokens(self.options.src_len)
+            self._inputs |= {"src_tokens": sources, "src_lengths": self.lengths(sources)}
+        else:
+            self._inputs = {"src_tokens": targets}
+
+    def run(self) -> Latency:
+        return Latency(None, self.timed(lambda: self.model(**self._inputs)))
+
+
+WORKLOADS: dict[str, type[_Workload]] = {"beam_search": BeamSearch, "generate": Generate, "forward": Forward}

@@ -1,0 +1,213 @@
+"""What supernets of all families are: a fairseq model with a search space, of which one subnet is active at a time."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mos_fairseq.distributed import SupernetDataParallel
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.models.dropout_scaling import dropout_scales
+from mos_fairseq.models.identity import check_identity, make_identity
+from mos_fairseq.models.static_copy import copy_active
+from mos_fairseq.models.static_twin import StaticTwin
+from mos_fairseq.models.transformer_config import check_rates
+from mos_fairseq.models.transformer_stack import LayerKit
+from mos_fairseq.modules import ElasticLayerNorm, ElasticTransformerLayer, MixtureOptions
+from mos_fairseq.search_space import Family, SearchSpace, Subnet, arch_encoding
+
+logger = logging.getLogger(__name__)
+
+
+def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
+    at_least(1, **{name: getattr(cfg, name) for name in ("num_experts", "router_hidden_dim", "router_layers")})
+    check_rates(cfg, "dropout", "attention_dropout", "activation_dropout", "router_dropout")
+    return MixtureOptions(
+        routing=str(cfg.mos_routing),
+        num_experts=cfg.num_experts,
+        linears=str(cfg.mos_linears),
+        lowest_encoding=tuple(arch_encoding(space.smallest(), space, str(cfg.arch_encoding))),
+        router_hidden_dim=cfg.router_hidden_dim,
+        router_layers=cfg.router_layers,
+        router_dropout=cfg.router_dropout,
+    )
+
+
+class Supernet:
+    """Mixin in front of a model of one family (``TransformerModel``).
+
+    One subnet is active at a time; a fresh model has the largest. ``identity`` is a buffer that holds search space and
+    routing, so that weights are never loaded into a supernet of another space (:mod:`mos_fairseq.models.identity`).
+
+    Attributes:
+        arch, task: fairseq's names of it, and of the task that trains it.
+        family: of the search spaces that it takes.
+        twin: the class of its static twins.
+        search_space, active_subnet: as they say.
+    """
+
+    arch: str
+    task: str
+    family: Family
+    twin: type[StaticTwin]
+
+    def __init__(self, cfg: Any, stacks: Sequence[nn.Module], space: SearchSpace) -> None:
+        super().__init__(cfg, *stacks)
+        self.search_space = space
+        self.register_buffer("identity", make_identity(space, cfg))
+        self.set_active_subnet(space.largest())
+
+    @classmethod
+    def build_model(cls, cfg: Any, task: Any) -> Supernet:
+        """Build for fairseq: the search space is the task's.
+
+        Raises:
+            InputError: no search space, a bad one, one of another family, or bad options.
+        """
+        if not cfg.search_space:
+            raise InputError(f"{cls.arch} needs a search space: use --task {cls.task} --search-space SPACE")
+        space = SearchSpace.from_spec(cfg.search_space)
+        return cls.from_search_space(cfg, space, *cls.dictionaries_of(task))
+
+    @classmethod
+    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
+    def from_search_space(cls, cfg: Any, space: SearchSpace, *dictionaries: Any) -> Supernet:
+        """Build from a search space and a dictionary for each stack.
+
+        Raises:
+            InputError: a space of another family, or bad options.
+        """
+        if space.family != cls.family:
+            raise InputError(
+                f"search_space is of family {space.family.name}: --arch {cls.arch} takes {cls.family.name}"
+            )
+        kit = LayerKit(partial(ElasticTransformerLayer, mixture=_mixture_options(cfg, space)), ElasticLayerNorm)
+        return cls(cfg, cls.build_stacks(cfg, space.largest(), dictionaries, kit), space)
+
+    # --- choosing a subnet -----------------------------------------------------------------------------------------
+
+    def set_active_subnet(self, subnet: Subnet) -> None:
+        """Use ``subnet`` from now on.
+
+        Raises:
+            InputError: the subnet is not in the search space.
+        """
+        self.search_space.check(subnet)
+        self.active_subnet = subnet
+        values = arch_encoding(subnet, self.search_space, str(self.cfg.arch_encoding))
+        with torch.inference_mode(False):  # whatever the caller's mode, training may follow
+            encoding = torch.tensor(values, dtype=torch.float32, device=self.identity.device)
+        for stack in self.stacks():
+            self._set_stack(stack, subnet, encoding)
+
+    def stacks(self) -> list[nn.Module]:
+        """Its stacks, in the family's order."""
+        return [getattr(self, stack.name) for stack in self.family.stacks]
+
+    def _set_stack(self, stack: nn.Module, subnet: Subnet, encoding: Tensor) -> None:
+        """Set sizes, depth, dropout and the routers' input of one stack."""
+        name = stack.stack.name
+        sizes = subnet.layers(name)
+        scale, activation_scales = dropout_scales(str(self.cfg.dropout_scaling), subnet, self.search_space, name)
+        for layer, active, activation_scale in zip(stack.layers, sizes, activation_scales, strict=False):
+            layer.set_active_sizes(active)
+            layer.set_arch(encoding, scale)
+            layer.activation_dropout_module.p = self.cfg.activation_dropout * activation_scale
+        for layer in stack.layers[len(sizes) :]:
+            layer.forget()  # no forward tells it of updates: momentum may move it
+        stack.set_active_sizes(subnet)
+        stack.dropout_module.p = self.cfg.dropout * scale
+        for norm in (stack.layernorm_embedding, stack.layer_norm):
+            if norm is not None:
+                norm.set_active_size(stack.embed_dim)
+
+    def describe_active_subnet(self) -> str:
+        """One line for logs."""
+        ends = {self.search_space.smallest(): "smallest: ", self.search_space.largest(): "largest: "}
+        return ends.get(self.active_subnet, "") + self.active_subnet.summary()
+
+    def prepare_for_inference_(self, cfg: Any) -> None:
+        """fairseq's hook of its commands and of the hub. Warns under a task that has no ``--subnet``."""
+        super().prepare_for_inference_(cfg)
+        task = getattr(getattr(cfg, "task", None), "_name", None)
+        if task != self.task:
+            logger.warning(
+                "generating with subnet %s; --task %s has --subnet for others, and sees every sentence, which --task "
+                "%s may not without --required-batch-size-multiple 1",
+                self.describe_active_subnet(),
+                self.task,
+                task,
+            )
+
+    def sample_subnet(self, *seed_parts: object) -> Subnet:
+        """Draw a subnet from a seed (as ``SearchSpace.sample_subnet``), make it active and return it."""
+        subnet = self.search_space.sample_subnet(*seed_parts)
+        self.set_active_subnet(subnet)
+        return subnet
+
+    @torch.no_grad()
+    def get_active_subnet(self) -> StaticTwin:
+        """A static twin with the active subnet's merged weights (copies), in eval mode, on the same device and in the
+        same dtype. Its dropout rates are the configured ones: scaling by width is the supernet's."""
+        training = self.training
+        stacks, largest = self.stacks(), self.search_space.largest()
+        twin = self.twin.from_subnet(
+            self._twin_config(),
+            self.active_subnet,
+            *(stack.dictionary for stack in stacks),
+            position_dims=[largest.width(stack.stack.name) for stack in stacks],
+        )
+        twin.to(stacks[0].embed_tokens.weight)
+        self.eval()
+        try:
+            for stack in stacks:
+                copy_active(stack, getattr(twin, stack.stack.name))
+        finally:
+            self.train(training)
+        return twin.eval()
+
+    def _twin_config(self) -> Any:
+        """Configuration from which the active subnet's static twin is built."""
+        config = self.twin.config
+        shared = [f.name for f in fields(config) if not f.name.startswith("_") and f.name != "subnet"]
+        return config(**{name: getattr(self.cfg, name) for name in shared}, subnet=self.active_subnet.key)
+
+    def data_parallel(self, process_group: Any, bucket_mb: float = 25) -> SupernetDataParallel:
+        """This model for data parallel training; fairseq's ``pytorch_ddp`` and ``legacy_ddp`` become it."""
+        return SupernetDataParallel(self, process_group, bucket_mb)
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
+        """As fairseq's; the weights may be from a checkpoint, an average of several, or an EMA.
+
+        Raises:
+            InputError: the weights are of another search space, routing or vocabulary; names the differences. Without
+                ``strict``, weights that name no search space are taken at their word.
+        """
+        stored = state_dict.get("identity")
+        if stored is not None:
+            check_identity(stored, self.search_space, self.cfg)
+            state_dict = copy.copy(state_dict)
+            state_dict["identity"] = self.identity
+        elif strict:
+            raise InputError(
+                f"these weights are not of a {self.arch} supernet: they name no search space; mos-warm-start makes a "
+                "supernet of fairseq's transformer"
+            )
+        for stack in self.stacks():
+            name, mine = stack.stack.name, stack.embed_tokens.weight
+            table = state_dict.get(f"{name}.embed_tokens.weight")
+            if table is not None and len(table) != len(mine):
+                raise InputError(
+                    f"the checkpoint's {name} knows {len(table)} words, this run's dictionary has {len(mine)}: "
+                    "use the data folder (its dict.*.txt) of the training"
+                )
+        return super().load_state_dict(state_dict, strict, model_cfg, args)

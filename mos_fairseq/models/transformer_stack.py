@@ -1,0 +1,85 @@
+"""What the encoder and the decoder have in common, in supernets and static twins alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mos_fairseq.models.transformer_config import (
+    TransformerOptions,
+    build_positions,
+    embed_scale,
+    layer_options,
+    normalize_before,
+)
+from mos_fairseq.modules import Dropout, ElasticEmbedding, LayerOptions
+from mos_fairseq.search_space import Stack, Subnet
+from mos_fairseq.sizes import LayerSizes
+
+
+@dataclass(frozen=True)
+class LayerKit:
+    """What layers and norms are made of: elastic ones for a supernet, dense ones for a static twin."""
+
+    layer: Callable[[LayerSizes, LayerOptions], nn.Module]
+    norm: Callable[[int], nn.Module]
+
+
+class TransformerStack:
+    """Mixin behind fairseq's encoder or decoder: embeddings, positions, layers and norms of one declared stack.
+
+    Attributes:
+        stack: the declaration.
+        embed_dim: active width d.
+        num_active_layers: how many of ``layers`` run, the first ones.
+    """
+
+    stack: Stack
+
+    def init_stack(
+        self,
+        cfg: TransformerOptions,
+        stack: Stack,
+        subnet: Subnet,
+        kit: LayerKit,
+        position_dim: int | None = None,
+    ) -> None:
+        """Build layers, positions and norms, once the embeddings are there.
+
+        Args:
+            subnet: whose sizes they have: of a supernet the largest.
+            position_dim: width of the sinusoidal table that positions are cut from: the supernet's (default: its own).
+        """
+        width, options = subnet.width(stack.name), layer_options(cfg, stack)
+        layers = [kit.layer(sizes, options) for sizes in subnet.layers(stack.name)]
+        self.cfg, self.stack = cfg, stack
+        self.embed_positions = build_positions(cfg, stack, width, position_dim or width, self.padding_idx)
+        self.layers = nn.ModuleList(layers)
+        self.layernorm_embedding = kit.norm(width) if cfg.layernorm_embedding else None
+        self.layer_norm = kit.norm(width) if normalize_before(cfg, stack) else None
+        self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
+        self.set_active_sizes(subnet)
+
+    def set_active_sizes(self, subnet: Subnet) -> None:
+        """Run the width and the number of layers of ``subnet``. (Its layers are set apart.)"""
+        self.embed_dim = subnet.width(self.stack.name)
+        self.num_active_layers = len(subnet.layers(self.stack.name))
+
+    def embed(self, tokens: Tensor, positions: Callable[[Tensor], Tensor]) -> Tensor:
+        """tokens [B, T] -> scaled embeddings with positions, normalised, dropped out [B, T, d].
+
+        ``positions`` gives those that are added to embeddings [B, T, d].
+        """
+        x = embed_scale(self.cfg, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
+        if self.embed_positions is not None:
+            x = x + positions(x)
+        if self.layernorm_embedding is not None:
+            x = self.layernorm_embedding(x)
+        return self.dropout_module(x)
+
+
+def embedding_table(dictionary, width: int) -> ElasticEmbedding:
+    """A table for the words of ``dictionary``."""
+    return ElasticEmbedding(len(dictionary), width, dictionary.pad())

@@ -1,0 +1,21 @@
+"""The architecture families, one declaration a file."""
+
+from dataclasses import fields
+from typing import Any
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space.families.encoder_decoder import ENCODER_DECODER
+from mos_fairseq.search_space.family import Family
+
+FAMILIES = {family.name: family for family in (ENCODER_DECODER,)}
+
+
+def check_options(options: Any, family: Family) -> None:
+    """Raise InputError where one of a dataclass of options is not at its default and means nothing for ``family``."""
+    unused = frozenset().union(*(other.options for other in FAMILIES.values())) - family.options
+    for option in fields(options):
+        if option.name in unused and (value := getattr(options, option.name)) != option.default:
+            raise InputError(f"{option.name} is {value}: it has no effect on subnets of family {family.name}")
+
+
+__all__ = ["ENCODER_DECODER", "FAMILIES", "check_options"]

@@ -1,0 +1,55 @@
+"""Options of the tasks for supernets, whatever the family."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from omegaconf import II
+
+
+@dataclass
+class SupernetTaskConfig(FairseqDataclass):
+    """Which subnets train, validate and generate."""
+
+    search_space: Optional[str] = field(
+        default=None,
+        metadata={"help": "preset name or YAML file; needed for training, read from the checkpoint otherwise"},
+    )
+    subnet_sampling: ChoiceEnum(["sandwich", "random", "largest", "smallest", "fixed"]) = field(
+        default="sandwich",
+        metadata={
+            "help": "subnets trained in each update: sandwich (largest, random ones, smallest; gradients averaged), "
+            "random, largest, smallest, or the fixed one of --subnet"
+        },
+    )
+    num_random_subnets: int = field(
+        default=1, metadata={"help": "random subnets in each update of sandwich and random sampling"}
+    )
+    elastic_from: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "progressive shrinking: KEY:UPDATES,... keeps a dimension at its largest for that "
+            "many updates; KEY:UPDATES:UPDATES... adds one choice at a time (default: all elastic from the start)"
+        },
+    )
+    subnets_per_rank: bool = field(
+        default=False,
+        metadata={"help": "data parallel processes train different random subnets in the same update"},
+    )
+    subnet: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "subnet that generates (default: largest), that fairseq-validate measures (default: "
+            "--valid-subnets) or, with --subnet-sampling fixed, trains: largest, smallest, random:SEED, or a YAML file"
+        },
+    )
+    valid_subnets: str = field(
+        default="largest,smallest", metadata={"help": "subnets to validate, comma-separated, as for --subnet"}
+    )
+    seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
+    ddp_backend: str = II("distributed_training.ddp_backend")
+    train_subset: str = II("dataset.train_subset")
+    valid_subset: str = II("dataset.valid_subset")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")

@@ -1,0 +1,27 @@
+"""Of which family warm starts are, and what of a search space they depend on. Needs no torch."""
+
+from __future__ import annotations
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space import FAMILIES, SearchSpace
+
+FAMILY = FAMILIES["encoder_decoder"]
+SIDES = tuple(stack.name for stack in FAMILY.stacks)
+"""Its stacks, from the input to the output."""
+
+
+def check_family(space: SearchSpace) -> None:
+    """Raise InputError unless ``space`` is of the family that warm starts are for."""
+    if space.family != FAMILY:
+        raise InputError(f"mos-warm-start: for {FAMILY.name}, the search space is {space.family.name}")
+
+
+def has_narrower_attention(space: SearchSpace) -> bool:
+    """Whether subnets of ``space`` use fewer rows of an attention's projections than the largest: those of the first
+    heads. With ``qkv_dim``, all use all of them."""
+    largest, smallest = space.largest(), space.smallest()
+    return any(
+        smallest.layers(side)[0].attentions[name].inner < sizes.inner
+        for side in SIDES
+        for name, sizes in largest.layers(side)[0].attentions.items()
+    )
