@@ -17,6 +17,7 @@ ENCODER_DECODER = Family(
                 Attention(
                     "self_attn",
                     Dimension("encoder_attention_heads", "heads"),
+                    inner=Dimension("encoder_qkv_dim", "qkv", optional=True),
                 ),
             ),
         ),
@@ -30,6 +31,7 @@ ENCODER_DECODER = Family(
                 Attention(
                     "self_attn",
                     Dimension("decoder_attention_heads", "heads"),
+                    inner=Dimension("decoder_qkv_dim", "qkv", optional=True),
                 ),
                 Attention(
                     "encoder_attn",
@@ -41,6 +43,7 @@ ENCODER_DECODER = Family(
                         codes={-1: 1, 1: 2, 2: 3},  # HAT's
                         allowed="-1, 1 and 2 (the last 1, 2 or 3 encoder layers)",
                     ),
+                    inner=Dimension("decoder_qkv_dim", "qkv", optional=True),
                 ),
             ),
             tokens="target",
