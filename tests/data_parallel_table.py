@@ -1,7 +1,7 @@
 """Largest difference between parameters after data parallel training and after a single process's with the matching
 --update-freq, for each number of processes, backend, way of sampling and routing; a table on stdout.
 
-    python tests/data_parallel_table.py [--quick] [--json]
+    python tests/data_parallel_table.py [--quick] [--json] [--task language_modeling_mos]
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ OPTIONS += ["--no-epoch-checkpoints", "--validate-interval", 4, "--save-interval
 
 def sample_as_ranks(ranks: int) -> None:
     """For the single process: its micro-batches draw their subnets as the ranks would theirs."""
-    from mos_fairseq.tasks import translation_mos as tasks
+    from mos_fairseq.tasks import supernet_task as tasks
 
     calls = itertools.count()
-    step, number = tasks.TranslationMosTask.train_step, [0]
+    step, number = tasks.SupernetTask.train_step, [0]
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         batch = next(calls) % 6  # of the epoch
         number[0] = batch % ranks
         return step(self, sample, model, criterion, optimizer, update_num, ignore_grad)
 
-    tasks.TranslationMosTask.train_step = train_step
+    tasks.SupernetTask.train_step = train_step
     tasks.data_parallel_rank = lambda: number[0]
 
 
 class Trainings:
     """Runs by their options; each is made once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data, self.space = processes.prepare(folder)
+    def __init__(self, folder: Path, task: str) -> None:
+        self.folder, self.task = folder, task
+        self.data, self.space = processes.prepare(folder, task=task)
         self.done: dict[tuple, Path] = {}
 
     def run(self, ranks: int, *options: object, before=None, stop_at: int | None = None) -> Path:
@@ -59,7 +59,7 @@ class Trainings:
             save_dir = self.folder / f"run{len(self.done)}"
             for updates in (stop_at, UPDATES) if stop_at else (UPDATES,):
                 more = [*OPTIONS, *options, *processes.together(ranks), "--max-update", updates]
-                arguments = processes.training(self.data, self.space, save_dir, *more)
+                arguments = processes.training(self.data, self.space, save_dir, *more, task=self.task)
                 log = self.folder / f"{save_dir.name}.log"
                 processes.run("train", *arguments, log=log, ranks=ranks, before=before)
             self.done[key] = save_dir
@@ -113,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two processes, neuron-wise routing")
     parser.add_argument("--json", action="store_true", help="a row a line")
+    parser.add_argument("--task", choices=("translation_mos", "language_modeling_mos"), default="translation_mos")
     args = parser.parse_args()
     processes.import_everything()
     worst, agree = 0.0, True
@@ -121,7 +122,7 @@ def main() -> None:
         print("| processes | backend | sampling | routing | max parameter difference | validation losses equal |")
         print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for row in rows(Trainings(Path(folder)), args.quick):
+        for row in rows(Trainings(Path(folder), args.task), args.quick):
             worst, agree = max(worst, row[4]), agree and row[5]
             text = f"| {row[0]} | {row[1]} | {row[2]} | {row[3]} | {row[4]:.1e} | {'yes' if row[5] else 'NO'} |"
             print(json.dumps(row) if args.json else text, flush=True)

@@ -8,7 +8,12 @@ import torch
 from fairseq.data import Dictionary
 
 import mos_fairseq  # noqa: F401  registers everything
-from mos_fairseq.models import TransformerMosConfig, TransformerMosModel
+from mos_fairseq.models import (
+    TransformerLanguageModelMosConfig,
+    TransformerLanguageModelMosModel,
+    TransformerMosConfig,
+    TransformerMosModel,
+)
 from mos_fairseq.search_space import SearchSpace
 from tests.seeds import moved
 
@@ -27,6 +32,21 @@ SMALL_SPACE = {
     "qkv_dim": 24,
 }
 HEAD_DIM_SPACE = {key: value for key, value in SMALL_SPACE.items() if key != "qkv_dim"} | {"head_dim": 5}
+# every layer chooses q
+ELASTIC_Q_SPACE = {key: value for key, value in SMALL_SPACE.items() if key != "qkv_dim"} | {
+    "encoder_qkv_dim": [24, 12],
+    "decoder_qkv_dim": [20, 8],
+}
+
+
+LM_SPACE = {
+    "family": "decoder_only",
+    "decoder_embed_dim": [28, 14],
+    "decoder_layers": [3, 2, 1],
+    "decoder_ffn_embed_dim": [37, 19],
+    "decoder_attention_heads": [4, 2],
+    "qkv_dim": 24,
+}
 
 
 def small_space(**changes) -> SearchSpace:
@@ -48,6 +68,17 @@ def supernet(space: SearchSpace | None = None, seed: int = 1, **options) -> Tran
     torch.manual_seed(moved(seed))
     words = dictionary()
     model = TransformerMosModel.from_search_space(cfg, space, words, words)
+    perturb(model)
+    return model
+
+
+def language_model(space: SearchSpace | None = None, seed: int = 1, **options) -> TransformerLanguageModelMosModel:
+    """A language model's supernet, as :func:`supernet`."""
+    space = space or SearchSpace.from_dict(LM_SPACE)
+    options = {"share_decoder_input_output_embed": True, "max_target_positions": 50} | options
+    cfg = TransformerLanguageModelMosConfig(search_space=space.dumps(), **options)
+    torch.manual_seed(seed)
+    model = TransformerLanguageModelMosModel.from_search_space(cfg, space, dictionary())
     perturb(model)
     return model
 

@@ -40,7 +40,14 @@ SPACE = {
     "decoder_arbitrary_ende_attn": [-1, 1],
     "qkv_dim": 16,
 }
-
+LM_SPACE = {
+    "family": "decoder_only",
+    "decoder_embed_dim": [24, 16],
+    "decoder_layers": [3, 2, 1],
+    "decoder_ffn_embed_dim": [32, 24],
+    "decoder_attention_heads": [4, 2],
+    "qkv_dim": 16,
+}
 
 T = TypeVar("T")
 
@@ -164,7 +171,7 @@ def together(ranks: int) -> list[object]:
     return [*options, "--distributed-init-method", "env://", "--distributed-no-spawn"]
 
 
-def prepare(folder: Path, sentences: int = 120) -> tuple[Path, Path]:
+def prepare(folder: Path, sentences: int = 120, task: str = "translation_mos") -> tuple[Path, Path]:
     """Binarised sentences of letters and a search space: (data folder, space file)."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(5)
@@ -172,18 +179,30 @@ def prepare(folder: Path, sentences: int = 120) -> tuple[Path, Path]:
         pairs = [[draw.choice("abcdefgh") for _ in range(draw.randint(2, 7))] for _ in range(count)]
         (folder / f"{split}.xx").write_text("".join(" ".join(words) + "\n" for words in pairs))
         (folder / f"{split}.yy").write_text("".join(" ".join(w.upper() for w in words) + "\n" for words in pairs))
-    prefixes = [x for split in ("train", "valid", "test") for x in (f"--{split}pref", folder / split)]
-    arguments = ["-s", "xx", "-t", "yy", *prefixes, "--destdir", folder / "bin", "--joined-dictionary"]
-    run("preprocess", *arguments, log=folder / "preprocess.log")
-    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    is_language_model = task == "language_modeling_mos"
+    end = ".yy" if is_language_model else ""
+    prefixes = [x for split in ("train", "valid", "test") for x in (f"--{split}pref", folder / f"{split}{end}")]
+    kind = ["--only-source"] if is_language_model else ["-s", "xx", "-t", "yy", "--joined-dictionary"]
+    run("preprocess", *kind, *prefixes, "--destdir", folder / "bin", log=folder / "preprocess.log")
+    (folder / "space.yaml").write_text(yaml.safe_dump(LM_SPACE if is_language_model else SPACE))
     return folder / "bin", folder / "space.yaml"
 
 
-def training(data: Path, space: Path, save_dir: Path, *options: object) -> list[object]:
+# of each task: the model, and how long sentences may be
+_MODELS = {
+    "translation_mos": ["--arch", "transformer_mos", "--share-all-embeddings", "--max-source-positions", 64,
+                        "--max-target-positions", 64],
+    "language_modeling_mos": ["--arch", "transformer_lm_mos", "--share-decoder-input-output-embed",
+                              "--sample-break-mode", "eos", "--tokens-per-sample", 64],
+}
+
+
+def training(
+    data: Path, space: Path, save_dir: Path, *options: object, task: str = "translation_mos"
+) -> list[object]:
     """Arguments of fairseq-train for a small supernet; later options win."""
-    plugin = ["--user-dir", USER_DIR, "--task", "translation_mos", "--arch", "transformer_mos", "--search-space", space]
-    loss = ["--criterion", "label_smoothed_cross_entropy_mos", "--label-smoothing", 0.1, "--share-all-embeddings"]
-    sizes = ["--max-tokens", 160, "--max-source-positions", 64, "--max-target-positions", 64]
+    plugin = ["--user-dir", USER_DIR, "--task", task, *_MODELS[task], "--search-space", space]
+    loss = ["--criterion", "label_smoothed_cross_entropy_mos", "--label-smoothing", 0.1, "--max-tokens", 160]
     optimizer = ["--optimizer", "adam", "--lr", 0.01, "--clip-norm", 1.0, "--seed", moved(1)]
     log = ["--log-format", "json", "--log-interval", 1, "--no-progress-bar", "--num-workers", 0]
-    return [data, *plugin, *loss, *sizes, *optimizer, *log, "--save-dir", save_dir, *options]
+    return [data, *plugin, *loss, *optimizer, *log, "--save-dir", save_dir, *options]

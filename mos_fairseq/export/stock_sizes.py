@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import Stack, Subnet
 
-STOCK_ARCHITECTURES = {"encoder_decoder": "transformer"}
+STOCK_ARCHITECTURES = {"encoder_decoder": "transformer", "decoder_only": "transformer_lm"}
 """fairseq's own model of each family that it has."""
 
 

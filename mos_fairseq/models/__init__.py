@@ -1,16 +1,22 @@
 """Models registered with fairseq, for each family a supernet and its static twin.
 
-``transformer_mos`` and ``transformer_subnet`` translate.
+``transformer_mos`` and ``transformer_subnet`` translate; ``transformer_lm_mos`` and ``transformer_lm_subnet`` model
+language.
 """
 
 from mos_fairseq.models.static_twin import StaticTwin
 from mos_fairseq.models.supernet import Supernet
+from mos_fairseq.models.transformer_lm_mos import TransformerLanguageModelMosConfig, TransformerLanguageModelMosModel
+from mos_fairseq.models.transformer_lm_subnet import (
+    TransformerLanguageModelSubnetConfig,
+    TransformerLanguageModelSubnetModel,
+)
 from mos_fairseq.models.transformer_model import placeholder_dictionary
 from mos_fairseq.models.transformer_mos import TransformerMosConfig, TransformerMosModel
 from mos_fairseq.models.transformer_subnet import TransformerSubnetConfig, TransformerSubnetModel
 from mos_fairseq.search_space import Family
 
-SUPERNETS = {model.family.name: model for model in (TransformerMosModel,)}
+SUPERNETS = {model.family.name: model for model in (TransformerMosModel, TransformerLanguageModelMosModel)}
 """The class of supernets of each family, by its name."""
 
 
@@ -23,6 +29,10 @@ __all__ = [
     "SUPERNETS",
     "StaticTwin",
     "Supernet",
+    "TransformerLanguageModelMosConfig",
+    "TransformerLanguageModelMosModel",
+    "TransformerLanguageModelSubnetConfig",
+    "TransformerLanguageModelSubnetModel",
     "TransformerMosConfig",
     "TransformerMosModel",
     "TransformerSubnetConfig",

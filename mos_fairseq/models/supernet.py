@@ -41,7 +41,7 @@ def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
 
 
 class Supernet:
-    """Mixin in front of a model of one family (``TransformerModel``).
+    """Mixin in front of a model of one family (``TransformerModel``, ``TransformerLanguageModel``).
 
     One subnet is active at a time; a fresh model has the largest. ``identity`` is a buffer that holds search space and
     routing, so that weights are never loaded into a supernet of another space (:mod:`mos_fairseq.models.identity`).

@@ -5,6 +5,7 @@ Flat on purpose: subclasses of fairseq's nested ``TransformerConfig`` lose overr
 
 import math
 from dataclasses import dataclass, field
+from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
 
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -51,6 +52,14 @@ class TransformerBaseConfig(TransformerOptions):
     )
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")
+
+
+@dataclass
+class TransformerLanguageModelBaseConfig(TransformerOptions):
+    """Options of language models. As fairseq's ``--arch transformer_lm``, they are always pre-norm."""
+
+    tokens_per_sample: int = II("task.tokens_per_sample")
+    max_target_positions: Optional[int] = II("task.max_target_positions")  # default: a sample of the task's
 
 
 def check_rates(cfg: FairseqDataclass, *names: str) -> None:

@@ -1,10 +1,13 @@
 """Tasks registered with fairseq: one for each family."""
 
+from mos_fairseq.tasks.language_modeling_mos import LanguageModelingMosConfig, LanguageModelingMosTask
 from mos_fairseq.tasks.supernet_task import SupernetTask
 from mos_fairseq.tasks.translation_config import TranslationMosConfig
 from mos_fairseq.tasks.translation_mos import TranslationMosTask
 
 __all__ = [
+    "LanguageModelingMosConfig",
+    "LanguageModelingMosTask",
     "SupernetTask",
     "TranslationMosConfig",
     "TranslationMosTask",

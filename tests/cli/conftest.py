@@ -33,6 +33,14 @@ SPACE = {
     "decoder_arbitrary_ende_attn": [-1, 1],
     "qkv_dim": 16,
 }
+LM_SPACE = {
+    "family": "decoder_only",
+    "decoder_embed_dim": [24, 16],
+    "decoder_layers": [2, 1],
+    "decoder_ffn_embed_dim": [32, 24],
+    "decoder_attention_heads": [4, 2],
+    "qkv_dim": 16,
+}
 # a subnet that is neither largest nor smallest
 MIDDLE = {
     "encoder_embed_dim": 24,
@@ -219,6 +227,15 @@ def separate(commands, text, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def monolingual(commands, text, tmp_path_factory) -> Path:
+    """Binarised sentences of one language."""
+    folder = tmp_path_factory.mktemp("monolingual") / "bin"
+    paths = [x for name in ("train", "valid", "test") for x in (f"--{name}pref", text / f"{name}.xx")]
+    commands.fork("preprocess", "--only-source", *paths, "--destdir", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def raw(commands, text, joined, tmp_path_factory) -> Path:
     """The sentences of `joined` as text (``--dataset-impl raw``)."""
     words = ["--dataset-impl", "raw", "--srcdict", joined / "dict.xx.txt", "--joined-dictionary"]
@@ -271,6 +288,20 @@ def supernet(commands, joined, files, tmp_path_factory):
     done = commands.fork("train", *training(joined, save_dir, *options, *bleu, *subnets, *best, space=space))
     space.unlink()
     return save_dir, done
+
+
+@pytest.fixture(scope="session")
+def language_supernet(commands, monolingual, tmp_path_factory) -> Path:
+    """The checkpoint of a language model's supernet that has learnt a little."""
+    folder = tmp_path_factory.mktemp("language_supernet")
+    (folder / "space.yaml").write_text(yaml.safe_dump(LM_SPACE))
+    plugin = ["--user-dir", USER_DIR, "--task", "language_modeling_mos", "--arch", "transformer_lm_mos"]
+    plugin += ["--search-space", folder / "space.yaml", "--criterion", "cross_entropy"]
+    data = ["--tokens-per-sample", 64, "--sample-break-mode", "eos", "--max-tokens", 160, "--num-workers", 0]
+    optimizer = ["--optimizer", "adam", "--lr", 0.01, "--max-update", 30, "--seed", moved(1)]
+    saving = ["--save-dir", folder, "--no-epoch-checkpoints", "--disable-validation", "--no-progress-bar"]
+    commands.fork("train", monolingual, *plugin, "--share-decoder-input-output-embed", *data, *optimizer, *saving)
+    return folder / "checkpoint_last.pt"
 
 
 def generation(data: Path, checkpoint: Path, *options: object, task: str = "translation_mos") -> list[object]:

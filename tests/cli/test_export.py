@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ from fairseq.data.data_utils import collate_tokens
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
 
-from .conftest import MIDDLE, generation, same_translations, training
+from .conftest import MIDDLE, USER_DIR, generation, same_translations, training
 
 # fairseq's own tasks leave out the longest sentences of a set whose size is no multiple of 8
 WHOLE = ("--required-batch-size-multiple", 1)
+# of a language model: blocks of tokens, which fairseq alone makes under numpy 2 too
+SCORING = ("--batch-size", 4, "--tokens-per-sample", 32, "--sample-break-mode", "none", "--no-progress-bar", *WHOLE)
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +156,11 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
         (["--subnet", "largest", "--path", "tensor.pt"], "checkpoint tensor.pt: it is not one of fairseq's"),
         (["--subnet", "largest", "--path", "dict.pt"], "checkpoint dict.pt: it is not one of fairseq's"),
         (["--subnet", "smallest", "--output", "."], ".: cannot be written (it names a folder)"),
-        (["--subnet", "largest", "--allow-padding"], "allow_padding is given with format transformer_subnet"),
+        (["--subnet", "largest", "--allow-padding"], "allow_padding is given with format twin"),
         (["--subnet", "largest", "--format", "fairseq"], "stock fairseq"),
         (["--subnet", "largest", "--format", "ctranslate2"], "CTranslate2 attends to the last encoder layer only"),
         (["--subnet", "smallest", "--format", "ctranslate2", "--data", "x"], "data is x: no such folder"),
-        (["--subnet", "smallest", "--quantization", "int8"], "quantization is given with format transformer_subnet"),
+        (["--subnet", "smallest", "--quantization", "int8"], "quantization is given with format twin"),
         (["--subnet", "smallest", "--output", "no/such/folder.pt"], "no/such/folder.pt: cannot be written"),
     ],
 )
@@ -172,9 +175,71 @@ def test_bad_input(commands, supernet, tmp_path, arguments, message):
 
 
 def test_a_twin_has_no_subnets(commands, supernet, tmp_path):
-    export(commands, supernet, "smallest", tmp_path / "twin.pt")
+    done = export(commands, supernet, "smallest", tmp_path / "twin.pt", "--format", "transformer_subnet", "--json")
+    assert json.loads(done.out)["format"] == "twin"  # as the format is called now
     arguments = ["--path", tmp_path / "twin.pt", "--subnet", "smallest", "--output", tmp_path / "again.pt"]
     assert "its arch is transformer_subnet" in commands.fork("mos-export", *arguments, check=False).error()
+
+
+@pytest.fixture(scope="module")
+def loss_by_supernet(commands, monolingual, language_supernet):
+    """subnet -> loss per token, base 2, of the language model's supernet with that subnet active."""
+    plugin = ["--user-dir", USER_DIR, "--task", "language_modeling_mos", "--path", language_supernet]
+    return lambda name: loss_of(commands.fork("eval_lm", monolingual, *plugin, *SCORING, "--subnet", name))
+
+
+def loss_of(done) -> float:
+    return float(re.search(r"Loss \(base 2\): ([0-9.]+)", done.out + done.err)[1])
+
+
+def export_language(commands, checkpoint, subnet: str, output, *options: object, check: bool = True):
+    path = ["--path", checkpoint, "--subnet", subnet, "--output", output]
+    return commands.fork("mos-export", *path, *options, check=check)
+
+
+@pytest.mark.parametrize("name", ["largest", "smallest", "random:3"])
+def test_a_language_models_twin_has_the_subnets_loss(
+    commands, monolingual, language_supernet, loss_by_supernet, tmp_path, name
+):
+    done = export_language(commands, language_supernet, name, tmp_path / "twin.pt")
+    assert "--task language_modeling --arch transformer_lm_subnet" in done.out
+    plugin = ["--user-dir", USER_DIR, "--task", "language_modeling", "--path", tmp_path / "twin.pt"]
+    found = loss_of(commands.fork("eval_lm", monolingual, *plugin, *SCORING))
+    assert found == pytest.approx(loss_by_supernet(name), abs=2e-3)  # three digits are printed
+
+
+@pytest.mark.parametrize(("name", "options"), [("smallest", []), ("largest", ["--allow-padding"])])
+def test_a_stock_language_model_needs_no_plugin(
+    commands, monolingual, language_supernet, loss_by_supernet, tmp_path, name, options
+):
+    """fairseq-eval-lm and fairseq-generate read it, and it has the subnet's loss. (fairseq continues no block of text
+    that holds an end of a sentence, and one sentence a block it cuts under numpy 1 only: the set is one sentence.)"""
+    export_language(commands, language_supernet, name, tmp_path / "lm.pt", "--format", "fairseq", *options)
+    model = torch.load(tmp_path / "lm.pt", weights_only=True)["cfg"]["model"]
+    assert model["_name"] == "transformer_lm" and model["tokens_per_sample"] == 64
+    path = ["--path", tmp_path / "lm.pt"]
+    scored = commands.fork("eval_lm", monolingual, "--task", "language_modeling", *path, *SCORING)
+    assert "mos_fairseq" not in scored.out + scored.err
+    assert loss_of(scored) == pytest.approx(loss_by_supernet(name), abs=2e-3)
+    (tmp_path / "one").write_text("a b c\n")
+    data = ["--only-source", "--srcdict", monolingual / "dict.txt", "--testpref", tmp_path / "one"]
+    commands.fork("preprocess", *data, "--destdir", tmp_path / "bin")
+    search = ["--beam", 2, "--max-len-b", 10, "--no-progress-bar", *WHOLE, "--tokens-per-sample", 32]
+    generated = commands.fork("generate", tmp_path / "bin", "--task", "language_modeling", *path, *search)
+    assert "mos_fairseq" not in generated.out + generated.err
+    assert generated.hypotheses()[0].startswith("a b c")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "ctranslate2"], "mos-export --format ctranslate2: for encoder_decoder, the checkpoint is"),
+        (["--format", "fairseq"], "decoder has 4 heads of width 4: stock fairseq has one number of heads"),
+    ],
+)
+def test_what_a_language_model_is_not_exported_to(commands, language_supernet, tmp_path, arguments, message):
+    done = export_language(commands, language_supernet, "largest", tmp_path / "out", *arguments, check=False)
+    assert message in done.error() and not list(tmp_path.iterdir())
 
 
 def test_cost_of_subnets(commands, files):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
-from mos_fairseq.export import read_supernet
+from mos_fairseq.checkpoints import read_supernet
 
 from .conftest import USER_DIR, generation, same_translations, training
 

@@ -96,15 +96,6 @@ def sides(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def monolingual(commands, text, tmp_path_factory) -> Path:
-    """Binarised sentences of one language."""
-    folder = tmp_path_factory.mktemp("monolingual") / "bin"
-    paths = [x for name in ("train", "valid", "test") for x in (f"--{name}pref", text / f"{name}.xx")]
-    commands.fork("preprocess", "--only-source", *paths, "--destdir", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def classes(commands, text, monolingual, tmp_path_factory) -> Path:
     """Binarised sentences, and whether each is long."""
     folder = tmp_path_factory.mktemp("classes")

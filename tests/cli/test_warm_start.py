@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from mos_fairseq.nas.evaluator import EvaluationOptions, SubnetEvaluator
+from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
 
-from .conftest import SPACE, generation, same_translations, training
+from .conftest import LM_SPACE, SPACE, generation, same_translations, training
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +109,7 @@ def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_fir
         (["--path", "no.pt"], "checkpoint no.pt: no such file"),
         (["--path", "notes.pt"], "notes.pt: the file is truncated"),
         (["--path", "SUPERNET"], "its arch is transformer_mos, but a warm start is from fairseq's transformer"),
+        (["--search-space", "lm.yaml"], "mos-warm-start: for encoder_decoder, the search space is decoder_only"),
         (["--search-space", "tiny"], "encoder_embed_dim of the checkpoint is 24"),
         (["--expert-noise", -1], "expert_noise is -1.0: allowed are numbers from 0"),
         (["--expert-noise", "nan"], "expert_noise is nan: allowed are numbers from 0"),
@@ -120,6 +121,7 @@ def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_fir
 )
 def test_bad_input(commands, source, supernet, tmp_path, options, message):
     (tmp_path / "notes.pt").write_text("notes")
+    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(LM_SPACE))
     words = [supernet[0] / "checkpoint_last.pt" if word == "SUPERNET" else word for word in options]
     done = warm_start(commands, source, tmp_path / "out.pt", *words, check=False, cwd=tmp_path)
     assert message in done.error()

@@ -9,6 +9,7 @@ import torch
 import yaml
 from fairseq import optim
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, build_lr_scheduler
+from fairseq.tasks.language_modeling import LanguageModelingConfig
 from fairseq.tasks.translation import TranslationConfig
 from fairseq_cli import hydra_train
 from omegaconf import DictConfig, OmegaConf
@@ -17,9 +18,9 @@ from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.criterions.divergence import DistillationOptions
 from mos_fairseq.gap.configuration import Command
 from mos_fairseq.gap.options import MODEL, overridden, training_options
-from mos_fairseq.models import TransformerMosConfig
-from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.tasks import TranslationMosConfig
+from mos_fairseq.models import TransformerLanguageModelMosConfig, TransformerMosConfig
+from mos_fairseq.search_space import FAMILIES, SearchSpace
+from mos_fairseq.tasks import LanguageModelingMosConfig, TranslationMosConfig
 
 from .conftest import CONFIG, ROOT, Built
 
@@ -63,8 +64,25 @@ RECIPES = {
 
 
 def test_every_preset_has_a_recipe():
-    assert sorted(RECIPES) == sorted(SearchSpace.preset_names())
-    assert sorted(RECIPES) == sorted(path.stem for path in (CONFIG / "search_space").iterdir())
+    assert sorted(RECIPES) == SearchSpace.preset_names(FAMILIES["encoder_decoder"])
+    for group, more in (("recipe", []), ("search_space", ["of_recipe"])):
+        names = sorted(path.stem for path in (CONFIG / group).iterdir())
+        assert names == sorted(SearchSpace.preset_names() + more), group
+
+
+@pytest.mark.parametrize("name", SearchSpace.preset_names())
+def test_a_space_brings_its_recipe(compose, name):
+    """One name chooses both, and either group takes it."""
+    family = SearchSpace.from_spec(name).family.name
+    config = {"encoder_decoder": "translation_mos", "decoder_only": "language_modeling_mos"}[family]
+    by_space, by_recipe = (compose(f"{group}={name}", name=config) for group in ("search_space", "recipe"))
+    assert by_space == by_recipe and by_space.task.search_space == name
+
+
+def test_a_space_with_the_recipe_of_another(compose):
+    cfg = compose("search_space=tiny", "recipe=iwslt14_de_en")
+    assert cfg.task.search_space == "tiny"
+    assert cfg.model.dropout == compose("recipe=iwslt14_de_en").model.dropout != compose("recipe=tiny").model.dropout
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -178,23 +196,27 @@ def test_plain_supernet_of_an_own_space(build, tmp_path):
 
 
 def test_own_options_need_no_plus():
-    files = [CONFIG / "translation_mos.yaml", *(CONFIG / "search_space").iterdir()]
-    written = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
-
     def own(config: type, inherited: type | None = None) -> set[str]:
         theirs = {field.name for field in fields(inherited)} if inherited else set()
         interpolated = {field.name for field in fields(config) if str(field.default).startswith("${")}
         return {field.name for field in fields(config)} - theirs - interpolated - {"_name"}
 
-    assert own(TranslationMosConfig, TranslationConfig) <= set(written[0]["task"])
-    assert own(TransformerMosConfig) <= set(written[0]["model"])
+    for name, task, stock, model in (
+        ("translation_mos", TranslationMosConfig, TranslationConfig, TransformerMosConfig),
+        ("language_modeling_mos", LanguageModelingMosConfig, LanguageModelingConfig, TransformerLanguageModelMosConfig),
+    ):
+        written = yaml.safe_load((CONFIG / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert own(task, stock) <= set(written["task"])
+        assert own(model) <= set(written["model"])
 
 
-def test_own_recipe(compose, tmp_path):
-    (tmp_path / "search_space").mkdir()
+@pytest.mark.parametrize("group", ["recipe", "search_space"])
+def test_own_recipe(compose, tmp_path, group):
+    """In the group search_space, where recipes once were, too."""
+    (tmp_path / group).mkdir()
     recipe = "# @package _global_\ndefaults: [iwslt14_de_en, _self_]\noptimization: {max_update: 7}\n"
-    (tmp_path / "search_space" / "mine.yaml").write_text(recipe)
-    cfg = compose(f"hydra.searchpath=[file://{tmp_path}]", "search_space=mine")
+    (tmp_path / group / "mine.yaml").write_text(recipe)
+    cfg = compose(f"hydra.searchpath=[file://{tmp_path}]", f"{group}=mine")
     assert (cfg.task.search_space, cfg.optimization.max_update) == ("iwslt14_de_en", 7)
     assert cfg.common.user_dir == f"{CONFIG}/.."
 
@@ -214,7 +236,8 @@ def test_user_dir_is_the_package_of_the_config_dir(compose, tmp_path, monkeypatc
     ("overrides", "message"),
     [
         (["search_space=unknown"], "Could not find 'search_space/unknown'"),
-        ([], "You must specify 'search_space'"),
+        (["recipe=unknown"], "Could not find 'recipe/unknown'"),
+        ([], "You must specify 'recipe'"),
     ],
 )
 def test_bad_recipe_is_told_with_the_choices(compose, capfd, overrides, message):

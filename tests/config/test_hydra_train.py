@@ -28,3 +28,12 @@ def test_trains_and_generates_from_another_folder(command, data, tmp_path):
     done = command(tmp_path, "fairseq-generate", "data", *plugin, *search)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sum(line.startswith("H-") for line in done.stdout.splitlines()) == 6
+
+
+def test_language_model(command, monolingual, tmp_path):
+    config = ["--config-dir", CONFIG, "--config-name", "language_modeling_mos", "search_space=tiny_lm"]
+    options = ["optimization.max_update=2", "common.log_interval=1", "checkpoint.save_dir=one"]
+    done = command(tmp_path, "fairseq-hydra-train", *config, *options, f"task.data={monolingual}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("| train_inner |") == 2 and "loss_smallest" in done.stdout
+    assert (tmp_path / "one" / "checkpoint_best.pt").is_file()

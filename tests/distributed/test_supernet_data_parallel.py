@@ -16,16 +16,17 @@ from torch import nn
 from mos_fairseq.distributed import SupernetDataParallel, check_launch, data_parallel_rank
 from mos_fairseq.distributed.supernet_data_parallel import _buckets
 from mos_fairseq.errors import InputError
-from mos_fairseq.tasks import translation_mos as tasks
+from mos_fairseq.tasks import supernet_task as tasks
 from tests.cli.conftest import training
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_equals_a_single_process(tmp_path):
+@pytest.mark.parametrize("task", ["translation_mos", "language_modeling_mos"])
+def test_equals_a_single_process(tmp_path, task):
     """Two processes, 24 updates: sandwich; and different subnets on each, resumed in the middle."""
-    command = [sys.executable, str(ROOT / "tests" / "data_parallel_table.py"), "--quick", "--json"]
+    command = [sys.executable, str(ROOT / "tests" / "data_parallel_table.py"), "--quick", "--json", "--task", task]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

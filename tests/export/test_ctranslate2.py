@@ -6,7 +6,7 @@ import torch
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_ctranslate2
-from tests.export.test_stock import EQUAL, OPTIONS, UNEQUAL, twin_of
+from tests.export.test_stock import EQUAL, OPTIONS, SPACE, UNEQUAL, twin_of
 from tests.helpers import dictionary
 
 WORDS = dictionary()
@@ -31,13 +31,26 @@ CASES += [("equal", {"activation_fn": name}) for name in ("gelu", "gelu_accurate
 
 @pytest.mark.parametrize(("subnet", "options"), CASES, ids=lambda c: c if isinstance(c, str) else "-".join(c))
 def test_same_probabilities(tmp_path, subnet, options):
-    twin = twin_of(SUBNETS[subnet], **options)
+    check_probabilities(twin_of(SUBNETS[subnet], **options), tmp_path)
+
+
+def check_probabilities(twin, tmp_path) -> None:
     save_ctranslate2(twin, vocabularies(), tmp_path / "model")
     translator = ctranslate2.Translator(str(tmp_path / "model"), compute_type="float32")
     texts = [[[WORDS[i] for i in part] for part in pair] for pair in SENTENCES]
     scored = translator.score_batch([source for source, _ in texts], [target for _, target in texts])
     for pair, result in zip(SENTENCES, scored, strict=True):
         assert result.log_probs == pytest.approx(log_probs(twin, *pair), abs=1e-5)
+
+
+def test_a_q_for_each_layer(tmp_path):
+    """The heads of a layer are as wide as its own q makes them."""
+    space = {key: value for key, value in SPACE.items() if key != "head_dim"}
+    subnet = {key: value for key, value in EQUAL.items() if key != "head_dim"}
+    q = {"encoder_qkv_dim": [20, 10], "decoder_qkv_dim": [20, 10]}
+    heads = dict.fromkeys([key for key in space if key.endswith("heads")], [2])
+    twin = twin_of(subnet | {"encoder_qkv_dim": [10, 20, 10], "decoder_qkv_dim": [20, 10]}, space | q | heads)
+    check_probabilities(twin, tmp_path)
 
 
 def test_refusals(tmp_path):

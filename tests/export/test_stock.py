@@ -5,13 +5,15 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq.models import build_model
 from fairseq.models.transformer import TransformerModel
+from omegaconf import OmegaConf
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import stock, stock_checkpoint
 from mos_fairseq.export.check import ExportError
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import HEAD_DIM_SPACE, batch, decode_stepwise, fake_task, supernet
+from tests.helpers import HEAD_DIM_SPACE, LM_SPACE, batch, decode_stepwise, fake_task, language_model, supernet
 
 STATE = {
     "cfg": {
@@ -201,3 +203,89 @@ def test_heads_of_unequal_width_are_padded():
     with torch.no_grad():
         ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, made))
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+def test_a_q_for_each_layer_is_padded():
+    """Where every layer has a q of its own, heads are of unequal width too."""
+    without = {key: value for key, value in SPACE.items() if key != "head_dim"}
+    space = without | {"encoder_qkv_dim": [20, 8], "decoder_qkv_dim": [20, 8], "decoder_attention_heads": [4, 2]}
+    space |= {"encoder_attention_heads": [4, 2], "decoder_ende_attention_heads": [4, 2]}
+    sizes = {key: value for key, value in EQUAL.items() if key != "head_dim"}
+    sizes |= {"encoder_embed_dim": 24, "decoder_embed_dim": 30}
+    subnet = sizes | {"encoder_qkv_dim": [8, 20, 8], "decoder_qkv_dim": [20, 8]}
+    twin = twin_of(subnet, space)
+    with pytest.raises(InputError, match="encoder has 2 heads of width 10 and 2 heads of width 4: stock"):
+        stock_checkpoint(STATE, twin)
+    made = rebuilt(stock_checkpoint(STATE, twin, allow_padding=True))
+    src, prev, target = batch()
+    real, lengths = target.ne(1), src.ne(1).sum(1)
+    with torch.no_grad():
+        ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, made))
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+LM_STATE = {
+    "cfg": {
+        "task": {"_name": "language_modeling_mos", "data": "somewhere", "search_space": "x", "add_bos_token": True},
+        "criterion": {"_name": "cross_entropy"},
+    }
+}
+LM_EQUAL = {
+    "family": "decoder_only",
+    "decoder_embed_dim": 12,
+    "decoder_layers": 2,
+    "decoder_ffn_embed_dim": 19,
+    "decoder_attention_heads": 2,
+    "qkv_dim": 12,
+}
+LM_UNEQUAL = LM_EQUAL | {
+    "decoder_embed_dim": 28,
+    "decoder_ffn_embed_dim": [37, 19],
+    "decoder_attention_heads": [2, 4],
+}
+LM_OPTIONS = [
+    {"share_decoder_input_output_embed": True},
+    {"share_decoder_input_output_embed": False, "layernorm_embedding": True, "activation_fn": "gelu"},
+    {"decoder_learned_pos": True, "no_scale_embedding": True},
+    {"no_token_positional_embeddings": True},
+]
+
+
+def language_twin(subnet: dict, **options):
+    space = SearchSpace.from_dict(LM_SPACE | {"decoder_embed_dim": [28, 12], "qkv_dim": 12})
+    model = language_model(space, mos_routing="layer", tokens_per_sample=50, **options)
+    model.set_active_subnet(Subnet.from_dict(subnet))
+    return model.get_active_subnet()
+
+
+@pytest.mark.parametrize("options", LM_OPTIONS, ids=lambda o: "-".join(o))
+@pytest.mark.parametrize("subnet", [LM_EQUAL, LM_UNEQUAL], ids=["equal", "padded"])
+@torch.no_grad()
+def test_a_language_model_has_the_same_logits(subnet, options):
+    twin = language_twin(subnet, **options)
+    checkpoint = stock_checkpoint(LM_STATE, twin, allow_padding=subnet is LM_UNEQUAL)
+    assert checkpoint["cfg"]["task"] == {"_name": "language_modeling", "data": "somewhere", "add_bos_token": True}
+    assert checkpoint["cfg"]["criterion"] == {"_name": "cross_entropy"}
+    assert checkpoint["cfg"]["model"]["add_bos_token"] is True
+    cfg = OmegaConf.create(checkpoint["cfg"] | {"common": {"tpu": False}})  # as fairseq reads it
+    made = build_model(cfg.model, fake_task(), from_checkpoint=True).eval()
+    made.load_state_dict(checkpoint["model"])
+    _, prev, target = batch()
+    real = target.ne(1)
+    expected = twin(prev)[0]
+    torch.testing.assert_close(made(prev)[0][real], expected[real], atol=1e-5, rtol=1e-5)
+    stepwise = decode_stepwise(made, None, prev)
+    torch.testing.assert_close(stepwise[real], expected[real], atol=1e-5, rtol=1e-5)
+
+
+def test_language_models_that_stock_fairseq_cannot_express():
+    with pytest.raises(InputError, match=r"decoder_ffn_embed_dim is \[37, 19\].*padding with zeros"):
+        stock_checkpoint(LM_STATE, language_twin(LM_EQUAL | {"decoder_ffn_embed_dim": [37, 19]}))
+    with pytest.raises(InputError, match="no number of heads that divides decoder_embed_dim=12 has room for them"):
+        stock_checkpoint(LM_STATE, language_twin(LM_EQUAL | {"decoder_attention_heads": [2, 4]}), allow_padding=True)
+
+
+def test_another_language_model_is_not_written(monkeypatch):
+    monkeypatch.setattr(stock, "_layer_weights", spoiled("fc2.bias", lambda bias: bias + torch.arange(len(bias))))
+    with pytest.raises(ExportError, match="fairseq's transformer_lm does not compute what the subnet computes: "):
+        stock_checkpoint(LM_STATE, language_twin(LM_EQUAL))

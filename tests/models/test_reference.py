@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, batch, supernet
+from tests.helpers import ELASTIC_Q_SPACE, HEAD_DIM_SPACE, SMALL_SPACE, batch, supernet
 from tests.models.reference import Reference, arch_encoding
 
-SPACES = {"qkv_dim": SMALL_SPACE, "head_dim": HEAD_DIM_SPACE}
+SPACES = {"qkv_dim": SMALL_SPACE, "head_dim": HEAD_DIM_SPACE, "elastic_q": ELASTIC_Q_SPACE}
 NORMS = {"encoder_normalize_before": True, "decoder_normalize_before": True, "layernorm_embedding": True}
 MIXTURES = [
     {"mos_routing": routing, "num_experts": experts, "mos_linears": linears, "arch_encoding": encoding}

@@ -11,7 +11,7 @@ from fairseq.logging import metrics
 
 from mos_fairseq.criterions import DistillationMosCriterion
 from mos_fairseq.errors import InputError
-from tests.helpers import batch, fake_task, sample_of, small_space
+from tests.helpers import batch, fake_task, language_model, sample_of, small_space
 
 OPTIMIZER = SimpleNamespace(backward=lambda loss: loss.backward())
 SAMPLES = [sample_of(*batch(seed=3)), sample_of(*batch(lengths=((3, 9), (5, 2)), seed=4))]
@@ -250,3 +250,21 @@ def test_needs_a_largest_subnet_and_others(make_task, sampling):
 def test_needs_the_supernets_task():
     with pytest.raises(InputError, match="--task translation_mos"):
         make(fake_task())
+
+
+def test_layers_of_a_language_model():
+    """A family of one stack: the distance is that of the decoder's layers, over the tokens that are predicted."""
+    task = fake_task()
+    task.cfg = SimpleNamespace(subnet_sampling="sandwich")
+    model, criterion = language_model(dropout=0.0, router_dropout=0.0), make(task, hidden_weight=0.7)
+    _, prev, target = batch()
+    sample = sample_of(prev, prev, target) | {"net_input": {"src_tokens": prev, "src_lengths": prev.ne(PAD).sum(1)}}
+    criterion.teach(1, 0)
+    states = []
+    for subnet in (model.search_space.largest(), model.search_space.smallest()):
+        model.set_active_subnet(subnet)
+        _, _, log = criterion(model, sample)
+        states.append(model(prev)[1]["inner_states"][1:])
+    teacher, (student,) = states[0][-1], states[1]  # one layer, which meets the last of three
+    expected = (student - teacher[..., : student.size(-1)])[target.t().ne(PAD)].square().mean() * sample["ntokens"]
+    assert float(log["hidden_loss"]) == pytest.approx(expected.item(), rel=1e-4)

@@ -16,12 +16,18 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mos_fairseq.command import COMMANDS, Command, calling_command
+from mos_fairseq.command import Command, calling_command
 from mos_fairseq.errors import InputError
-from mos_fairseq.tasks import TranslationMosConfig
-from mos_fairseq.tasks.options import ACTS, NEEDS
+from mos_fairseq.tasks import (
+    LanguageModelingMosConfig,
+    LanguageModelingMosTask,
+    TranslationMosConfig,
+    TranslationMosTask,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+COMMANDS = ("train", "generate", "interactive", "validate")
+ACTS, NEEDS = TranslationMosTask.option_table.acts, TranslationMosTask.option_table.needs
 # option -> a value that is not the default; None: every command needs it
 VALUES = {
     "data": None,
@@ -123,11 +129,17 @@ def was_refused(message: str) -> bool:
     return refused
 
 
-def test_the_table_knows_every_option():
+@pytest.mark.parametrize(
+    ("task", "config"),
+    [(TranslationMosTask, TranslationMosConfig), (LanguageModelingMosTask, LanguageModelingMosConfig)],
+)
+def test_the_table_knows_every_option(task, config):
     """Other options are those of other parts of the configuration, from which the task's take their values."""
-    own = {f.name for f in fields(TranslationMosConfig) if f.name != "_name" and not str(f.default).startswith("${")}
-    assert set(ACTS) == set(VALUES) == own
-    assert set(NEEDS) <= own and {needed for _, needed, _ in NEEDS.values()} <= own
+    own = {f.name for f in fields(config) if f.name != "_name" and not str(f.default).startswith("${")}
+    table = task.option_table
+    assert set(table.acts) == own
+    assert set(table.needs) <= own and {needed for _, needed, _ in table.needs.values()} <= own
+    assert task is not TranslationMosTask or set(VALUES) == own
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,8 +11,16 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export.check import ExportError
 from mos_fairseq.models import TransformerMosConfig
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.warm_start import Orders, StockModel, check_space, importance_orders, supernet, supernet_from
-from tests.helpers import batch, decode_stepwise, fake_task, perturb, sample_of
+from mos_fairseq.warm_start import (
+    Orders,
+    StockModel,
+    check_space,
+    has_narrower_attention,
+    importance_orders,
+    supernet,
+    supernet_from,
+)
+from tests.helpers import LM_SPACE, batch, decode_stepwise, fake_task, perturb, sample_of
 from tests.seeds import moved
 
 QKV = {
@@ -29,6 +37,7 @@ QKV = {
     "qkv_dim": 24,
 }
 HEAD_DIM = {key: value for key, value in QKV.items() if key != "qkv_dim"} | {"head_dim": 6}
+ELASTIC_Q = {"encoder_qkv_dim": [24, 16], "decoder_qkv_dim": [24, 8]}
 NOISY = {"expert_noise": 0.5, "seed": 4}
 
 
@@ -168,6 +177,7 @@ def test_a_slice_without_idle_parts_is_the_stock_model():
         ({"decoder_ende_attention_heads": [2]}, "ende_attention_heads of the checkpoint is 4: .* is 2"),
         ({"qkv_dim": 48}, "qkv_dim of the search space is 48: the checkpoint's attention is 24 wide"),
         ({"qkv_dim": None, "head_dim": 8}, "head_dim of the search space is 8: .* 4 heads are 6 wide each"),
+        ({"qkv_dim": None, **ELASTIC_Q, "decoder_qkv_dim": [16, 8]}, "decoder_qkv_dim .* is 16 at most: .* is 24 wide"),
         ({"decoder_arbitrary_ende_attn": [-1, 1]}, r"decoder_arbitrary_ende_attn .* \[1, -1\]: .*last encoder"),
     ],
 )
@@ -175,6 +185,26 @@ def test_spaces_that_do_not_fit(changes, message):
     space = {key: value for key, value in (QKV | changes).items() if value is not None}
     with pytest.raises(InputError, match=message):
         check_space(stock().args, SearchSpace.from_dict(space))
+
+
+def test_a_space_of_another_family():
+    with pytest.raises(InputError, match="^mos-warm-start: for encoder_decoder, the search space is decoder_only$"):
+        check_space(stock().args, SearchSpace.from_dict(LM_SPACE))
+
+
+def test_a_space_with_a_q_for_each_layer():
+    """Its largest subnet is the stock model; smaller ones use fewer rows, so that the order of heads counts."""
+    space = {key: value for key, value in QKV.items() if key != "qkv_dim"} | ELASTIC_Q
+    assert has_narrower_attention(SearchSpace.from_dict(space))
+    assert has_narrower_attention(SearchSpace.from_dict(HEAD_DIM))
+    assert not has_narrower_attention(SearchSpace.from_dict(QKV))
+    source = stock()
+    model = supernet_from(source, config(space), importance_orders(source.model, channels=False), **NOISY)
+    src, prev, target = batch()
+    real, lengths = target.ne(1), src.ne(1).sum(1)
+    with torch.no_grad():
+        expected = source.model(src, lengths, prev)[0][real]
+        torch.testing.assert_close(model(src, lengths, prev)[0][real], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_another_model_is_not_made(monkeypatch):

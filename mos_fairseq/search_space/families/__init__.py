@@ -4,10 +4,11 @@ from dataclasses import fields
 from typing import Any
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.search_space.families.decoder_only import DECODER_ONLY
 from mos_fairseq.search_space.families.encoder_decoder import ENCODER_DECODER
 from mos_fairseq.search_space.family import Family
 
-FAMILIES = {family.name: family for family in (ENCODER_DECODER,)}
+FAMILIES = {family.name: family for family in (ENCODER_DECODER, DECODER_ONLY)}
 
 
 def check_options(options: Any, family: Family) -> None:
@@ -18,4 +19,4 @@ def check_options(options: Any, family: Family) -> None:
             raise InputError(f"{option.name} is {value}: it has no effect on subnets of family {family.name}")
 
 
-__all__ = ["ENCODER_DECODER", "FAMILIES", "check_options"]
+__all__ = ["DECODER_ONLY", "ENCODER_DECODER", "FAMILIES", "check_options"]

@@ -1,0 +1,66 @@
+"""``language_modeling_mos``: fairseq's language modelling task for supernets."""
+
+import os
+from dataclasses import dataclass
+
+from fairseq import utils
+from fairseq.file_io import PathManager
+from fairseq.tasks import register_task
+from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.tasks.options import OptionTable, supernet_options
+from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
+from mos_fairseq.tasks.supernet_task import SupernetTask
+
+
+@dataclass
+class LanguageModelingMosConfig(SupernetTaskConfig, LanguageModelingConfig):
+    """fairseq's language modelling options and the supernet's."""
+
+
+_COMMANDS = ("train", "generate", "interactive", "validate", "eval_lm")
+_READS_BLOCKS = ("train", "generate", "validate", "eval_lm")
+_ACTS, _NEEDS = supernet_options(_COMMANDS)
+
+
+@register_task("language_modeling_mos", dataclass=LanguageModelingMosConfig)
+class LanguageModelingMosTask(SupernetTask, LanguageModelingTask):
+    """Language modelling with a weight-sharing supernet (``--arch transformer_lm_mos``)."""
+
+    name, stock, arch = "language_modeling_mos", "language_modeling", "transformer_lm_mos"
+    examples = "text"
+    option_table = OptionTable(
+        acts={
+            "data": _COMMANDS,
+            "sample_break_mode": _READS_BLOCKS,
+            "tokens_per_sample": _READS_BLOCKS,
+            "output_dictionary_size": (),
+            "self_target": (),
+            "future_target": _COMMANDS,  # what is predicted anyway
+            "past_target": (),
+            "add_bos_token": _COMMANDS,
+            "max_target_positions": ("train",),
+            "shorten_method": _READS_BLOCKS,
+            "shorten_data_split_list": _READS_BLOCKS,
+            "pad_to_fixed_length": _READS_BLOCKS,
+            "pad_to_fixed_bsz": _READS_BLOCKS,
+        }
+        | _ACTS,
+        needs=_NEEDS,
+    )
+
+    @classmethod
+    def dictionary_names(cls, cfg: LanguageModelingMosConfig, folder: str) -> tuple[str]:
+        """fairseq's name of the one dictionary."""
+        return ("dict.txt",)
+
+    @classmethod
+    def check_data(cls, cfg: LanguageModelingMosConfig) -> None:
+        """Raise InputError where the first data folder, or its dictionary, is missing."""
+        folder = next(iter(utils.split_paths(cfg.data or "")), "")
+        if not PathManager.exists(folder):
+            raise InputError(f"data is {folder or 'not given'}: no such folder (fairseq-preprocess --only-source)")
+        for name in cls.dictionary_names(cfg, folder):
+            if not PathManager.exists(os.path.join(folder, name)):
+                raise InputError(f"data is {folder}: it lacks {name}, which fairseq-preprocess --only-source makes")
