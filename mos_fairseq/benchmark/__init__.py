@@ -5,7 +5,7 @@ from mos_fairseq.lazy import names_of
 __getattr__, __all__ = names_of(
     __name__,
     {
-        "options": ["SUITES", "SpeedOptions"],
+        "options": ["FAMILIES", "SUITES", "SpeedOptions"],
         "plot": ["plot_suite"],
         "suites": ["run_suite"],
         "timing": ["Section"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mos_fairseq.errors import at_least
 
+FAMILIES = ("encoder_decoder",)  # whose search spaces it takes: it compares with fairseq's transformer
 SUITES = ("train", "decode", "memory", "mixture", "search", "compile")
 
 

@@ -9,12 +9,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.benchmark import SUITES, SpeedOptions
+from mos_fairseq.benchmark import FAMILIES, SUITES, SpeedOptions
 from mos_fairseq.cli import command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import make_folder, write_atomically
 from mos_fairseq.progress import progress
-from mos_fairseq.search_space import SearchSpace, split_specs
+from mos_fairseq.search_space import SearchSpace, check_family, split_specs
 
 if TYPE_CHECKING:
     from mos_fairseq.benchmark import Section, Variants
@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         if name not in SUITES:
             raise InputError(f"suite is {name}: allowed are {', '.join(SUITES)} and all")
     space = SearchSpace.from_spec(args.search_space)
+    check_family("mos-benchmark", FAMILIES, "the search space", space.family)
     start()
     from mos_fairseq.benchmark import Variants, plot_suite
     from mos_fairseq.latency import machine

@@ -13,7 +13,7 @@ from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.mos_options import CHOICES, MosOptions
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.warm_start import SIDES, check_family, has_narrower_attention
+from mos_fairseq.warm_start import SIDES, check_family_of, has_narrower_attention
 
 if TYPE_CHECKING:
     from mos_fairseq.warm_start import Orders, StockModel
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.no_reorder and args.data:
         raise InputError("data is given with --no-reorder, which needs no importance")
     space = SearchSpace.from_spec(args.search_space)
-    check_family(space)
+    check_family_of(space)
     check_exists(args.path)
     start()
     from mos_fairseq.checkpoints import save_checkpoint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.export.stock_sizes import STOCK_ARCHITECTURES, check_last_output_only, stock_sizes
-from mos_fairseq.search_space import FAMILIES, Family, Subnet
+from mos_fairseq.search_space import FAMILIES, Family, Subnet, check_family
 
 if TYPE_CHECKING:
     from mos_fairseq.models import StaticTwin
@@ -69,10 +69,7 @@ class Format:
 
     def check_family(self, family: Family) -> None:
         """Raise InputError where the format holds no subnets of ``family``."""
-        if family.name not in self.families:
-            raise InputError(
-                f"mos-export --format {self.name}: for {', '.join(self.families)}, the checkpoint is {family.name}"
-            )
+        check_family(f"mos-export --format {self.name}", self.families, "the checkpoint", family)
 
 
 def find_format(name: str) -> Format:

@@ -22,7 +22,7 @@ from mos_fairseq.gap.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
 from mos_fairseq.gap.training import Training, train_all
 from mos_fairseq.models import TransformerSubnetModel
-from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, subnet_name
+from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_subnet, subnet_name
 
 # options of fairseq-train that are not the user's
 RESERVED = (
@@ -104,10 +104,8 @@ class Experiment:
         """Configuration and number of updates of each supernet."""
         states = {name: read_supernet(path) for name, path in self.supernets.items()}
         for name, state in states.items():
-            family = SearchSpace.from_spec(state["cfg"]["model"]["search_space"]).family
-            if family != TransformerSubnetModel.family:
-                known = TransformerSubnetModel.family.name
-                raise InputError(f"mos-gap measure: for {known}, {name} is {family.name}")
+            space = SearchSpace.from_spec(state["cfg"]["model"]["search_space"])
+            check_family("mos-gap measure", [TransformerSubnetModel.family.name], name, space.family)
         return {name: (state["cfg"], updates_of(state)) for name, state in states.items()}
 
     @cached_property

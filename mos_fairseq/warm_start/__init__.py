@@ -6,7 +6,7 @@ from mos_fairseq.lazy import names_of
 __getattr__, __all__ = names_of(
     __name__,
     {
-        "family": ["SIDES", "check_family", "has_narrower_attention"],
+        "family": ["SIDES", "check_family_of", "has_narrower_attention"],
         "importance": ["Orders", "importance_orders"],
         "stock": ["StockModel", "check_space", "read_transformer"],
         "supernet": ["supernet_checkpoint", "supernet_from"],

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from mos_fairseq.errors import InputError
-from mos_fairseq.search_space import FAMILIES, SearchSpace
+from mos_fairseq.search_space import FAMILIES, SearchSpace, check_family
 
 FAMILY = FAMILIES["encoder_decoder"]
 SIDES = tuple(stack.name for stack in FAMILY.stacks)
 """Its stacks, from the input to the output."""
 
 
-def check_family(space: SearchSpace) -> None:
+def check_family_of(space: SearchSpace) -> None:
     """Raise InputError unless ``space`` is of the family that warm starts are for."""
-    if space.family != FAMILY:
-        raise InputError(f"mos-warm-start: for {FAMILY.name}, the search space is {space.family.name}")
+    check_family("mos-warm-start", [FAMILY.name], "the search space", space.family)
 
 
 def has_narrower_attention(space: SearchSpace) -> bool:

@@ -28,6 +28,7 @@ def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
     [
         (["--suite", "trian"], "suite is trian: allowed are train, decode, memory, mixture, search, compile and all"),
         (["--repeats", 0], "repeats is 0: allowed are whole numbers from 2"),
+        (["--search-space", "tiny_lm"], "mos-benchmark: for encoder_decoder, the search space is decoder_only"),
     ],
 )
 def test_bad_options(commands, tmp_path, arguments, message):

@@ -1,5 +1,6 @@
 """The architecture families, one declaration a file."""
 
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
@@ -19,4 +20,10 @@ def check_options(options: Any, family: Family) -> None:
             raise InputError(f"{option.name} is {value}: it has no effect on subnets of family {family.name}")
 
 
-__all__ = ["DECODER_ONLY", "ENCODER_DECODER", "FAMILIES", "check_options"]
+def check_family(command: str, names: Collection[str], what: str, family: Family) -> None:
+    """Raise InputError unless ``family``, that of ``what``, is one of the ``names`` that ``command`` is for."""
+    if family.name not in names:
+        raise InputError(f"{command}: for {', '.join(names)}, {what} is {family.name}")
+
+
+__all__ = ["DECODER_ONLY", "ENCODER_DECODER", "FAMILIES", "check_family", "check_options"]
