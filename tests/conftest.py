@@ -37,7 +37,14 @@ def use_kernels() -> Iterator[Callable[..., None]]:
         yield lambda **changes: stack.enter_context(kernels.using(replace(kernels.OTHER, **changes)))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that hold slow tests come first: no process is left alone with one of them in the end."""
+    """Whatever starts fairseq's commands or ours is slow.
+
+    Files that hold slow tests come first: no process is left alone with one of them in the end.
+    """
+    for item in items:
+        if "commands" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

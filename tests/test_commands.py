@@ -10,6 +10,8 @@ import pytest
 
 from mos_fairseq.compat.commands import _module_option, running_command
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SAY = "from mos_fairseq.compat.commands import running_command\nprint(running_command())\n"
 

@@ -13,6 +13,8 @@ import pytest
 
 import mos_fairseq
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "latency"
 COMMANDS = {
     entry.name: entry.module for entry in metadata.entry_points(group="console_scripts") if entry.name[:4] == "mos-"

@@ -24,6 +24,8 @@ from mos_fairseq.tasks import LanguageModelingMosConfig, TranslationMosConfig
 
 from .conftest import CONFIG, ROOT, Built
 
+pytestmark = pytest.mark.slow
+
 WMT = {
     "dropout": 0.3,
     "attention_dropout": 0.1,

@@ -24,6 +24,8 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.gap.configuration import COMPONENTS, LENGTH, NEUTRAL, SECTIONS, fields_of
 from mos_fairseq.gap.options import effective, overridden, training_options
 
+pytestmark = pytest.mark.slow
+
 SUPERNET = """data --task translation_mos --search-space tiny --arch transformer_mos --share-all-embeddings
     --mos-routing neuron --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.2 --dropout 0.3
     --attention-dropout 0.1 --decoder-normalize-before --optimizer adam --adam-eps 1e-7 --weight-decay 0.01

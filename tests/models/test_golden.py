@@ -119,6 +119,7 @@ def test_another_task_is_told_what_generates(caplog):
 
 
 @pytest.mark.parametrize("name", ["supernet.pt", "twin.pt"])
+@pytest.mark.slow
 def test_a_spawned_process_gets_model_task_and_criterion(name):
     """They can be pickled, also after a forward, which derives weights; a supernet keeps its active subnet."""
     model, cfg, task = load(name)
