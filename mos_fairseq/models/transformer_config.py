@@ -56,7 +56,7 @@ class TransformerBaseConfig(TransformerOptions):
 
 @dataclass
 class TransformerLanguageModelBaseConfig(TransformerOptions):
-    """Options of language models. As fairseq's ``--arch transformer_lm``, they are always pre-norm."""
+    """Options of language models, which are always pre-norm, as fairseq's ``transformer_lm_gpt`` and ``_big`` are."""
 
     tokens_per_sample: int = II("task.tokens_per_sample")
     max_target_positions: Optional[int] = II("task.max_target_positions")  # default: a sample of the task's

@@ -20,7 +20,7 @@ DECODER_ONLY = Family(
             ),
             tokens="target",
             causal=True,
-            normalize_before=True,  # fairseq's --arch transformer_lm is always
+            normalize_before=True,  # as fairseq's transformer_lm_gpt and _big: training is not stable without
         ),
     ),
     output="decoder",
