@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from mos_fairseq.files import write_atomically
-from mos_fairseq.jsonl import read_jsonl
+logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
+
+from mos_fairseq.files import write_atomically  # noqa: E402
+from mos_fairseq.jsonl import read_jsonl  # noqa: E402
 
 ROUTINGS = ("none", "layer", "neuron")
 
