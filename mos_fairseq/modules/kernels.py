@@ -47,7 +47,7 @@ class KernelPolicy:
         transposed_router: whether a router's last layer is kept transposed, in inference.
         attention_queries, attention_keys: fewest queries times heads, and fewest keys of each, for which two batched
             products replace the fused kernel, where each query has a sequence of its own.
-        cache_room: positions by which a cache of keys and values grows.
+        cache_room: positions by which a cache of keys and values grows. Beam search copies the unused ones, too.
         remade_mixture: smallest merged weight that is dropped after the forward pass and made again in the backward
             pass: it saves memory.
         cpu_chunk, gpu_chunk: logits of a distillation loss that are worked on at a time. What is needed on the way
@@ -67,7 +67,7 @@ class KernelPolicy:
     transposed_router: bool = False
     attention_queries: int = NEVER
     attention_keys: int = 16
-    cache_room: int = 16
+    cache_room: int = 4
     remade_mixture: int = 1 << 19
     cpu_chunk: int = 1 << 16
     gpu_chunk: int = 1 << 24

@@ -87,7 +87,7 @@ def test_a_policy_is_in_force_for_a_time():
 
 def test_files_get_plain_values():
     found = kernels.OTHER.to_dict()
-    assert found["name"] == "other" and found["packed_rows"] is None and found["cache_room"] == 16
+    assert found["name"] == "other" and found["packed_rows"] is None and found["cache_room"] == kernels.OTHER.cache_room
 
 
 class Operators(TorchDispatchMode):
