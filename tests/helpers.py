@@ -124,6 +124,23 @@ def fake_task(words: Dictionary | None = None) -> SimpleNamespace:
     return SimpleNamespace(source_dictionary=words, target_dictionary=words)
 
 
+def assert_logits_and_gradients_equal(ours, stock, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> None:
+    """Logits in evaluation and training, and the gradients of a loss, are those of fairseq's model."""
+    real = target.ne(1)
+    for mode in (True, False):
+        stock.train(mode), ours.train(mode)
+        expected, actual = stock(*inputs)[0], ours(*inputs)[0]
+        torch.testing.assert_close(actual[real], expected[real], atol=1e-5, rtol=1e-5)
+    torch.nn.functional.cross_entropy(expected[real], target[real]).backward()
+    torch.nn.functional.cross_entropy(actual[real], target[real]).backward()
+    theirs = dict(stock.named_parameters())
+    both = [(name, parameter) for name, parameter in ours.named_parameters() if name in theirs]
+    assert both
+    for name, parameter in both:
+        grad = theirs[name].grad
+        torch.testing.assert_close(parameter.grad.view_as(grad), grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
 def decode_stepwise(model, encoder_out, prev) -> torch.Tensor:
     """Logits [B, T, V] of incremental decoding."""
     state: dict = {}

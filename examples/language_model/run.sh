@@ -21,6 +21,7 @@ for seed in "${seeds[@]}"; do
     fi
 done
 . "$here/../cpu_env.sh"
+. "$here/../steps.sh"
 if ! command -v fairseq-eval-lm >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of setup_venv.sh
 fi
@@ -28,19 +29,6 @@ mkdir -p "$work"
 work=$(cd "$work" && pwd)
 data=$work/data-bin space=tiny_lm
 subnets=(largest random:1 random:2 random:3 smallest)
-
-# Step NAME COMMAND…: what it prints goes to NAME.log; skipped once it is done
-step() {
-    local log=$work/$1.log
-    if [ ! -e "$work/$1.done" ]; then
-        echo "$(date +%T) $1"
-        "${@:2}" >"$log" 2>&1 || {
-            tail -n 1 "$log" >&2
-            exit 1
-        }
-        touch "$work/$1.done"
-    fi
-}
 
 step text python "$root/examples/embedded_corpus.py" --output "$work/text" --seed 1 \
     --train 20000 --valid 500 --test 500

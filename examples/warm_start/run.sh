@@ -18,6 +18,7 @@ if [ ! -d "$data" ]; then
     exit 1
 fi
 . "$here/../cpu_env.sh"
+. "$here/../steps.sh"
 if ! command -v mos-warm-start >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of setup_venv.sh
 fi
@@ -27,19 +28,6 @@ if [ "$(cat "$work/options" 2>/dev/null || printf '%s' "$data $*")" != "$data $*
     exit 1
 fi
 printf '%s' "$data $*" >"$work/options"
-
-# Step NAME COMMAND…: what it prints goes to NAME.log; skipped once it is done
-step() {
-    local log=$work/$1.log
-    if [ ! -e "$work/$1.done" ]; then
-        echo "$(date +%T) $1"
-        "${@:2}" >"$log" 2>&1 || {
-            tail -n 1 "$log" >&2
-            exit 1
-        }
-        touch "$work/$1.done"
-    fi
-}
 
 translate=(--gen-subset test --beam 4 --max-len-a 1.2 --max-len-b 10 --max-tokens 6000 --num-workers 0
     --remove-bpe sentencepiece --scoring sacrebleu)

@@ -19,12 +19,11 @@ from mos_fairseq.evaluation import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.latency import LatencyPredictor
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 from tests.helpers import LM_SPACE
-from tests.processes import until
 from tests.seeds import moved
 
 from .conftest import USER_DIR
 from .test_bad_input import check
-from .test_train import assert_equal, best_updates, updates_of
+from .test_train import best_updates, resumed_and_uninterrupted, updates_of
 
 PLUGIN = ["--user-dir", USER_DIR, "--task", "language_modeling_mos"]
 SENTENCES = ["--sample-break-mode", "eos", "--tokens-per-sample", 16]
@@ -133,21 +132,7 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, monolingual, spaces, 
         options = [*rates, *often, "--max-update", updates]
         return training(monolingual, spaces / "space.yaml", tmp_path / folder, *options)
 
-    commands.fork("train", *run("whole", 11))
-    running = commands.start("train", *run("parts", 100_000))
-    middle = tmp_path / "parts" / "checkpoint_1_4.pt"
-    until(middle.exists)
-    assert running.kill().status == -9
-    for file in middle.parent.iterdir():
-        if file != middle:
-            file.unlink()
-    middle.rename(middle.with_name("checkpoint_last.pt"))
-    done = commands.fork("train", *run("parts", 11))
-    assert [int(row["num_updates"]) for row in done.rows("train_inner")] == list(range(5, 12))
-    paths = [str(tmp_path / folder / "checkpoint_last.pt") for folder in ("whole", "parts")]
-    whole, parts = map(checkpoint_utils.load_checkpoint_to_cpu, paths)
-    for part in ("model", "last_optimizer_state"):
-        assert_equal(whole[part], parts[part], part)
+    resumed_and_uninterrupted(commands, run, tmp_path, 11)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,6 +162,27 @@ def assert_equal(mine, theirs, where: str = "") -> None:
         assert mine == theirs, where
 
 
+def resumed_and_uninterrupted(commands, run, folder: Path, updates: int) -> list[dict]:
+    """Checkpoints of ``run("whole", updates)`` and of ``run("parts", updates)``, which goes on where a run was killed
+    that had written ``checkpoint_1_4.pt``; their parameters and the optimizer's state are found equal."""
+    commands.fork("train", *run("whole", updates))
+    running = commands.start("train", *run("parts", 100_000))
+    middle = folder / "parts" / "checkpoint_1_4.pt"
+    until(middle.exists)
+    assert running.kill().status == -9
+    for file in middle.parent.iterdir():
+        if file != middle:
+            file.unlink()
+    middle.rename(middle.with_name("checkpoint_last.pt"))
+    done = commands.fork("train", *run("parts", updates))
+    assert [int(row["num_updates"]) for row in done.rows("train_inner")] == list(range(5, updates + 1))
+    paths = [str(folder / name / "checkpoint_last.pt") for name in ("whole", "parts")]
+    whole, parts = map(checkpoint_utils.load_checkpoint_to_cpu, paths)
+    for part in ("model", "last_optimizer_state"):
+        assert_equal(whole[part], parts[part], part)
+    return [whole, parts]
+
+
 @pytest.mark.slow
 def test_resumed_run_equals_an_uninterrupted_one(commands, joined, files, tmp_path):
     """Killed after a checkpoint in mid-epoch (an epoch has 6 updates), with dropout everywhere."""
@@ -171,21 +193,7 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, joined, files, tmp_pa
         options = [*rates, *often, "--max-update", updates]
         return training(joined, tmp_path / folder, *options, space=files / "space.yaml")
 
-    commands.fork("train", *run("whole", 12))
-    running = commands.start("train", *run("parts", 100_000))
-    middle = tmp_path / "parts" / "checkpoint_1_4.pt"
-    until(middle.exists)
-    assert running.kill().status == -9
-    for file in middle.parent.iterdir():
-        if file != middle:
-            file.unlink()
-    middle.rename(middle.with_name("checkpoint_last.pt"))
-    done = commands.fork("train", *run("parts", 12))
-    assert [int(row["num_updates"]) for row in done.rows("train_inner")] == list(range(5, 13))
-    paths = [str(tmp_path / folder / "checkpoint_last.pt") for folder in ("whole", "parts")]
-    whole, parts = map(checkpoint_utils.load_checkpoint_to_cpu, paths)
-    for part in ("model", "last_optimizer_state"):
-        assert_equal(whole[part], parts[part], part)
+    whole, parts = resumed_and_uninterrupted(commands, run, tmp_path, 12)
     assert whole["optimizer_history"][-1]["num_updates"] == parts["optimizer_history"][-1]["num_updates"] == 12
 
 

@@ -179,6 +179,14 @@ def test_what_stock_fairseq_cannot_express_is_refused(changes, allow_padding, me
         stock_checkpoint(STATE, twin_of(EQUAL | changes), allow_padding)
 
 
+def assert_same_logits(made, twin) -> None:
+    src, prev, target = batch()
+    real, lengths = target.ne(1), src.ne(1).sum(1)
+    with torch.no_grad():
+        ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, made))
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
 def test_heads_of_unequal_width_are_padded():
     """With qkv_dim, fewer heads are wider: each is padded to the widest, which changes the scores' divisor."""
     space = {key: value for key, value in SPACE.items() if key != "head_dim"} | {
@@ -198,11 +206,7 @@ def test_heads_of_unequal_width_are_padded():
     }
     twin = twin_of(subnet, space)
     made = rebuilt(stock_checkpoint(STATE, twin, allow_padding=True))
-    src, prev, target = batch()
-    real, lengths = target.ne(1), src.ne(1).sum(1)
-    with torch.no_grad():
-        ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, made))
-    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+    assert_same_logits(made, twin)
 
 
 def test_a_q_for_each_layer_is_padded():
@@ -217,11 +221,7 @@ def test_a_q_for_each_layer_is_padded():
     with pytest.raises(InputError, match="encoder has 2 heads of width 10 and 2 heads of width 4: stock"):
         stock_checkpoint(STATE, twin)
     made = rebuilt(stock_checkpoint(STATE, twin, allow_padding=True))
-    src, prev, target = batch()
-    real, lengths = target.ne(1), src.ne(1).sum(1)
-    with torch.no_grad():
-        ours, theirs = (model(src, lengths, prev)[0][real] for model in (twin, made))
-    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+    assert_same_logits(made, twin)
 
 
 LM_STATE = {

@@ -12,7 +12,16 @@ from fairseq.models.transformer_lm import TransformerLanguageModel, base_lm_arch
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import TransformerLanguageModelMosConfig, TransformerLanguageModelMosModel, TransformerMosModel
 from mos_fairseq.search_space import SearchSpace
-from tests.helpers import LM_SPACE, batch, decode_stepwise, dictionary, language_model, perturb, small_space
+from tests.helpers import (
+    LM_SPACE,
+    assert_logits_and_gradients_equal,
+    batch,
+    decode_stepwise,
+    dictionary,
+    language_model,
+    perturb,
+    small_space,
+)
 from tests.models.test_stock_equality import copy_weights
 
 DIM, HEADS, FFN, LAYERS = 24, 4, 37, 3
@@ -55,18 +64,8 @@ def test_logits_gradients_and_incremental_decoding_equal_stock(options):
     stock, ours = stock_model(dropout=0.0, **options), ours_like_stock(dropout=0.0, **options)
     copy_weights(ours, stock)
     _, prev, target = batch()
+    assert_logits_and_gradients_equal(ours, stock, (prev,), target)
     real = target.ne(1)
-    for mode in (True, False):
-        stock.train(mode), ours.train(mode)
-        expected, actual = stock(prev)[0], ours(prev)[0]
-        torch.testing.assert_close(actual[real], expected[real], atol=1e-5, rtol=1e-5)
-    torch.nn.functional.cross_entropy(expected[real], target[real]).backward()
-    torch.nn.functional.cross_entropy(actual[real], target[real]).backward()
-    theirs = dict(stock.named_parameters())
-    for name, parameter in ours.named_parameters():
-        if name in theirs:
-            grad = theirs[name].grad
-            torch.testing.assert_close(parameter.grad.view_as(grad), grad, atol=1e-5, rtol=1e-4, msg=name)
     with torch.no_grad():
         expected, actual = (decode_stepwise(model, None, prev) for model in (stock, ours))
     torch.testing.assert_close(actual[real], expected[real], atol=1e-5, rtol=1e-5)

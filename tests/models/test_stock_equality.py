@@ -11,7 +11,17 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 
-from tests.helpers import batch, decode_stepwise, dictionary, fake_task, perturb, sample_of, small_space, supernet
+from tests.helpers import (
+    assert_logits_and_gradients_equal,
+    batch,
+    decode_stepwise,
+    dictionary,
+    fake_task,
+    perturb,
+    sample_of,
+    small_space,
+    supernet,
+)
 from tests.seeds import moved
 
 DIM, HEADS, ENCODER_FFN, DECODER_FFN, LAYERS = 24, 4, 33, 37, (3, 2)
@@ -100,18 +110,7 @@ def test_logits_and_gradients_equal_stock(options, experts_of_one):
     stock, ours = stock_model(dropout=0.0, **options), our_model(experts_of_one, dropout=0.0, **options)
     copy_weights(ours, stock)
     src, prev, target = batch()
-    real = target.ne(1)
-    for mode in (True, False):
-        stock.train(mode), ours.train(mode)
-        expected, actual = stock(src, src.ne(1).sum(1), prev)[0], ours(src, src.ne(1).sum(1), prev)[0]
-        torch.testing.assert_close(actual[real], expected[real], atol=1e-5, rtol=1e-5)
-    torch.nn.functional.cross_entropy(expected[real], target[real]).backward()
-    torch.nn.functional.cross_entropy(actual[real], target[real]).backward()
-    theirs = dict(stock.named_parameters())
-    for name, parameter in ours.named_parameters():
-        if name in theirs:
-            grad = theirs[name].grad
-            torch.testing.assert_close(parameter.grad.view_as(grad), grad, atol=1e-5, rtol=1e-4, msg=name)
+    assert_logits_and_gradients_equal(ours, stock, (src, src.ne(1).sum(1), prev), target)
 
 
 @pytest.mark.parametrize("options", OPTIONS[:4], ids=lambda o: "-".join(o))

@@ -1,23 +1,14 @@
 """``decoder_only``: a causal language model, fairseq's ``transformer_lm``."""
 
-from mos_fairseq.search_space.family import Attention, Dimension, Family, FeedForward, Stack
+from mos_fairseq.search_space.families.stacks import transformer_stack
+from mos_fairseq.search_space.family import Family
 
 DECODER_ONLY = Family(
     "decoder_only",
     (
-        Stack(
+        transformer_stack(
             "decoder",
             "dec",
-            Dimension("decoder_embed_dim"),
-            Dimension("decoder_layers", most=1000),
-            (
-                FeedForward(Dimension("decoder_ffn_embed_dim", "ffn")),
-                Attention(
-                    "self_attn",
-                    Dimension("decoder_attention_heads", "heads"),
-                    inner=Dimension("decoder_qkv_dim", "qkv", optional=True),
-                ),
-            ),
             tokens="target",
             causal=True,
             normalize_before=True,  # as fairseq's transformer_lm_gpt and _big: training is not stable without

@@ -2,48 +2,25 @@
 
 Files of search spaces and subnets that name no family are of this one."""
 
-from mos_fairseq.search_space.family import Attention, Dimension, Family, FeedForward, Stack
+from mos_fairseq.search_space.families.stacks import transformer_stack
+from mos_fairseq.search_space.family import Attention, Dimension, Family
 
 ENCODER_DECODER = Family(
     "encoder_decoder",
     (
-        Stack(
-            "encoder",
-            "enc",
-            Dimension("encoder_embed_dim"),
-            Dimension("encoder_layers", most=1000),
-            (
-                FeedForward(Dimension("encoder_ffn_embed_dim", "ffn")),
-                Attention(
-                    "self_attn",
-                    Dimension("encoder_attention_heads", "heads"),
-                    inner=Dimension("encoder_qkv_dim", "qkv", optional=True),
-                ),
-            ),
-        ),
-        Stack(
+        transformer_stack("encoder", "enc"),
+        transformer_stack(
             "decoder",
             "dec",
-            Dimension("decoder_embed_dim"),
-            Dimension("decoder_layers", most=1000),
-            (
-                FeedForward(Dimension("decoder_ffn_embed_dim", "ffn")),
-                Attention(
-                    "self_attn",
-                    Dimension("decoder_attention_heads", "heads"),
-                    inner=Dimension("decoder_qkv_dim", "qkv", optional=True),
-                ),
-                Attention(
-                    "encoder_attn",
-                    Dimension("decoder_ende_attention_heads", "cross"),
-                    reads="encoder",
-                    span=Dimension(
-                        "decoder_arbitrary_ende_attn",
-                        "span",
-                        codes={-1: 1, 1: 2, 2: 3},  # HAT's
-                        allowed="-1, 1 and 2 (the last 1, 2 or 3 encoder layers)",
-                    ),
-                    inner=Dimension("decoder_qkv_dim", "qkv", optional=True),
+            Attention(
+                "encoder_attn",
+                Dimension("decoder_ende_attention_heads", "cross"),
+                reads="encoder",
+                span=Dimension(
+                    "decoder_arbitrary_ende_attn",
+                    "span",
+                    codes={-1: 1, 1: 2, 2: 3},  # HAT's
+                    allowed="-1, 1 and 2 (the last 1, 2 or 3 encoder layers)",
                 ),
             ),
             tokens="target",

@@ -1,0 +1,32 @@
+"""The stack that Transformers are made of."""
+
+from dataclasses import replace
+from typing import Any
+
+from mos_fairseq.search_space.family import Attention, Dimension, FeedForward, Stack
+
+
+def transformer_stack(name: str, label: str, *more: Attention, **properties: Any) -> Stack:
+    """A stack of Transformer layers: a feed-forward network, self-attention and ``more`` attention.
+
+    Its keys are fairseq's option names: ``NAME_embed_dim``, ``NAME_layers``, ``NAME_ffn_embed_dim`` and
+    ``NAME_attention_heads``; and ``NAME_qkv_dim``, one value for all attention of a layer, which a space may leave out.
+
+    Args:
+        name, label, properties: see :class:`Stack`.
+        more: attention beside self-attention, whose ``inner`` becomes the layer's.
+    """
+    inner = Dimension(f"{name}_qkv_dim", "qkv", optional=True)
+    blocks = (
+        FeedForward(Dimension(f"{name}_ffn_embed_dim", "ffn")),
+        Attention("self_attn", Dimension(f"{name}_attention_heads", "heads")),
+        *more,
+    )
+    return Stack(
+        name,
+        label,
+        Dimension(f"{name}_embed_dim"),
+        Dimension(f"{name}_layers", most=1000),
+        tuple(replace(block, inner=inner) if isinstance(block, Attention) else block for block in blocks),
+        **properties,
+    )
