@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.search_space import Stack, Subnet
 
 _FIRST_POSITION = 2  # fairseq counts positions from after the padding symbol, number 1
 
 
 @dataclass(frozen=True)
-class CostOptions:
+class CostOptions(ModelOptions):
     """What, besides the subnet, a model's cost depends on; named as fairseq names it.
 
     Args:
@@ -33,11 +34,6 @@ class CostOptions:
     tgt_len: int = 30
     vocab_size: int | None = None
     tgt_vocab_size: int | None = None
-    share_all_embeddings: bool = False
-    share_decoder_input_output_embed: bool = False
-    encoder_normalize_before: bool = False
-    decoder_normalize_before: bool = False
-    layernorm_embedding: bool = False
     encoder_learned_pos: bool = False
     decoder_learned_pos: bool = False
     max_source_positions: int = 1024

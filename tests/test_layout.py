@@ -3,10 +3,12 @@
 import ast
 import importlib.util
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from mos_fairseq.model_options import FLAGS
 from mos_fairseq.search_space import FAMILIES
 
 PACKAGE = Path(__file__).parents[1] / "mos_fairseq"
@@ -31,12 +33,13 @@ ALLOWED = {
     "modules": {"errors", "processor", "sizes"},
     "optim": {"errors"},
     "search_space": {"errors", "files", "sizes"},
-    "cost": {"errors", "search_space"},
+    "cost": {"errors", "model_options", "search_space"},
+    "model_options": set(),
     "mos_options": {"search_space"},
-    "models": {"command", "distributed", "errors", "modules", "mos_options", "search_space", "sizes"},
+    "models": {"command", "distributed", "errors", "model_options", "modules", "mos_options", "search_space", "sizes"},
     "checkpoints": {"criterions", "errors", "files", "models", "search_space", "tasks"},
     "evaluation": {"errors", "files", "lazy", "models", "search_space"},
-    "latency": {"errors", "files", "jsonl", "lazy", "models", "modules", "processor", "search_space"},
+    "latency": {"errors", "files", "jsonl", "lazy", "model_options", "models", "modules", "processor", "search_space"},
     "tasks": {"command", "distributed", "errors", "models", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
@@ -50,8 +53,8 @@ ALLOWED = {
     "warm_start": {"checkpoints", "errors", "export", "lazy", "models", "modules", "search_space", "tasks"},
     "cli": {
         "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",
-        "latency", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space", "versions",
-        "warm_start",
+        "latency", "model_options", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space",
+        "versions", "warm_start",
     },
 }
 
@@ -101,6 +104,15 @@ def test_keys_are_named_where_they_are_declared():
     declarations = {file.relative_to(PACKAGE) for file in (PACKAGE / "search_space" / "families").glob("*_*coder*.py")}
     assert Path("search_space/families/encoder_decoder.py") in declarations
     assert len(naming) <= 6 and not {file for file in naming - declarations if file.parts[0] != "search_space"}
+
+
+def test_what_is_on_or_off_in_a_model_is_in_one_table():
+    """mos-warm-start, mos-cost and mos-latency read it; one that is not there would be left out by them."""
+    from mos_fairseq.models import TransformerLanguageModelMosConfig, TransformerMosConfig
+
+    configs = (TransformerMosConfig, TransformerLanguageModelMosConfig)
+    flags = {option.name: option.metadata["help"] for c in configs for option in fields(c) if option.type is bool}
+    assert flags == FLAGS
 
 
 def test_every_registered_component_has_a_file_of_its_name():

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.model_options import FLAGS
 
 
 class _Help(argparse.HelpFormatter):
@@ -50,6 +52,27 @@ def example_of(example: str) -> dict[str, Any]:
     """Arguments of a parser (or sub-parser) whose help ends with the ``example``."""
     epilog = "example:\n" + "".join(f"  {line}\n" for line in example.splitlines()) if example else None
     return {"epilog": epilog, "formatter_class": _Help}
+
+
+def add_options(parser: argparse.ArgumentParser, options: type, texts: Mapping[str, str]) -> None:
+    """An option for each field of a dataclass: numbers and names first, then what is on or off.
+
+    Args:
+        texts: help by field, of all but the flags that every model has.
+    """
+    for option in sorted(fields(options), key=lambda option: isinstance(option.default, bool)):
+        name, text = f"--{option.name.replace('_', '-')}", (FLAGS | texts)[option.name]
+        if isinstance(option.default, bool):
+            parser.add_argument(name, action="store_true", help=text)
+            continue
+        kind, metavar = (str, option.name.upper()) if "str" in option.type else (int, "N")
+        values: dict[str, Any] = {"type": kind, "metavar": metavar}
+        if option.default is MISSING:
+            values["required"] = True
+        else:
+            values["default"] = option.default
+            text += "" if option.default is None else f" (default: {option.default})"
+        parser.add_argument(name, help=text, **values)
 
 
 def start() -> None:

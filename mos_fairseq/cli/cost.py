@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import fields
 
-from mos_fairseq.cli import aligned, command_parser
+from mos_fairseq.cli import add_options, aligned, command_parser
 from mos_fairseq.cost import Cost, CostOptions, subnet_cost
 from mos_fairseq.search_space import SearchSpace, check_options, resolve_subnet, split_specs
 
@@ -15,13 +15,6 @@ _HELP = {
     "tgt_len": "target tokens of the forward pass that is counted",
     "vocab_size": "size of the (source) dictionary; without it neither embeddings nor output projection are counted",
     "tgt_vocab_size": "size of the target dictionary, where that is another one than the source's",
-    "share_all_embeddings": "one table for encoder, decoder and output projection",
-    "share_decoder_input_output_embed": "one table for decoder and output projection",
-    "encoder_normalize_before": "pre-norm encoder: one layer norm more",
-    "decoder_normalize_before": "pre-norm decoder: one layer norm more",
-    "layernorm_embedding": "layer norms on the embeddings",
-    "encoder_learned_pos": "learned positions in the encoder",
-    "decoder_learned_pos": "learned positions in the decoder",
     "max_source_positions": "number of learned positions in the encoder",
     "max_target_positions": "number of learned positions in the decoder",
 }
@@ -43,13 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="subnets, separated by commas: largest, smallest, random:SEED, a YAML file (default: %(default)s)",
     )
-    for option in fields(CostOptions):
-        name = f"--{option.name.replace('_', '-')}"
-        if isinstance(option.default, bool):
-            parser.add_argument(name, action="store_true", help=_HELP[option.name])
-        else:
-            known = "" if option.default is None else f" (default: {option.default})"
-            parser.add_argument(name, type=int, metavar="N", default=option.default, help=_HELP[option.name] + known)
+    add_options(parser, CostOptions, _HELP)
     parser.add_argument("--json", action="store_true", help="one JSON object per subnet and line")
     return parser
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 
-from mos_fairseq.cli import command_parser, example_of
+from mos_fairseq.cli import add_options, command_parser, example_of
 from mos_fairseq.latency import DTYPES, REPEATS, LatencyOptions
 from mos_fairseq.search_space import FAMILIES
 
@@ -20,11 +19,6 @@ _HELP = {
     "dtype": " or ".join(DTYPES),
     "warmup": "runs of a visit that do not count",
     "iterations": "runs of a visit that count, in turn with the reference subnet; a trimmed mean of them is taken",
-    "share_all_embeddings": "one table for encoder, decoder and output projection",
-    "share_decoder_input_output_embed": "one table for decoder and output projection",
-    "encoder_normalize_before": "pre-norm encoder",
-    "decoder_normalize_before": "pre-norm decoder",
-    "layernorm_embedding": "layer norms on the embeddings",
     "workload": "what is timed: "
     + "; ".join(f"{' or '.join(family.workloads)} ({name})" for name, family in FAMILIES.items())
     + " (default: the first of the space's family)",
@@ -107,14 +101,4 @@ def _add_measure(commands) -> None:
         "many short visits say more than few long ones (default: %(default)s)",
     )
     measure.add_argument("--seed", type=int, default=1, metavar="N", help="of the random subnets (default: 1)")
-    for option in fields(LatencyOptions):
-        name, default = f"--{option.name.replace('_', '-')}", option.default
-        if isinstance(default, bool):
-            measure.add_argument(name, action="store_true", help=_HELP[option.name])
-        elif option.name == "vocab_size":
-            measure.add_argument(name, type=int, required=True, metavar="N", help=_HELP[option.name])
-        else:
-            named = option.name in ("device", "dtype", "workload")
-            kind, metavar = (str, option.name.upper()) if named else (int, "N")
-            known = "" if default is None else f" (default: {default})"
-            measure.add_argument(name, type=kind, default=default, metavar=metavar, help=_HELP[option.name] + known)
+    add_options(measure, LatencyOptions, _HELP)

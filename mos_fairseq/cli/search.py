@@ -23,7 +23,8 @@ from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.files import make_folder
-from mos_fairseq.latency import MODEL_OPTIONS, REPEATS, LatencyOptions
+from mos_fairseq.latency import REPEATS, LatencyOptions
+from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.nas import Constraint, EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.progress import progress
@@ -146,7 +147,7 @@ def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: S
         reason = f"another search space: {difference}" if difference else "averaged features"
         raise InputError(f"predictor {path}: fitted on {reason}")
     options, cfg = predictor.measured.get("options", {}), evaluator.model.cfg
-    wanted = {name: getattr(cfg, name) for name in MODEL_OPTIONS if hasattr(cfg, name)}
+    wanted: dict[str, Any] = ModelOptions.values_of(cfg)
     wanted["vocab_size"] = len(evaluator.task.target_dictionary)
     for name, value in wanted.items():
         if name in options and options[name] != value:

@@ -11,26 +11,13 @@ from typing import TYPE_CHECKING
 
 from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
+from mos_fairseq.model_options import FLAGS
 from mos_fairseq.mos_options import CHOICES, MosOptions
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import SIDES, check_family_of, has_narrower_attention
 
 if TYPE_CHECKING:
     from mos_fairseq.warm_start import Orders, StockModel
-
-# of fairseq's options, those without which training would build another model
-_FLAGS = (
-    "encoder_learned_pos",
-    "decoder_learned_pos",
-    "encoder_normalize_before",
-    "decoder_normalize_before",
-    "share_all_embeddings",
-    "share_decoder_input_output_embed",
-    "no_token_positional_embeddings",
-    "layernorm_embedding",
-    "no_scale_embedding",
-)
-
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-warm-start``."""
@@ -109,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     save_checkpoint(supernet_checkpoint(stock, model), args.output)
     print(f"{args.output}: a supernet of {space.size:,} subnets; the largest is {args.path}")
     options = [f"--{name.replace('_', '-')} {value}" for name, value in routing.items()]
-    options += [f"--{name.replace('_', '-')}" for name in _FLAGS if getattr(cfg, name)]
+    options += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(cfg, name)]
     supernet = f"--task translation_mos --search-space {args.search_space} --arch transformer_mos {' '.join(options)}"
     print(f"to train it: fairseq-train … {supernet} --finetune-from-model {args.output}")
 

@@ -8,7 +8,7 @@ __getattr__, __all__ = names_of(
         "features": ["Features"],
         "file": ["check_latency_file", "measure_to_file"],
         "measured": ["Latencies", "first_difference", "read_hat_csv", "read_latencies"],
-        "options": ["DTYPES", "MODEL_OPTIONS", "REPEATS", "LatencyOptions"],
+        "options": ["DTYPES", "REPEATS", "LatencyOptions"],
         "predictor": ["MODELS", "LatencyPredictor", "doubts", "fit_predictor", "score"],
         "timer": ["SubnetTimer", "machine", "time_in_turn"],
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.search_space import Family, check_options
 
 MIN_ITERATIONS = 5
@@ -15,18 +16,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 REPEATS = 10
 
 
-MODEL_OPTIONS = (
-    "share_all_embeddings",
-    "share_decoder_input_output_embed",
-    "encoder_normalize_before",
-    "decoder_normalize_before",
-    "layernorm_embedding",
-)
-"""What a model's latency depends on besides its sizes and the dictionary, as fairseq's options."""
-
-
 @dataclass(frozen=True)
-class LatencyOptions:
+class LatencyOptions(ModelOptions):
     """What is measured.
 
     Args:
@@ -52,11 +43,6 @@ class LatencyOptions:
     dtype: str = "float32"
     warmup: int = 1
     iterations: int = 5
-    share_all_embeddings: bool = False
-    share_decoder_input_output_embed: bool = False
-    encoder_normalize_before: bool = False
-    decoder_normalize_before: bool = False
-    layernorm_embedding: bool = False
     workload: str | None = None
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import fairseq
@@ -20,8 +20,9 @@ from fairseq.data import Dictionary
 
 from mos_fairseq import processor
 from mos_fairseq.latency.measured import trimmed_mean
-from mos_fairseq.latency.options import MODEL_OPTIONS, LatencyOptions
+from mos_fairseq.latency.options import LatencyOptions
 from mos_fairseq.latency.workloads import WORKLOADS, Latency
+from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.models import twin_of
 from mos_fairseq.search_space import Subnet
 
@@ -42,8 +43,8 @@ class SubnetTimer:
         positions = {"source": options.src_len, "target": options.tgt_len + 1}
         values: dict[str, Any] = {f"max_{stack.tokens}_positions": 1024 for stack in subnet.family.stacks}
         values = {name: max(most, positions[name.split("_")[1]]) for name, most in values.items()}
-        shared = {option.name for option in fields(twin.config)} & set(MODEL_OPTIONS)
-        cfg = twin.config(subnet=subnet.key, **values, **{name: getattr(options, name) for name in shared})
+        values |= {name: getattr(options, name) for name in ModelOptions.values_of(twin.config)}
+        cfg = twin.config(subnet=subnet.key, **values)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             model = twin.from_subnet(cfg, subnet, *[words] * len(subnet.family.stacks))

@@ -12,8 +12,13 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, OmegaConf, open_dict
 
 from mos_fairseq.errors import below_one
+from mos_fairseq.model_options import FLAGS
 from mos_fairseq.modules import LayerOptions, PositionalEmbedding
 from mos_fairseq.search_space import Stack
+
+
+def _flag(name: str) -> bool:
+    return field(default=False, metadata={"help": FLAGS[name]})
 
 
 @dataclass
@@ -28,28 +33,21 @@ class TransformerOptions(FairseqDataclass):
     activation_dropout: float = field(
         default=0.0, metadata={"help": "dropout after the activation in the FFN", "argparse_alias": "--relu-dropout"}
     )
-    decoder_learned_pos: bool = field(default=False, metadata={"help": "learned positions in the decoder"})
-    share_decoder_input_output_embed: bool = field(
-        default=False, metadata={"help": "share decoder input and output embeddings"}
-    )
-    no_token_positional_embeddings: bool = field(default=False, metadata={"help": "no position embeddings"})
-    layernorm_embedding: bool = field(default=False, metadata={"help": "layer norm on the embeddings"})
-    no_scale_embedding: bool = field(
-        default=False, metadata={"help": "do not multiply embeddings by the square root of their width"}
-    )
+    decoder_learned_pos: bool = _flag("decoder_learned_pos")
+    share_decoder_input_output_embed: bool = _flag("share_decoder_input_output_embed")
+    no_token_positional_embeddings: bool = _flag("no_token_positional_embeddings")
+    layernorm_embedding: bool = _flag("layernorm_embedding")
+    no_scale_embedding: bool = _flag("no_scale_embedding")
 
 
 @dataclass
 class TransformerBaseConfig(TransformerOptions):
     """Options of encoder-decoders."""
 
-    encoder_normalize_before: bool = field(default=False, metadata={"help": "pre-norm encoder layers"})
-    decoder_normalize_before: bool = field(default=False, metadata={"help": "pre-norm decoder layers"})
-    encoder_learned_pos: bool = field(default=False, metadata={"help": "learned positions in the encoder"})
-    share_all_embeddings: bool = field(
-        default=False,
-        metadata={"help": "share encoder, decoder and output embeddings (needs a joined dictionary)"},
-    )
+    encoder_normalize_before: bool = _flag("encoder_normalize_before")
+    decoder_normalize_before: bool = _flag("decoder_normalize_before")
+    encoder_learned_pos: bool = _flag("encoder_learned_pos")
+    share_all_embeddings: bool = _flag("share_all_embeddings")
     max_source_positions: int = II("task.max_source_positions")
     max_target_positions: int = II("task.max_target_positions")
 
