@@ -40,7 +40,7 @@ ALLOWED = {
     "checkpoints": {"criterions", "errors", "files", "models", "search_space", "tasks"},
     "evaluation": {"errors", "files", "lazy", "models", "search_space"},
     "latency": {"errors", "files", "jsonl", "lazy", "model_options", "models", "modules", "processor", "search_space"},
-    "tasks": {"command", "distributed", "errors", "models", "search_space"},
+    "tasks": {"command", "cost", "distributed", "errors", "models", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
     "gap": {

@@ -19,6 +19,13 @@ def data_parallel_rank() -> int:
     return distributed_utils.get_data_parallel_rank()
 
 
+def data_parallel_size() -> int:
+    """The number of processes that train together."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1
+    return distributed_utils.get_data_parallel_world_size()
+
+
 def check_launch(ddp_backend: str) -> None:
     """To be called before a supernet is trained.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -175,17 +176,24 @@ class SearchSpace(FamilyValues):
 
     # --- drawing -------------------------------------------------------------------------------------------
 
-    def sample(self, rng: random.Random) -> Subnet:
+    def sample(self, rng: random.Random, tilt: float | None = None) -> Subnet:
         """Draw a subnet as HAT does: each depth, width and present layer's value uniformly from its choices.
 
         This is not uniform over distinct subnets: a depth of 1 is drawn as often as a depth of 6, though far
         fewer subnets have it. One number of `rng` is used per value, in the fixed order of the keys.
+
+        Args:
+            tilt: from 0, where every value is the largest, to 1, where every value is the smallest: the number of a
+                value among its n choices, in descending order, is then binomial (n - 1 trials). Over tilts that are
+                uniform in [0, 1] each value is uniform, too, but the values of a subnet are large or small together,
+                so that costs spread over their whole range.
         """
 
         def draw(key: str) -> int:
             choices = self.values[key]
             # Not rng.choice: Python promises the same sequence in every version for random() only.
-            return choices[int(rng.random() * len(choices))]
+            number = rng.random()
+            return choices[int(number * len(choices)) if tilt is None else _binomial(number, len(choices) - 1, tilt)]
 
         values: dict[str, Any] = {}
         for dimension in self.dimensions:
@@ -224,6 +232,15 @@ class SearchSpace(FamilyValues):
         for depth in self.values[stack.depth.key]:
             for layers in product(one_layer, repeat=depth):
                 yield {stack.depth.key: depth, **dict(zip(keys, zip(*layers, strict=True), strict=True))}
+
+
+def _binomial(number: float, trials: int, chance: float) -> int:
+    """The binomial value at the quantile ``number``."""
+    for value in range(trials):
+        number -= math.comb(trials, value) * chance**value * (1 - chance) ** (trials - value)
+        if number < 0:
+            return value
+    return trials
 
 
 def _choices(value: Any, dimension: Dimension) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mos_fairseq.command import Command
 from mos_fairseq.errors import InputError
+from mos_fairseq.tasks.subnet_sampling import DRAWING
 
 Need = tuple[str | None, str, tuple[Any, ...]]
 """(command or None for all, the other option that an option depends on, the values of that with which it acts)."""
@@ -80,13 +81,17 @@ def supernet_options(commands: tuple[str, ...]) -> tuple[dict[str, tuple[str, ..
         "search_space": commands,  # compared with the checkpoint's
         "subnet_sampling": ("train",),
         "num_random_subnets": ("train",),
+        "cost_strata": ("train",),
+        "smallest_interval": ("train",),
         "elastic_from": ("train",),
         "subnets_per_rank": ("train",),
         "subnet": commands,
         "valid_subnets": VALIDATES,
     }
     needs: dict[str, Need] = {
-        "num_random_subnets": ("train", "subnet_sampling", ("sandwich", "random")),
+        "num_random_subnets": ("train", "subnet_sampling", DRAWING),
+        "cost_strata": ("train", "subnet_sampling", DRAWING),
+        "smallest_interval": ("train", "subnet_sampling", ("sandwich",)),
         "subnet": ("train", "subnet_sampling", ("fixed",)),
     }
     return acts, needs

@@ -6,6 +6,8 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
+from mos_fairseq.tasks.subnet_sampling import SAMPLINGS
+
 
 @dataclass
 class SupernetTaskConfig(FairseqDataclass):
@@ -15,15 +17,26 @@ class SupernetTaskConfig(FairseqDataclass):
         default=None,
         metadata={"help": "preset name or YAML file; needed for training, read from the checkpoint otherwise"},
     )
-    subnet_sampling: ChoiceEnum(["sandwich", "random", "largest", "smallest", "fixed"]) = field(
+    subnet_sampling: ChoiceEnum(list(SAMPLINGS)) = field(
         default="sandwich",
         metadata={
             "help": "subnets trained in each update: sandwich (largest, random ones, smallest; gradients averaged), "
-            "random, largest, smallest, or the fixed one of --subnet"
+            "alternate (the largest in one update, random ones in the next), random, largest, smallest, or the fixed "
+            "one of --subnet"
         },
     )
     num_random_subnets: int = field(
-        default=1, metadata={"help": "random subnets in each update of sandwich and random sampling"}
+        default=1, metadata={"help": "random subnets in each update that draws some, of sandwich, alternate and random"}
+    )
+    cost_strata: int = field(
+        default=0,
+        metadata={
+            "help": "random subnets by cost: each of N equal parts of the range of FLOPs gets the same share of them "
+            "(default 0: every size is drawn alone, and costs gather in the middle)"
+        },
+    )
+    smallest_interval: int = field(
+        default=1, metadata={"help": "sandwich trains the smallest subnet in every Nth update only"}
     )
     elastic_from: Optional[str] = field(
         default=None,

@@ -16,8 +16,8 @@ from fairseq.models import MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
 
 from mos_fairseq.command import calling_command
-from mos_fairseq.distributed import check_launch, data_parallel_rank
-from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.distributed import check_launch
+from mos_fairseq.errors import InputError
 from mos_fairseq.models.parameter_summary import parameter_summary
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.models.transformer_config import record_in_config
@@ -26,6 +26,7 @@ from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
 from mos_fairseq.tasks.options import OptionTable
 from mos_fairseq.tasks.same_batches import same_batches
 from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics, warn_of_bad_losses
+from mos_fairseq.tasks.subnet_sampling import SubnetSampling, check_sampling
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +60,7 @@ class SupernetTask:
         self._logged_update = -1
         self._is_training = True
         self._criterion: FairseqCriterion | None = None
-        at_least(1, num_random_subnets=cfg.num_random_subnets)
-        if str(cfg.subnet_sampling) == "fixed" and not cfg.subnet:
-            raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
-        if cfg.subnets_per_rank and str(cfg.subnet_sampling) not in ("sandwich", "random"):
-            raise InputError(
-                f"subnets_per_rank is given with subnet_sampling {cfg.subnet_sampling}, which draws no random subnets: "
-                "allowed are sandwich, random"
-            )
+        check_sampling(cfg)
         if cfg.search_space:
             self.search_space = SearchSpace.from_spec(cfg.search_space)
             record_in_config(cfg, "task", "search_space", self.search_space.dumps())
@@ -222,32 +216,13 @@ class SupernetTask:
 
     # --- training --------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _sampling(self) -> SubnetSampling:
+        return SubnetSampling(self.search_space, self.cfg, self.elastic_schedule, lambda: self.subnet)
+
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
-        """(name, subnet) of those that train in this update; a function of seed and update number, and with
-        ``--subnets-per-rank`` of the process's rank.
-
-        With --elastic-from they are of the space as far as it is elastic by then; while nothing is, sandwich and random
-        sampling train the largest subnet alone.
-        """
-        space, sampling = self.search_space, str(self.cfg.subnet_sampling)
-        if self.elastic_schedule is not None:
-            space = self.elastic_schedule.space_at(update_num)
-            if space.size == 1:
-                return [("largest", space.largest())]
-        first = data_parallel_rank() * self.cfg.num_random_subnets if self.cfg.subnets_per_rank else 0
-
-        def random_ones() -> list[tuple[str, Subnet]]:
-            return [
-                ("random", space.sample_subnet("train", self.cfg.seed, update_num, first + i))
-                for i in range(self.cfg.num_random_subnets)
-            ]
-
-        largest, smallest = ("largest", space.largest()), ("smallest", space.smallest())
-        if sampling == "sandwich":
-            return [largest, *random_ones(), smallest]
-        if sampling == "random":
-            return random_ones()
-        return [{"largest": largest, "smallest": smallest, "fixed": ("fixed", self.subnet)}[sampling]]
+        """(name, subnet) of those that train in this update, see :class:`SubnetSampling`."""
+        return self._sampling.subnets(update_num)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of every subnet of this update on the same mini-batch (sandwich rule: BigNAS, arXiv
@@ -272,7 +247,8 @@ class SupernetTask:
         return sum(losses) / len(subnets), total_size, merge_logs(logs)
 
     def _log_subnets(self, update_num: int, subnets: list[tuple[str, Subnet]]) -> None:
-        if update_num % self.cfg.log_interval or update_num == self._logged_update:
+        turns = 2 if str(self.cfg.subnet_sampling) == "alternate" else 1  # both kinds of updates are told
+        if update_num % self.cfg.log_interval >= turns or update_num == self._logged_update:
             return
         self._logged_update = update_num
         logger.info(

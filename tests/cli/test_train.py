@@ -11,6 +11,7 @@ from fairseq import checkpoint_utils
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
 from mos_fairseq.search_space import SearchSpace
+from mos_fairseq.tasks.stratified_draws import StratifiedDraws
 from tests.processes import until
 from tests.seeds import moved
 
@@ -113,6 +114,24 @@ def test_finetuning(commands, joined, supernet, files, tmp_path):
     assert int(first["num_updates"]) == 1  # the optimizer starts anew
     loss, trained, fresh = (float(row["loss"]) for row in (first, last, supernet[1].rows("train_inner")[0]))
     assert loss < (trained + fresh) / 2  # batches differ, by less
+
+
+def test_the_largest_and_random_ones_of_each_cost_in_turn(commands, joined, files, tmp_path):
+    options = ["--subnet-sampling", "alternate", "--cost-strata", 3, "--max-update", 7, "--disable-validation"]
+    done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))
+    lines = re.findall(r"update (\d+) trains (\w+)(?:: (.*))?", done.out)
+    assert [(int(n), name) for n, name, _ in lines] == [(u, ("random", "largest")[u % 2]) for u in range(1, 8)]
+    draws = StratifiedDraws(SearchSpace.from_dict(SPACE), 3)
+    assert [text for _, _, text in lines[1::2]] == [draws.draw(i, "train", moved(1)).summary() for i in range(3)]
+    rows = done.rows("train_inner")
+    assert [float(row["loss"]) for row in rows[::2]] == [float(row["loss_largest"]) for row in rows[::2]]
+    assert [float(row["loss"]) for row in rows[1::2]] == [float(row["loss_random"]) for row in rows[1::2]]
+    # a log over several updates has both
+    options += ["--log-interval", 3, "--no-save"]
+    done = commands.fork("train", *training(joined, tmp_path / "other", *options, space=files / "space.yaml"))
+    assert re.findall(r"update (\d+) trains", done.out) == ["1", "2", "4", "5", "7"]
+    for row in done.rows("train_inner"):
+        assert 0 < float(row["loss_largest"]) < 20 and 0 < float(row["loss_random"]) < 20
 
 
 def test_fixed_subnet(commands, joined, files, tmp_path):

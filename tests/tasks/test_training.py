@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from mos_fairseq.cost import subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import resolve_subnet
-from mos_fairseq.tasks import supernet_task as tasks
+from mos_fairseq.tasks import subnet_sampling
+from mos_fairseq.tasks.stratified_draws import StratifiedDraws
 from tests.helpers import batch, sample_of, small_space
 
 SPACE = small_space()
@@ -68,6 +70,76 @@ def test_other_ways_of_sampling(make_task, tmp_path):
     assert task.training_subnets(3) == task.training_subnets(4) == [("fixed", fixed)]
     task = make_task(subnet_sampling="fixed", subnet="random:7")
     assert task.training_subnets(0) == [("fixed", resolve_subnet("random:7", SPACE))]
+
+
+def test_alternate(make_task):
+    """The largest, then random ones, in turn; the draws are those of random sampling at the same updates."""
+    task = make_task(subnet_sampling="alternate", num_random_subnets=2)
+    drawn = make_task(subnet_sampling="random", num_random_subnets=2)
+    for update in range(6):
+        expected = drawn.training_subnets(update) if update % 2 else [("largest", SPACE.largest())]
+        assert task.training_subnets(update) == expected
+
+
+def test_sandwich_with_the_smallest_now_and_then(make_task):
+    task, always = make_task(smallest_interval=3), make_task()
+    for update in range(7):
+        expected = always.training_subnets(update)
+        assert task.training_subnets(update) == (expected[:-1] if update % 3 else expected)
+
+
+@pytest.mark.parametrize(("sampling", "every"), [("sandwich", 1), ("random", 1), ("alternate", 2)])
+def test_each_part_of_the_range_of_costs_gets_the_same_share(make_task, sampling, every):
+    """Of four draws that follow each other one falls into each quarter, whatever the sampling; the draws of every
+    choice alone do not."""
+    least, most = (subnet_cost(s).flops_without_output_projection for s in (SPACE.smallest(), SPACE.largest()))
+
+    def quarters(**options) -> list[int]:
+        task = make_task(subnet_sampling=sampling, num_random_subnets=2, **options)
+        subnets = [s for u in range(20 * every) for name, s in task.training_subnets(u) if name == "random"]
+        costs = [subnet_cost(subnet).flops_without_output_projection for subnet in subnets]
+        return [min(3, int(4 * (cost - least) / (most - least))) for cost in costs]
+
+    found = quarters(cost_strata=4)
+    assert len(found) == 40 and all(sorted(found[i : i + 4]) == [0, 1, 2, 3] for i in range(0, 40, 4))
+    assert len({tuple(found[i : i + 4]) for i in range(0, 40, 4)}) > 1  # in random order
+    assert not all(sorted(found[i : i + 4]) == [0, 1, 2, 3] for found in [quarters()] for i in range(0, 40, 4))
+
+
+def test_strata_of_ranks_are_those_of_one_process_with_as_many_subnets(make_task, monkeypatch):
+    task = make_task(num_random_subnets=2, subnets_per_rank=True, cost_strata=5)
+    whole = make_task(num_random_subnets=6, cost_strata=5)
+    monkeypatch.setattr(subnet_sampling, "data_parallel_size", lambda: 3)
+    for update in (0, 4):
+        drawn = []
+        for rank in range(3):
+            monkeypatch.setattr(subnet_sampling, "data_parallel_rank", lambda rank=rank: rank)
+            drawn += task.training_subnets(update)[1:-1]
+        monkeypatch.setattr(subnet_sampling, "data_parallel_rank", lambda: 0)
+        assert drawn == whole.training_subnets(update)[1:-1]
+
+
+def test_a_stratum_without_subnets_gets_the_nearest_one():
+    fixed = {d.key: SPACE[d.key][:1] for d in SPACE.dimensions if d.key != "decoder_layers"}
+    space = small_space(**fixed)
+    draws = StratifiedDraws(space, 16)  # three depths
+    subnets = [draws.draw(number, "seed") for number in range(16)]
+    assert {subnet.decoder_layers for subnet in subnets} == {1, 2, 3} and subnets == [
+        draws.draw(number, "seed") for number in range(16)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cost_strata": -1}, "cost_strata is -1: allowed are whole numbers from 0 up"),
+        ({"smallest_interval": 0}, "smallest_interval is 0: allowed are whole numbers from 1 up"),
+        ({"subnet_sampling": "alternate", "num_random_subnets": 0}, "num_random_subnets is 0"),
+    ],
+)
+def test_bad_sampling(make_task, options, words):
+    with pytest.raises(InputError, match=words):
+        make_task(**options)
 
 
 def test_sandwich_of_a_space_that_becomes_elastic(make_task):
@@ -166,7 +238,7 @@ def test_ranks_may_train_different_subnets(make_task, monkeypatch):
     task, shared = make_task(num_random_subnets=2, subnets_per_rank=True), make_task(num_random_subnets=2)
     drawn, agreed = [], []
     for rank in range(3):
-        monkeypatch.setattr(tasks, "data_parallel_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(subnet_sampling, "data_parallel_rank", lambda rank=rank: rank)
         drawn.append(task.training_subnets(5))
         agreed.append(shared.training_subnets(5))
         assert task.training_subnets(5) == drawn[-1]  # whatever was drawn before
@@ -179,7 +251,7 @@ def test_ranks_may_train_different_subnets(make_task, monkeypatch):
 
 @pytest.mark.parametrize("sampling", ["largest", "smallest", "fixed"])
 def test_subnets_per_rank_need_random_ones(make_task, sampling):
-    with pytest.raises(InputError, match=f"subnets_per_rank.*{sampling}.*sandwich, random"):
+    with pytest.raises(InputError, match=f"subnets_per_rank.*{sampling}.*sandwich, alternate, random"):
         make_task(subnets_per_rank=True, subnet_sampling=sampling, subnet="largest")
 
 

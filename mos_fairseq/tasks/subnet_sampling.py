@@ -1,0 +1,84 @@
+"""Which subnets train in an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mos_fairseq.distributed import data_parallel_rank, data_parallel_size
+from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet
+from mos_fairseq.tasks.stratified_draws import StratifiedDraws
+
+SAMPLINGS = ("sandwich", "alternate", "random", "largest", "smallest", "fixed")
+DRAWING = ("sandwich", "alternate", "random")
+"""Those that draw subnets at random."""
+
+Named = list[tuple[str, Subnet]]
+
+
+def check_sampling(cfg: Any) -> None:
+    """Raise InputError where the options of a task contradict each other, or are out of range."""
+    sampling = str(cfg.subnet_sampling)
+    at_least(1, num_random_subnets=cfg.num_random_subnets, smallest_interval=cfg.smallest_interval)
+    at_least(0, cost_strata=cfg.cost_strata)
+    if sampling == "fixed" and not cfg.subnet:
+        raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
+    if cfg.subnets_per_rank and sampling not in DRAWING:
+        raise InputError(
+            f"subnets_per_rank is given with subnet_sampling {sampling}, which draws no random subnets: "
+            f"allowed are {', '.join(DRAWING)}"
+        )
+
+
+class SubnetSampling:
+    """The subnets of each update; a function of seed and update number alone.
+
+    Args:
+        cfg: options of the task (:class:`SupernetTaskConfig`).
+        schedule: from when on dimensions are elastic; None: all of them from the start.
+        fixed: resolves the subnet of ``--subnet``.
+    """
+
+    def __init__(
+        self, space: SearchSpace, cfg: Any, schedule: ElasticSchedule | None, fixed: Callable[[], Subnet]
+    ) -> None:
+        self.space, self.cfg, self.schedule, self.fixed = space, cfg, schedule, fixed
+        self._by_cost: dict[SearchSpace, StratifiedDraws] = {}
+
+    def subnets(self, update_num: int) -> Named:
+        """(name, subnet) of those that train after ``update_num`` updates. With ``--subnets-per-rank`` they depend on
+        the process's rank, too.
+
+        With ``--elastic-from`` they are of the space as far as it is elastic by then; while nothing is, sandwich,
+        alternate and random sampling train the largest subnet alone.
+        """
+        space, sampling = self.space, str(self.cfg.subnet_sampling)
+        if self.schedule is not None:
+            space = self.schedule.space_at(update_num)
+            if space.size == 1:
+                return [("largest", space.largest())]
+        if sampling == "fixed":
+            return [("fixed", self.fixed())]
+        largest, smallest = ("largest", space.largest()), ("smallest", space.smallest())
+        if sampling == "sandwich":
+            last = [] if update_num % self.cfg.smallest_interval else [smallest]
+            return [largest, *self._random_ones(space, update_num, update_num), *last]
+        if sampling == "alternate":
+            drawn = update_num // 2
+            return self._random_ones(space, update_num, drawn) if update_num % 2 else [largest]
+        if sampling == "random":
+            return self._random_ones(space, update_num, update_num)
+        return [{"largest": largest, "smallest": smallest}[sampling]]
+
+    def _random_ones(self, space: SearchSpace, update_num: int, drawn: int) -> Named:
+        """Those of an update, before which ``drawn`` updates drew some."""
+        number, seed = self.cfg.num_random_subnets, self.cfg.seed
+        per_rank = self.cfg.subnets_per_rank
+        first = data_parallel_rank() * number if per_rank else 0
+        if not self.cfg.cost_strata:
+            return [("random", space.sample_subnet("train", seed, update_num, first + i)) for i in range(number)]
+        if space not in self._by_cost:
+            self._by_cost[space] = StratifiedDraws(space, self.cfg.cost_strata)
+        first += drawn * number * (data_parallel_size() if per_rank else 1)
+        return [("random", self._by_cost[space].draw(first + i, "train", seed)) for i in range(number)]
