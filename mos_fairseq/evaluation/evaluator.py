@@ -196,11 +196,15 @@ class SubnetEvaluator(ModelEvaluator):
         return self.model.search_space
 
     def evaluate(self, subnet: Subnet) -> float:
-        """Loss in bits per token, or BLEU or chrF. The subnet that was active is active afterwards.
+        """Loss in bits per token, or BLEU or chrF, whatever was evaluated before. The subnet that was active is active
+        afterwards.
 
         Raises:
             InputError: the value is not finite.
         """
+        # Weights that another subnet has packed already would be multiplied by another library than those of a process
+        # that begins with this subnet, and round in another way.
+        self.model.eval()
         with keep_active_subnet(self.model):
             self.model.set_active_subnet(subnet)
             value = self.loss() if self.metric is None else self.score(*self.translate())

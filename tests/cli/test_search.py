@@ -21,6 +21,7 @@ from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.latency import REPEATS, read_latencies
+from mos_fairseq.modules import onednn
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 from tests.processes import until
 
@@ -273,6 +274,21 @@ FILES = ("front.jsonl", "search.json", "best.yaml", "front.html")
 
 def same(one, other) -> bool:
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in FILES)
+
+
+def test_a_loss_does_not_depend_on_what_was_judged_before(joined, supernet, use_kernels, monkeypatch):
+    """oneDNN rounds in another way than torch's own library on some processors; here, by much."""
+    multiply = onednn.multiply
+    monkeypatch.setattr(onednn, "multiply", lambda *inputs: 1.01 * multiply(*inputs))
+    use_kernels(packed_rows=1, packed_rows_of_small=1)
+    checkpoint = str(supernet[0] / "checkpoint_last.pt")
+    evaluator = SubnetEvaluator(checkpoint, str(joined), EvaluationOptions(max_tokens=60))
+    assert len(evaluator.batches) > 1
+    subnets = [evaluator.space.largest(), evaluator.space.smallest()]
+    first = [evaluator.evaluate(subnet) for subnet in subnets]
+    assert [evaluator.evaluate(subnet) for subnet in reversed(subnets)] == first[::-1]
+    monkeypatch.setattr(onednn, "multiply", multiply)
+    assert [evaluator.evaluate(subnet) for subnet in subnets] != first  # it did multiply
 
 
 @pytest.mark.parametrize("algorithm", ["evolution", "nsga2"])
