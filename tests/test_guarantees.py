@@ -57,7 +57,7 @@ TOLD = [
     "is_causal is True and a mask is given: combine the causal mask with the other",
     "layers.0.gate of the supernet, a Linear, has no counterpart in the static twin",
     "update 7: the largest subnet teaches, but the first is smallest: enc 1x12",
-    "reduce is False: while subnets teach each other, losses are summed over tokens",
+    "reduce is False: while subnets are taught, losses are summed over tokens",
     "stock took 0.0 s on average: the clock does not tell",
     "1 inherited and 2 standalone scores: allowed are pairs",
     "num_students is 4: allowed are 1 to 3, the teacher's layers",

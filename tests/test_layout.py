@@ -25,7 +25,7 @@ ALLOWED = {
     "sizes": set(),
     "versions": set(),
     "compat": {"errors"},
-    "criterions": {"errors", "modules"},
+    "criterions": {"command", "errors", "modules"},
     "distributed": {"errors"},
     "figures": {"files"},
     "files": {"errors"},

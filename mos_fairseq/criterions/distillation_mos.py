@@ -1,19 +1,25 @@
-"""``distillation_mos``: in-place distillation. The largest subnet of an update learns from the labels, and the others
-from what it said (BigNAS, arXiv 2003.11142; AlphaNet, arXiv 2102.07954)."""
+"""``distillation_mos``: subnets learn from a teacher's output.
+
+In place, the largest subnet of an update learns from the labels, and the others from what it said (BigNAS, arXiv
+2003.11142; AlphaNet, arXiv 2102.07954). With ``--teacher``, all learn from a trained model that does not change.
+"""
 
 import math
 from dataclasses import dataclass, field
+from typing import Optional
 
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor
 
+from mos_fairseq.command import calling_command
 from mos_fairseq.criterions.divergence import DistillationLoss, DistillationOptions
 from mos_fairseq.criterions.hidden_states import LAYER_PAIRINGS, hidden_distance
 from mos_fairseq.criterions.label_smoothed_cross_entropy_mos import (
     LabelSmoothedCrossEntropyMosConfig,
     LabelSmoothedCrossEntropyMosCriterion,
 )
+from mos_fairseq.criterions.teacher import FrozenTeacher
 from mos_fairseq.errors import InputError, at_least
 
 # where fairseq's models return the layer outputs of a stack that reads the source, or the target
@@ -22,11 +28,18 @@ _STATES = {"source": "encoder_states", "target": "inner_states"}
 
 @dataclass
 class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
-    """Options of label-smoothed cross entropy, and how the largest subnet teaches the others."""
+    """Options of label-smoothed cross entropy, and who teaches the subnets, and how."""
 
+    teacher: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "checkpoint of a trained model with these dictionaries that teaches all subnets and stays as it is "
+            "(default: the largest subnet teaches the others)"
+        },
+    )
     distillation: ChoiceEnum(["kl", "alpha"]) = field(
         default="kl",
-        metadata={"help": "divergence from the largest subnet: Kullback-Leibler (BigNAS) or adaptive alpha (AlphaNet)"},
+        metadata={"help": "divergence from the teacher: Kullback-Leibler (BigNAS) or adaptive alpha (AlphaNet)"},
     )
     distillation_temperature: float = field(
         default=1.0, metadata={"help": "divides the logits of teacher and student; the divergence counts its square"}
@@ -51,13 +64,23 @@ class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
     )
 
 
-def _check(task, temperature: float, weight: float, alphas: tuple[float, float], clip: float, hidden: float) -> None:
+def _check_teacher(task, teacher: str | None, hidden: float, begins: int) -> None:
     sampling = getattr(getattr(task, "cfg", None), "subnet_sampling", None)
-    if str(sampling) != "sandwich":
+    if teacher is None and str(sampling) != "sandwich":
         raise InputError(
-            f"criterion distillation_mos with subnet_sampling {sampling}: it needs a task for supernets, such as "
-            "--task translation_mos, with --subnet-sampling sandwich, whose largest subnet teaches the others"
+            f"criterion distillation_mos with subnet_sampling {sampling}: without --teacher, it needs a task for "
+            "supernets, such as --task translation_mos, with --subnet-sampling sandwich, whose largest subnet teaches "
+            "the others"
         )
+    if teacher is not None and hidden:
+        raise InputError(
+            f"hidden_weight is {hidden} with teacher {teacher}: only the largest subnet's layers teach others"
+        )
+    if sampling is None and begins:
+        raise InputError(f"distillation_from is {begins}: without a task for supernets, distillation begins at once")
+
+
+def _check(temperature: float, weight: float, alphas: tuple[float, float], clip: float, hidden: float) -> None:
     if not 0 < temperature < math.inf:
         raise InputError(f"distillation_temperature is {temperature}: allowed are numbers above 0")
     if not 0 <= weight <= 1:
@@ -73,11 +96,13 @@ def _check(task, temperature: float, weight: float, alphas: tuple[float, float],
 
 @register_criterion("distillation_mos", dataclass=DistillationMosConfig)
 class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
-    """In-place distillation.
+    """Distillation, in place or from a trained model.
 
-    The task announces the subnets of a mini-batch by :meth:`teach`. The first forward after that is the teacher's: its
-    loss is the plain one of the labels, and its logits (and layer outputs) are kept, detached, until the last of the
-    students has learnt from them. Otherwise, as in validation, the criterion is label-smoothed cross entropy.
+    The task announces the subnets of a mini-batch by :meth:`teach`. In place, the first forward after that is the
+    teacher's: its loss is the plain one of the labels, and its logits (and layer outputs) are kept, detached, until the
+    last of the students has learnt from them. With a trained ``teacher``, every forward in training is a student's, and
+    the teacher is asked once for a mini-batch; a task that trains one model need not announce anything. Otherwise, as
+    in validation, the criterion is label-smoothed cross entropy.
 
     A student's loss: w T^2 D(teacher||student) + (1 - w) label-smoothed cross entropy, summed over the tokens that are
     not padding, + ``hidden_weight`` x sample size x the mean distance of the layers of all stacks.
@@ -90,6 +115,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         label_smoothing: float,
         ignore_prefix_size: int = 0,
         report_accuracy: bool = False,
+        teacher: str | None = None,
         distillation: str = "kl",
         distillation_temperature: float = 1.0,
         distillation_weight: float = 1.0,
@@ -102,7 +128,8 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
     ) -> None:
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         alphas = (alpha_minus, alpha_plus)
-        _check(task, distillation_temperature, distillation_weight, alphas, alpha_clip, hidden_weight)
+        _check_teacher(task, teacher, hidden_weight, distillation_from)
+        _check(distillation_temperature, distillation_weight, alphas, alpha_clip, hidden_weight)
         self.options = DistillationOptions(
             alphas=(1.0,) if str(distillation) == "kl" else tuple(dict.fromkeys(alphas)),
             clip=alpha_clip,
@@ -113,12 +140,20 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         self.hidden_weight, self.hidden_layers = hidden_weight, str(hidden_layers)
         at_least(0, distillation_from=distillation_from)
         self.distillation_from = distillation_from
+        self.in_place = teacher is None
+        command = calling_command()
+        trains = command is None or command.name == "train"  # fairseq-validate needs no teacher
+        self._frozen = FrozenTeacher(teacher, task) if teacher is not None and trains else None
         self.teach(0, 0)
 
     def teach(self, num_students: int, update_num: int) -> None:
-        """The next forward in training is the teacher's, and ``num_students`` students' follow on the same batch.
-        After fewer than ``distillation_from`` updates this announces nothing: all of them learn from the labels."""
-        self._students_left = num_students if update_num >= self.distillation_from else 0
+        """The next forward in training is the largest subnet's, and ``num_students`` others' follow on the same batch.
+        After fewer than ``distillation_from`` updates all of them learn from the labels."""
+        begun = update_num >= self.distillation_from
+        self._students_left = num_students if begun and self.in_place else 0
+        self._is_taught = begun and self._frozen is not None
+        if self._frozen is not None:
+            self._frozen.forget()
         self._teacher: tuple[Tensor, list[list[Tensor]]] | None = None
         self._student_log: dict[str, Tensor] = {}
 
@@ -133,10 +168,13 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
 
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
         """Loss and nll of the teacher, of a student, or of a subnet outside of :meth:`teach`."""
-        if not (model.training and self._students_left):
+        if not (model.training and (self._students_left or self._is_taught)):
             return super().compute_loss(model, net_output, sample, reduce)
         if not reduce:
-            raise ValueError("reduce is False: while subnets teach each other, losses are summed over tokens")
+            raise ValueError("reduce is False: while subnets are taught, losses are summed over tokens")
+        if self._is_taught:
+            logits = net_output[0]
+            return self._distill(logits, self._frozen.logits(sample, logits), model.get_targets(sample, net_output))
         states = self._states(model, net_output) if self.hidden_weight else []
         if self._teacher is None:
             self._teacher = net_output[0].detach(), [[x.detach() for x in side] for side in states]

@@ -229,8 +229,9 @@ class SupernetTask:
         2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
-        if hasattr(criterion, "teach"):  # in-place distillation: the largest subnet, the first, teaches the others
-            if subnets[0][1] != self.search_space.largest():
+        if hasattr(criterion, "teach"):
+            # in place, the largest subnet, the first, teaches the others
+            if criterion.in_place and subnets[0][1] != self.search_space.largest():
                 first = f"{subnets[0][0]}: {subnets[0][1].summary()}"
                 raise RuntimeError(f"update {update_num + 1}: the largest subnet teaches, but the first is {first}")
             criterion.teach(len(subnets) - 1, update_num)

@@ -10,8 +10,9 @@ import torch
 from fairseq.logging import metrics
 
 from mos_fairseq.criterions import DistillationMosCriterion
+from mos_fairseq.criterions import teacher as teachers
 from mos_fairseq.errors import InputError
-from tests.helpers import batch, fake_task, language_model, sample_of, small_space
+from tests.helpers import batch, fake_task, language_model, sample_of, small_space, supernet
 
 OPTIMIZER = SimpleNamespace(backward=lambda loss: loss.backward())
 SAMPLES = [sample_of(*batch(seed=3)), sample_of(*batch(lengths=((3, 9), (5, 2)), seed=4))]
@@ -268,3 +269,68 @@ def test_layers_of_a_language_model():
     teacher, (student,) = states[0][-1], states[1]  # one layer, which meets the last of three
     expected = (student - teacher[..., : student.size(-1)])[target.t().ne(PAD)].square().mean() * sample["ntokens"]
     assert float(log["hidden_loss"]) == pytest.approx(expected.item(), rel=1e-4)
+
+
+# --- a trained model teaches ---
+
+POSITIONS = {"max_source_positions": 50, "max_target_positions": 50}  # of the teacher
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """A model for ``--teacher``, as if a file held it."""
+    model = perturbed_stock()
+    monkeypatch.setattr(teachers, "_load", lambda path, task: (model, task))
+    monkeypatch.setattr(teachers.os.path, "isfile", lambda path: True)
+    return model
+
+
+def perturbed_stock():
+    torch.manual_seed(5)
+    return supernet().get_active_subnet()
+
+
+@pytest.mark.parametrize("sampling", ["sandwich", "alternate", "random"])
+def test_an_update_with_a_trained_teacher(make_task, make_model, frozen, sampling):
+    """Every subnet learns from it, the largest too; it is asked once for a mini-batch, and nothing moves it."""
+    task = make_task(num_random_subnets=2, subnet_sampling=sampling, **POSITIONS)
+    model = make_model(task)
+    criterion = make(task, teacher="x", distillation_temperature=2.0, distillation_weight=0.3)
+    assert not list(criterion.parameters()) and not frozen.training
+    asked = []
+    frozen.register_forward_hook(lambda *_: asked.append(1))
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    found = [task.train_step(sample, model, criterion, OPTIMIZER, 6) for sample in SAMPLES]
+    assert len(asked) == len(SAMPLES)
+    together, expected, subnets = gradients(model), 0.0, task.training_subnets(6)
+    for sample, (loss, _, log) in zip(SAMPLES, found, strict=True):
+        real, losses = sample["target"].ne(PAD), []
+        with torch.no_grad():
+            taught = frozen(**sample["net_input"])[0]
+        for name, subnet in subnets:
+            model.set_active_subnet(subnet)
+            logits = model(**sample["net_input"])[0]
+            soft = divergence("kl", logits / 2, taught / 2)[real].sum()
+            losses.append(0.3 * 4 * soft + 0.7 * labels_loss(logits, sample["target"])[real].sum())
+            assert f"distillation_loss@{name}" in log
+        assert loss.item() == pytest.approx(sum(losses).item() / len(subnets), rel=1e-5)
+        expected = expected + sum(losses)
+    expected.backward()
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(together[name], grad, atol=1e-4, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+
+
+def test_a_trained_teacher_is_silent_in_validation_and_before_it_begins(
+    make_task, make_model, make_criterion, frozen
+):
+    task, sample = make_task(**POSITIONS), SAMPLES[0]
+    model, criterion, plain = make_model(task), make(task, teacher="x", distillation_from=5), make_criterion(task)
+    logs = []
+    for one in (criterion, plain):
+        logs.append((task.train_step(sample, model, one, OPTIMIZER, 4)[2], gradients(model)))
+        logs.append((task.valid_step(sample, model, one)[2], {}))
+    for mine, theirs in zip(logs[:2], logs[2:], strict=True):
+        assert {k: float(v) for k, v in mine[0].items()} == {k: float(v) for k, v in theirs[0].items()}
+        assert all(torch.equal(mine[1][name], grad) for name, grad in theirs[1].items())
+    assert "distillation_loss@largest" in task.train_step(sample, model, criterion, OPTIMIZER, 5)[2]

@@ -1,0 +1,89 @@
+"""A trained model that teaches all subnets, and does not change."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, utils
+from torch import Tensor
+
+from mos_fairseq.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class FrozenTeacher:
+    """The model of a checkpoint, fairseq's own or one of this package's (of a supernet, the largest subnet).
+
+    It is no module: neither the optimizer nor a checkpoint of the training sees its parameters.
+
+    Args:
+        path: the checkpoint.
+        task: of the training, whose dictionaries have to be the teacher's.
+
+    Raises:
+        InputError: the checkpoint cannot be read, its dictionaries are others, it takes fewer positions than the
+            training has, or its outputs are no logits.
+    """
+
+    def __init__(self, path: str, task: Any) -> None:
+        if not os.path.isfile(path):
+            raise InputError(f"teacher is {path}: no such file")
+        self.path = path
+        model, its_task = _load(path, task)
+        self._check(model, its_task, task)
+        self._model = model.eval().requires_grad_(False)
+        self._sample: Any = None
+        self._logits: Tensor | None = None
+
+    def _check(self, model: Any, its_task: Any, task: Any) -> None:
+        for side in ("source", "target"):
+            mine, theirs = (getattr(t, f"{side}_dictionary") for t in (task, its_task))
+            if mine != theirs:
+                raise InputError(
+                    f"teacher is {self.path}: its {side} dictionary, of {len(theirs)} symbols, is not that of the "
+                    f"training, of {len(mine)}"
+                )
+        needed = task.max_positions() or task.cfg.tokens_per_sample  # of translation; of language models
+        most, needed = (np.asarray(positions).tolist() for positions in (model.max_positions(), needed))
+        if np.less(most, needed).any():
+            raise InputError(f"teacher is {self.path}: it takes {most} positions, the training has {needed}")
+        if getattr(model, "adaptive_softmax", None) or getattr(model.decoder, "adaptive_softmax", None):
+            raise InputError(f"teacher is {self.path}: its adaptive softmax gives no logits")
+
+    def logits(self, sample: dict[str, Any], like: Tensor) -> Tensor:
+        """Its logits [B, T, V] of a mini-batch, computed once for all subnets that learn from them.
+
+        Args:
+            like: a student's logits, whose device and type they have.
+        """
+        if sample is not self._sample or self._logits is None:
+            self._model.to(device=like.device)
+            with torch.no_grad():
+                self._logits = self._model(**sample["net_input"])[0].to(like.dtype)
+            self._sample = sample
+        return self._logits
+
+    def forget(self) -> None:
+        """Free the logits of the last mini-batch."""
+        self._sample = self._logits = None
+
+
+def _load(path: str, task: Any) -> tuple[Any, Any]:
+    """(model, task) of a checkpoint. Its dictionaries are those of the data that it was trained on; where these are
+    gone, those of the training, and a warning says so."""
+    try:
+        state = checkpoint_utils.load_checkpoint_to_cpu(path)
+        folder = (state["cfg"].task if state.get("cfg") is not None else state["args"]).data
+    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError):  # from fairseq's upgrade of old forms
+        raise InputError(f"teacher is {path}: it is no checkpoint of fairseq's") from None
+    overrides = {}
+    if not os.path.isdir(utils.split_paths(folder)[0]):
+        logger.warning("teacher is %s: its data %s are gone, its dictionaries must be the training's", path, folder)
+        overrides = {"data": task.cfg.data}
+    models, _, found = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
+    return models[0], found
