@@ -30,6 +30,7 @@ OPTIONS += ["--no-epoch-checkpoints", "--validate-interval", 4, "--save-interval
 
 def sample_as_ranks(ranks: int) -> None:
     """For the single process: its micro-batches draw their subnets as the ranks would theirs."""
+    from mos_fairseq.tasks import subnet_sampling
     from mos_fairseq.tasks import supernet_task as tasks
 
     calls = itertools.count()
@@ -41,7 +42,8 @@ def sample_as_ranks(ranks: int) -> None:
         return step(self, sample, model, criterion, optimizer, update_num, ignore_grad)
 
     tasks.SupernetTask.train_step = train_step
-    tasks.data_parallel_rank = lambda: number[0]
+    subnet_sampling.data_parallel_rank = lambda: number[0]
+    subnet_sampling.data_parallel_size = lambda: ranks
 
 
 class Trainings:
@@ -96,7 +98,7 @@ def rows(trainings: Trainings, quick: bool):
                 for backend in backends[:1] if quick else backends:
                     found = trainings.run(ranks, *options, "--ddp-backend", backend)
                     yield ranks, backend, sampling, routing, difference(alone, found), _agree(alone, found)
-        options = ["--subnet-sampling", "sandwich", "--subnets-per-rank"]
+        options = ["--subnet-sampling", "sandwich", "--subnets-per-rank", "--cost-strata", 4]
         alone = trainings.run(1, *options, "--update-freq", ranks, before=partial(sample_as_ranks, ranks))
         whole = trainings.run(ranks, *options, "--ddp-backend", backends[1])
         yield ranks, backends[1], "sandwich, per rank", "neuron", difference(alone, whole), _agree(alone, whole)
