@@ -113,9 +113,14 @@ def _run_search(
         def losses(subnets: Sequence[Subnet]) -> list[float]:
             return judged.evaluate(subnets, before=len(candidates.seen) - len(subnets))
 
-        candidates = Candidates(evaluator.space, _costs_by(evaluator, predictor), losses, constraints, judged.known)
+        costs = _costs_by(evaluator, predictor)
+        (costs_of_largest,) = costs([evaluator.space.largest()])
+        budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
+        candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known)
         best = _search(candidates, options, judged.show)
     results = report(candidates, best, cost, args.objective)
+    loosest_first = sorted(budgets, key=lambda budget: -budget.limit)
+    results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
     seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
@@ -229,5 +234,7 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     costs = ", ".join(f"{key} {best[key]:.6g}" for key in keys if best.get(key) is not None)
     print(f"best of {results['judged']} subnets: {results['objective']} {best[results['objective']]:.4f}, {costs}")
     print(Subnet.from_dict(best["architecture"]).summary())
+    for key, limit in results["budgets"].items():
+        print(f"budget: {key}<={limit:.6g}, of which it takes {100 * best[key] / limit:.0f} %")
     print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
     print(f"best: {output / 'best.yaml'}")

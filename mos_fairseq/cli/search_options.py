@@ -57,7 +57,8 @@ def get_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY<=N",
-        help=f"a budget, as in 'latency_ms<=40'; may be given several times; KEY is one of {', '.join(COST_KEYS)}",
+        help="a budget, as in 'latency_ms<=40', or in parts of the largest subnet's, as in 'latency_ms<=80%%'; may be "
+        f"given several times; KEY is one of {', '.join(COST_KEYS)}",
     )
     parser.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""Budgets that a searched subnet has to keep, as users type them: ``latency_ms<=40``."""
+"""Budgets that a searched subnet has to keep, as users type them: ``latency_ms<=40``, ``latency_ms<=80%``."""
 
 from __future__ import annotations
 
@@ -21,31 +21,38 @@ _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 @dataclass(frozen=True)
 class Constraint:
-    """``key`` is at most ``limit``."""
+    """``key`` is at most ``limit``, or as many per cent of the largest subnet's."""
 
     key: str
     limit: float
+    in_percent: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
-        """From ``KEY<=NUMBER``, the number in digits 0 to 9, maybe with a point and an exponent. Raises InputError for
-        anything else, also for what Python takes for a number (``1_000``, ``inf``, digits of other scripts)."""
-        match = re.fullmatch(rf"\s*(\w+)\s*<=\s*({_NUMBER})\s*", text)
+        """From ``KEY<=NUMBER`` or ``KEY<=NUMBER%``, the number in digits 0 to 9, maybe with a point and an exponent.
+        Raises InputError for anything else, also for what Python takes for a number (``1_000``, ``inf``, digits of
+        other scripts)."""
+        match = re.fullmatch(rf"\s*(\w+)\s*<=\s*({_NUMBER})\s*(%?)\s*", text)
         if match is None:
             raise InputError(
                 f"constraint {text!r}: allowed is KEY<=NUMBER, the number in digits with a point or an exponent, as in "
-                "'latency_ms<=40.5' or 'params<=8e6'"
+                "'latency_ms<=40.5' or 'params<=8e6', or with % in parts of the largest subnet's, as in "
+                "'latency_ms<=80%'"
             )
         key, limit = match[1], float(match[2])
         if key not in COST_KEYS:
             raise InputError(f"constraint {text!r}: {key} is not known; allowed are {', '.join(COST_KEYS)}")
         if not (math.isfinite(limit) and limit > 0):
             raise InputError(f"constraint {text!r}: the limit must be a positive number")
-        return cls(key, limit)
+        return cls(key, limit, in_percent=bool(match[3]))
+
+    def of_largest(self, costs: Mapping[str, float]) -> Constraint:
+        """The same in the unit of ``key``, where ``costs`` are the largest subnet's."""
+        return Constraint(self.key, self.limit / 100 * costs[self.key]) if self.in_percent else self
 
     def excess(self, costs: Mapping[str, float]) -> float:
         """How far ``costs`` lie over the limit, relative to it; 0 or less where it is kept."""
         return costs[self.key] / self.limit - 1
 
     def __str__(self) -> str:
-        return f"{self.key}<={self.limit:g}"
+        return f"{self.key}<={self.limit:g}{'%' if self.in_percent else ''}"

@@ -171,6 +171,13 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     assert len(losses) == results["judged"] >= 30
     assert losses[best.key] == min(losses.values()) == results["best"]["loss"]
     assert best.summary() in done.out
+    assert results["budgets"] == {"params_without_embeddings": budget}
+    assert f"budget: params_without_embeddings<={budget}, of which it takes " in done.out
+    # the same budget in parts of the largest subnet's
+    part = 100 * budget / params(SearchSpace.from_dict(SPACE).largest().to_dict())
+    relative = ["--constraint", f"params_without_embeddings<={part:.12f}%", "--cache", tmp_path / "out" / "cache"]
+    search(commands, joined, supernet, tmp_path / "relative", *relative)
+    assert (tmp_path / "relative" / "best.yaml").read_text() == (tmp_path / "out" / "best.yaml").read_text()
     generated = commands.fork(
         "generate", *generation(joined, supernet[0] / "checkpoint_last.pt", "--subnet", tmp_path / "out" / "best.yaml")
     )

@@ -99,6 +99,13 @@ def test_constraints():
     assert constraint.excess({"params": 6e6}) == -0.25 and constraint.excess({"params": 10e6}) == 0.25
 
 
+def test_constraints_in_parts_of_the_largest_subnet():
+    constraint = Constraint.parse("params <= 62.5 %")
+    assert str(constraint) == "params<=62.5%"
+    assert constraint.of_largest({"params": 8e6, "flops": 1.0}) == Constraint("params", 5e6)
+    assert Constraint("params", 5e6).of_largest({"params": 8e6}) == Constraint("params", 5e6)
+
+
 @pytest.mark.parametrize(
     ("number", "limit"), [("8", 8), ("008", 8), ("40.5", 40.5), ("8.", 8), (".5", 0.5), ("+8E6", 8e6), ("8e-3", 0.008)]
 )
@@ -123,6 +130,9 @@ def test_numbers_of_constraints(number, limit):
         ("flops<=٣", "allowed is KEY<=NUMBER"),
         ("flops<=.", "allowed is KEY<=NUMBER"),
         ("flops<=1e", "allowed is KEY<=NUMBER"),
+        ("flops<=0%", "must be a positive number"),
+        ("flops<=8%%", "allowed is KEY<=NUMBER"),
+        ("flops<=%", "allowed is KEY<=NUMBER"),
         ("", "allowed is KEY<=NUMBER"),
     ],
 )
