@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.cli import check_exists, start, warn
+from mos_fairseq.cli import aligned, check_exists, start, warn
 from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
@@ -82,6 +82,7 @@ def _run_search(
     from mos_fairseq.latency import check_latency_file
     from mos_fairseq.nas import Candidates
     from mos_fairseq.nas.judged import JudgedSubnets
+    from mos_fairseq.nas.landmarks import landmarks, most_landmarks
     from mos_fairseq.nas.results import report, row, write_results
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
@@ -107,7 +108,7 @@ def _run_search(
         if fleet is not None or args.workers > 1:
             store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
             workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        most = min(options.most_subnets, evaluator.space.size)
+        most = min(options.most_subnets + most_landmarks(constraints), evaluator.space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
 
         def losses(subnets: Sequence[Subnet]) -> list[float]:
@@ -118,12 +119,14 @@ def _run_search(
         budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
         candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known)
         best = _search(candidates, options, judged.show)
-    results = report(candidates, best, cost, args.objective)
+        results = report(candidates, best, cost, args.objective)
+        seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
+        compared = landmarks(candidates)
+        results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
     loosest_first = sorted(budgets, key=lambda budget: -budget.limit)
     results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
-    seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
     write_results(Path(args.output), results, seen)
     if args.measure_front:
         _measure(args, results, predictor)
@@ -227,14 +230,35 @@ def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: Laten
 def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     output = Path(args.output)
     if args.json:
-        print(json.dumps(results["best"] | {"judged": results["judged"], "front_size": len(results["front"])}))
+        more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
+        print(json.dumps(results["best"] | more))
         return
-    best = results["best"]
-    keys = ("latency_ms", "measured_latency_ms", *COST_KEYS[1:])
-    costs = ", ".join(f"{key} {best[key]:.6g}" for key in keys if best.get(key) is not None)
-    print(f"best of {results['judged']} subnets: {results['objective']} {best[results['objective']]:.4f}, {costs}")
-    print(Subnet.from_dict(best["architecture"]).summary())
+    best, objective = results["best"], results["objective"]
+    print(f"best of {results['judged']} subnets: {Subnet.from_dict(best['architecture']).summary()}")
+    rows = {"best": best} | results["compared"]
+    costs = [key for key in ("latency_ms", "measured_latency_ms", *COST_KEYS[1:]) if best.get(key) is not None]
+    cells = [
+        [name, f"{found[objective]:.4f}", *(f"{found[key]:.6g}" if key in found else "-" for key in costs)]
+        for name, found in rows.items()
+    ]
+    print(aligned([["subnet", objective, *costs], *cells]))
     for key, limit in results["budgets"].items():
-        print(f"budget: {key}<={limit:.6g}, of which it takes {100 * best[key] / limit:.0f} %")
+        print(f"budget: {key}<={limit:.6g}, of which the best takes {100 * best[key] / limit:.0f} %")
+    warn(_beaten(results))
     print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
     print(f"best: {output / 'best.yaml'}")
+
+
+def _beaten(results: dict[str, Any]) -> str | None:
+    """A warning where a subnet that needs no search keeps the budgets and is as good as the best."""
+    objective, best = results["objective"], results["best"]
+    sign = 1 if objective == "loss" else -1
+    for name, found in results["compared"].items():
+        keeps = all(found[key] <= limit for key, limit in results["budgets"].items())
+        same = found["architecture"] == best["architecture"]
+        if keeps and not same and sign * found[objective] <= sign * best[objective]:
+            return (
+                f"the {name} subnet, which needs no search, is as good as the best that was found or better: "
+                "a longer search may find more; or the supernet's training does not tell its subnets apart"
+            )
+    return None

@@ -1,0 +1,59 @@
+"""Subnets that nobody had to search for, to compare a search's best with: smallest, largest, best uniform one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+
+from mos_fairseq.nas.candidates import Candidates
+from mos_fairseq.nas.constraints import Constraint
+from mos_fairseq.search_space import SearchSpace, Subnet
+
+_MOST = 5000  # uniform subnets whose costs are looked at
+_JUDGED = 8
+
+
+def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
+    """Those whose layers of one stack are alike, as one scales by hand: all, or ``most`` draws where there are more."""
+    dimensions = space.dimensions
+    choices = [space[dimension.key] for dimension in dimensions]
+    if prod(map(len, choices)) <= most:
+        chosen = list(product(*choices))
+    else:
+        rng = random.Random("uniform")
+        chosen = [[values[int(rng.random() * len(values))] for values in choices] for _ in range(most)]
+    found = {}
+    for values in chosen:
+        sizes = dict(zip((dimension.key for dimension in dimensions), values, strict=True))
+        subnet = Subnet.from_dict(space.smallest().to_dict() | sizes)
+        found[subnet.key] = subnet
+    return list(found.values())
+
+
+def most_landmarks(constraints: Sequence[Constraint]) -> int:
+    """How many subnets :func:`landmarks` judges at most."""
+    return 2 + (_JUDGED if constraints else 0)
+
+
+def landmarks(candidates: Candidates) -> dict[str, Subnet]:
+    """Subnets by name, judged: ``smallest``, ``largest`` and, where there are budgets, ``uniform``.
+
+    That is the best uniform one that keeps them, of the largest (by parameters without embeddings) and of those that
+    the search has seen.
+    """
+    space = candidates.space
+    named = {"smallest": space.smallest(), "largest": space.largest()}
+    kept: list[Subnet] = []
+    if candidates.constraints:
+        uniform = uniform_subnets(space)
+        costs = candidates.costs_of(uniform)
+        sizes = {s.key: found["params_without_embeddings"] for s, found in zip(uniform, costs, strict=True)}
+        kept = [s for s, found in zip(uniform, costs, strict=True) if candidates.excess(found) <= 0]
+        kept.sort(key=lambda subnet: (-sizes[subnet.key], subnet.key))
+        kept = [*kept[:_JUDGED], *(subnet for subnet in kept[_JUDGED:] if subnet.key in candidates.seen)]
+    losses = candidates.losses([*named.values(), *kept])[len(named) :]
+    if kept:
+        named["uniform"] = min(zip(losses, kept, strict=True), key=lambda pair: pair[0])[1]
+    return named
