@@ -1,4 +1,25 @@
-# To be sourced: steps of a study that goes on where it stopped.
+# To be sourced: what studies share that go on where they stopped.
+
+# seeded_study WORK_DIR [SEED…]: makes the folder, and sets work and seeds (1 by default); without arguments it prints
+# the head of the script that calls it
+seeded_study() {
+    if [ $# -lt 1 ]; then
+        sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[1]}" >&2
+        exit 2
+    fi
+    work=$1
+    seeds=("${@:2}")
+    [ $# -gt 1 ] || seeds=(1)
+    local seed
+    for seed in "${seeds[@]}"; do
+        if ! [[ $seed =~ ^[0-9]+$ ]]; then
+            echo "error: SEED is $seed: allowed are whole numbers" >&2
+            exit 1
+        fi
+    done
+    mkdir -p "$work"
+    work=$(cd "$work" && pwd)
+}
 
 # step NAME COMMAND…: what it prints goes to $work/NAME.log; skipped once it is done
 step() {

@@ -7,26 +7,12 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-if [ $# -lt 1 ]; then
-    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
-    exit 2
-fi
-work=$1
-shift
-seeds=("${@:-1}")
-for seed in "${seeds[@]}"; do
-    if ! [[ $seed =~ ^[0-9]+$ ]]; then
-        echo "error: SEED is $seed: allowed are whole numbers" >&2
-        exit 1
-    fi
-done
 . "$here/../cpu_env.sh"
 . "$here/../steps.sh"
+seeded_study "$@"
 if ! command -v fairseq-eval-lm >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of setup_venv.sh
 fi
-mkdir -p "$work"
-work=$(cd "$work" && pwd)
 data=$work/data-bin space=tiny_lm
 subnets=(largest random:1 random:2 random:3 smallest)
 
