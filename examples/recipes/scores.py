@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What run.sh measured so far, as a table and in WORK_DIR/scores.json, a row for each recipe, seed and subnet.
 
-    python examples/recipes/scores.py WORK_DIR
+    python examples/recipes/scores.py WORK_DIR [ROWS.json]
+
+With ROWS.json, the rows go there, to those of other days, and the table is of all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it i
 
 from mos_fairseq.files import write_atomically  # noqa: E402
 
-SUBNETS = ("largest", "random:3", "random:5", "random:7", "smallest")
+Row = dict[str, Any]
 
 
 def bleu_of(log: Path) -> float:
@@ -29,39 +31,56 @@ def bleu_of(log: Path) -> float:
     return float(found[1])
 
 
-def read_rows(work: Path) -> list[dict[str, Any]]:
+def read_rows(work: Path) -> list[Row]:
     """A row for each supernet and subnet whose translations are done."""
     rows = []
     for done in sorted(work.glob("translations-*.done")):
-        recipe, seed, subnet = re.fullmatch(r"translations-(.+)-(\d+)-(largest|smallest|random-\d)", done.stem).groups()
+        recipe, seed, subnet = re.fullmatch(r"translations-(.+?)-(\d+)-(.+)", done.stem).groups()
         subnet = subnet.replace("-", ":")
         rows.append({"recipe": recipe, "seed": int(seed), "subnet": subnet, "bleu": bleu_of(done.with_suffix(".log"))})
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Means over the seeds, a line for each recipe; ``spread`` is the range of all subnets but the largest."""
-    lines = [f"| recipe | seeds | {' | '.join(SUBNETS)} | spread |", "|---|---|" + "---|" * (len(SUBNETS) + 1)]
-    for recipe in dict.fromkeys(row["recipe"] for row in rows):
-        scores: dict[str, list[float]] = {subnet: [] for subnet in SUBNETS}
+def merged(old: list[Row], new: list[Row]) -> list[Row]:
+    """All rows, each recipe, seed and subnet once: the new one where there are two."""
+    rows = {(row["recipe"], row["seed"], row["subnet"]): row for row in [*old, *new]}
+    return [rows[key] for key in sorted(rows)]
+
+
+def table(rows: list[Row]) -> str:
+    """Means over the seeds (+- their standard deviation), a line for each recipe; ``spread`` is the range of the means
+    of all subnets but the largest."""
+    names = sorted({row["subnet"] for row in rows} - {"largest", "smallest"})
+    names = ["largest", *names, "smallest"]
+    lines = [f"| recipe | seeds | {' | '.join(names)} | spread |", "|---|---|" + "---|" * (len(names) + 1)]
+    for recipe in sorted({row["recipe"] for row in rows}):
+        scores: dict[str, list[float]] = {name: [] for name in names}
         for row in rows:
             if row["recipe"] == recipe:
                 scores[row["subnet"]].append(row["bleu"])
         if not all(scores.values()):
             continue
         means = [statistics.fmean(found) for found in scores.values()]
-        cells = " | ".join(f"{mean:.1f}" for mean in means)
+        cells = " | ".join(map(_cell, scores.values()))
         lines.append(f"| {recipe} | {len(scores['largest'])} | {cells} | {max(means[1:]) - min(means[1:]):.1f} |")
     return "\n".join(lines)
 
 
+def _cell(found: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    return f"{statistics.fmean(found):.1f}{deviation}"
+
+
 def main(argv: list[str]) -> None:
     """Command line."""
-    if len(argv) != 1:
+    if len(argv) not in (1, 2):
         sys.exit(__doc__)
-    work = Path(argv[0])
+    work, *files = map(Path, argv)
     rows = read_rows(work)
     write_atomically(work / "scores.json", json.dumps(rows, indent=1) + "\n")
+    for file in files:
+        rows = merged(json.loads(file.read_text(encoding="utf-8")), rows)
+        write_atomically(file, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     print(table(rows))
 
 

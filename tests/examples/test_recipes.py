@@ -9,7 +9,7 @@ import scores
 
 from .conftest import EXAMPLES
 
-BLEU = dict(zip(scores.SUBNETS, (80.0, 70.0, 75.5, 66.0, 68.0), strict=True))
+BLEU = {"largest": 80.0, "random:3": 70.0, "random:5": 75.5, "random:7": 66.0, "smallest": 68.0}
 
 
 @pytest.fixture
@@ -30,11 +30,23 @@ def test_rows_and_table(measured, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "| recipe | seeds | largest | random:3 | random:5 | random:7 | smallest | spread |",
         "|---|---|---|---|---|---|---|---|",
-        "| one | 2 | 80.5 | 70.5 | 76.0 | 66.5 | 68.5 | 9.5 |",
+        "| one | 2 | 80.5 ± 0.7 | 70.5 ± 0.7 | 76.0 ± 0.7 | 66.5 ± 0.7 | 68.5 ± 0.7 | 9.5 |",
     ]
     rows = json.loads((measured / "scores.json").read_text())
     assert len(rows) == 11
     assert {"recipe": "two-b", "seed": 1, "subnet": "largest", "bleu": 85.0} in rows
+
+
+def test_rows_of_several_days(measured, tmp_path, capsys):
+    """A recipe that is measured anew replaces its old row."""
+    kept = tmp_path / "kept.json"
+    old = {"recipe": "one", "seed": 1, "subnet": "largest", "bleu": 1.0}
+    other = {"recipe": "other", "seed": 3, "subnet": "r1", "bleu": 2.0}
+    kept.write_text(json.dumps([old, other]))
+    scores.main([str(measured), str(kept)])
+    rows = json.loads(kept.read_text())
+    assert old not in rows and other in rows and len(rows) == 12
+    assert old | {"bleu": 80.0} in rows and "| r1 |" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_log_without_bleu(measured):
@@ -46,9 +58,12 @@ def test_a_log_without_bleu(measured):
 @pytest.mark.parametrize(
     ("arguments", "recipes", "status", "told"),
     [
-        ([], "", 2, "run.sh WORK_DIR"),
-        (["w", "x"], "", 1, "SEED is x"),
-        (["w"], "sandwich best", 1, "MOS_RECIPES has best: allowed are alternate-by-cost"),
+        ([], "", 2, "run.sh embedded WORK_DIR"),
+        (["embedded"], "", 2, "run.sh embedded WORK_DIR"),
+        (["libreoffice", "w"], "", 2, "run.sh libreoffice WORK_DIR DATA"),
+        (["embedded", "w", "x"], "", 1, "SEED is x"),
+        (["libreoffice", "w", "nowhere"], "", 1, "DATA is nowhere: no such folder"),
+        (["embedded", "w"], "sandwich best", 1, "MOS_RECIPES has best: allowed are alternate"),
     ],
 )
 def test_bad_arguments(tmp_path, arguments, recipes, status, told):
