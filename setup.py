@@ -69,6 +69,7 @@ setup(
             "mos-cost = mos_fairseq.cli.cost:main",
             "mos-diagnose = mos_fairseq.cli.diagnose:main",
             "mos-export = mos_fairseq.cli.export:main",
+            "mos-finetune = mos_fairseq.cli.finetune:main",
             "mos-gap = mos_fairseq.cli.gap:main",
             "mos-latency = mos_fairseq.cli.latency:main",
             "mos-search = mos_fairseq.cli.search:main",

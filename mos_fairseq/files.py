@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import shutil
@@ -37,6 +38,16 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except csv.Error:
         raise InputError(f"{path}: not a CSV file") from None
+
+
+def file_digest(path: str | os.PathLike[str], what: str = "") -> str:
+    """SHA-256 of a file's content, in hexadecimal digits; ``what`` as in :func:`read_text`. Raises InputError if it
+    cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{f'{what} {path}'.strip()}: cannot be read ({error.strerror or error})") from None
 
 
 def make_folder(path: str | os.PathLike[str], what: str = "") -> None:

@@ -34,7 +34,7 @@ def said(*words: object, **options) -> str:
         ("/usr/bin/mos-warm-start", "mos-warm-start"),
         ("/somewhere/fairseq_cli/generate.py", "fairseq-generate"),
         (str(ROOT / "mos_fairseq/cli/gap.py"), "mos-gap"),
-        (str(ROOT / "mos_fairseq/gap/train_process.py"), "fairseq-train"),
+        (str(ROOT / "mos_fairseq/standalone/train_process.py"), "fairseq-train"),
         # others' programs
         ("fairseq-serve", None), ("mos-eisley", None), ("mos-", None), ("train.py", None),
         ("fairseq_cli/mine.py", None),
@@ -92,7 +92,7 @@ def test_by_a_real_process(tmp_path):
         assert said(folder / name) == command
 
 
-@pytest.mark.parametrize("module", ["fairseq_cli.train", "mos_fairseq.gap.train_process"])
+@pytest.mark.parametrize("module", ["fairseq_cli.train", "mos_fairseq.standalone.train_process"])
 def test_a_module_that_is_a_command_tells_mistakes_in_one_line(module, tmp_path):
     options = ["--task", "translation_mos", "--arch", "transformer_mos", "--search-space", "tiny", "--max-tokens", "9"]
     options += ["--user-dir", str(ROOT / "mos_fairseq")]

@@ -43,9 +43,12 @@ ALLOWED = {
     "tasks": {"command", "cost", "distributed", "errors", "models", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
+    "standalone": {
+        "checkpoints", "errors", "evaluation", "files", "models", "python", "search_space", "tasks",
+    },
     "gap": {
-        "checkpoints", "errors", "evaluation", "figures", "files", "jsonl", "lazy", "models", "python", "search_space",
-        "tasks", "versions",
+        "checkpoints", "errors", "evaluation", "figures", "files", "jsonl", "lazy", "models", "search_space",
+        "standalone", "versions",
     },
     "nas": {"errors", "evaluation", "figures", "files", "jsonl", "lazy", "progress", "search_space"},
     "plugin": {"compat", "criterions", "models", "noise", "optim", "tasks"},
@@ -54,7 +57,7 @@ ALLOWED = {
     "cli": {
         "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",
         "latency", "model_options", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space",
-        "versions", "warm_start",
+        "standalone", "versions", "warm_start",
     },
 }
 

@@ -17,7 +17,7 @@ TRAINING = """
 import sys
 from pathlib import Path
 import mos_fairseq
-from mos_fairseq.gap.training import Training, train_all
+from mos_fairseq.standalone.training import Training, train_all
 print(mos_fairseq.__path__[0])
 supernet = ("--task", "translation_mos", "--search-space", "tiny", "--arch", "transformer_mos", "--max-tokens", "9")
 list(train_all([Training(Path(sys.argv[1]), {}, ("absent", *supernet), 1)], 1, 1))

@@ -75,6 +75,12 @@ def add_options(parser: argparse.ArgumentParser, options: type, texts: Mapping[s
         parser.add_argument(name, help=text, **values)
 
 
+def split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own words, and those after ``--``, which go to ``fairseq-train``."""
+    cut = list(words).index("--") if "--" in words else len(words)
+    return list(words[:cut]), list(words[cut + 1 :])
+
+
 def start() -> None:
     """What a command needs after its arguments are read: fairseq with this plugin, and a log of warnings only: fairseq
     opens the root logger for everything, and these commands print for themselves."""

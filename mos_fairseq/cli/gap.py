@@ -12,10 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.cli import aligned, check_exists, command_parser, example_of, named_paths, start
-from mos_fairseq.cli.search_options import add_tokenizer_option
+from mos_fairseq.cli import aligned, check_exists, command_parser, example_of, named_paths, split_at_dashes, start
+from mos_fairseq.cli.judging_options import add_judging_options, judge_of, judged_how
 from mos_fairseq.errors import InputError, at_least
-from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
 from mos_fairseq.files import make_folder, write_atomically
 from mos_fairseq.gap import Row, read_table, write_table
@@ -113,42 +112,27 @@ def _add_measure(commands: Any) -> None:
         "(default: %(default)s)",
     )
     measure.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
-    measure.add_argument("--device", help="to score on, as in cuda:0 (default: the GPU, or else the CPU)")
-    _add_evaluation_options(measure)
-
-
-def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
-    defaults = EvaluationOptions()
-    parser.add_argument("--gen-subset", default="test", metavar="NAME", help="set to score on (default: test)")
-    parser.add_argument("--reference", metavar="FILE", help="its raw target text (default: the binarised one, joined)")
-    parser.add_argument("--valid-samples", type=int, metavar="N", help="score on N sentence pairs of it (default: all)")
-    for name, kind in (("max_tokens", int), ("beam", int), ("max_len_a", float), ("max_len_b", int)):
-        option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
-        parser.add_argument(option, type=kind, default=default, metavar="N", help="default: %(default)s")
-    parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="as fairseq's option")
-    text = "sacreBLEU's score of translations (default: %(default)s)"
-    parser.add_argument("--metric", choices=TEXT_METRICS, default="bleu", help=text)
-    add_tokenizer_option(parser)
+    add_judging_options(measure, "test")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     words = sys.argv[1:] if argv is None else argv
-    cut = words.index("--") if "--" in words else len(words)
-    args = get_parser().parse_args(words[:cut])
+    mine, more = split_at_dashes(words)
+    args = get_parser().parse_args(mine)
     if args.action == "report":
-        if words[cut:]:
-            raise InputError(f"{shlex.join(words[cut:])} is given with mos-gap report, which trains nothing")
-        rows, more = _read_tables(args.table), {"tables": args.table}
+        if "--" in words:
+            raise InputError(f"{shlex.join(['--', *more])} is given with mos-gap report, which trains nothing")
+        rows, record = _read_tables(args.table), {"tables": args.table}
     else:
-        experiment = _experiment(args, words[cut + 1 :])
+        experiment = _experiment(args, more)
         make_folder(args.output, "output")
         rows = list(experiment.rows())
-        more = _record(args, experiment)
+        record = _record(args, experiment)
     from mos_fairseq.gap.report import versions
 
     make_folder(args.output, "output")
-    _report(args, rows, {"command": shlex.join(["mos-gap", *words]), "versions": versions()} | more)
+    _report(args, rows, {"command": shlex.join(["mos-gap", *words]), "versions": versions()} | record)
 
 
 def _read_tables(paths: Sequence[str]) -> list[Row]:
@@ -172,23 +156,19 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     if not specs:
         raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
     split_specs(",".join(specs))  # tells whether two have one name
-    names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples", "sacrebleu_tokenizer")
-    evaluation = EvaluationOptions(args.metric, args.gen_subset, **{name: getattr(args, name) for name in names})
+    evaluation = judged_how(args)
     supernets, growing = named_paths(args.path), _growing(args.finetune_updates)
     for path in supernets.values():
         check_exists(path)
     start()
     import torch
 
-    from mos_fairseq.evaluation.judge import Judge
     from mos_fairseq.gap.measure import Experiment
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    reference = Path(args.reference) if args.reference else None
     return Experiment(
         supernets=supernets,
         specs=specs,
-        judge=Judge(args.data, evaluation, device, reference),
+        judge=judge_of(args, evaluation),
         output=Path(args.output),
         standalone=Path(args.standalone or Path(args.output) / "standalone"),
         updates=args.max_update,

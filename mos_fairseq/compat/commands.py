@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 _OURS = Path(__file__).resolve().parents[1]
-_TRAIN_PROCESS = "mos_fairseq.gap.train_process"  # mos-gap starts it; it is fairseq-train
+_TRAIN_PROCESS = "mos_fairseq.standalone.train_process"  # mos-gap starts it; it is fairseq-train
 _OPTIONS_WITH_VALUE = ("W", "X")  # of the interpreter; their value may be the next word
 
 

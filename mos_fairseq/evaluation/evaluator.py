@@ -19,6 +19,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.evaluation.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
+from mos_fairseq.files import file_digest
 from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.search_space import FAMILIES, Family, Subnet
 
@@ -43,7 +44,7 @@ class ModelEvaluator:
         is_text = options.objective in TEXT_METRICS
         self.metric = text_metric(options.objective, options.sacrebleu_tokenizer) if is_text else None
         overrides = {"data": data, "dataset_impl": dataset_impl(data, options.valid_subset)}
-        before = _hash_file(path)
+        before = file_digest(path, "path")
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
         try:
             self.device = torch.device(device)
@@ -60,9 +61,9 @@ class ModelEvaluator:
                 f"objective is {options.objective}: models of family {self.family.name} are judged by {known}"
             )
         self.batches = self._batches()
-        if _hash_file(path) != before:
+        if file_digest(path, "path") != before:
             raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
-        self._fingerprint = self._digest(before)
+        self._fingerprint = self._digest(bytes.fromhex(before))
         self._warn_of_pieces()
         if self.metric is not None and (warning := warning_of_tokens(self.metric, self.references())):
             logger.warning(warning)
@@ -211,11 +212,3 @@ class SubnetEvaluator(ModelEvaluator):
         if not math.isfinite(value):
             raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
         return value
-
-
-def _hash_file(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise InputError(f"path {path}: cannot be read ({error.strerror or error})") from None

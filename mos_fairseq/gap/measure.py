@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from mos_fairseq.checkpoints import build_supernet, read_supernet, save_checkpoint, twin_checkpoint, updates_of
+from mos_fairseq.checkpoints import read_supernet, updates_of
 from mos_fairseq.errors import InputError
-from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.evaluation.evaluator import ModelEvaluator, SubnetEvaluator
 from mos_fairseq.evaluation.judge import Judge
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
-from mos_fairseq.files import make_folder
-from mos_fairseq.gap.data import data_digest
-from mos_fairseq.gap.options import MODEL, Options, effective, overridden, training_options
 from mos_fairseq.gap.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
-from mos_fairseq.gap.training import Training, train_all
 from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_subnet, subnet_name
-
-# options of fairseq-train that are not the user's
-RESERVED = (
-    "--task",
-    "--arch",
-    "--subnet",
-    "--max-update",
-    "--distributed-world-size",
-    "--save-dir",
-    "--no-save",
-    "--no-last-checkpoints",
-    "--checkpoint-suffix",
-    "--finetune-from-model",
-    "--restore-file",
-)
+from mos_fairseq.standalone.options import Options, training_options
+from mos_fairseq.standalone.recipe import Recipe, check_words
+from mos_fairseq.standalone.training import Training, train_all
 
 Tell = Callable[[str], object]
 
@@ -79,9 +61,7 @@ class Experiment:
     tell: Tell = field(default=lambda text: None)
 
     def __post_init__(self) -> None:
-        for text in (*self.more, *self.finetune_more):
-            if (option := text.partition("=")[0]) in RESERVED:
-                raise InputError(f"{option} cannot be given after --: mos-gap sets it ({', '.join(RESERVED)})")
+        check_words("mos-gap", (*self.more, *self.finetune_more))
 
     @cached_property
     def subnets(self) -> dict[str, Subnet]:
@@ -134,28 +114,18 @@ class Experiment:
                     )
         return mine
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Of the standalone models."""
+        return Recipe(self.judge.data, self.options, self.more)
+
+    @cached_property
+    def _finetuning(self) -> Recipe:
+        return Recipe(self.judge.data, self.options, [*self.more, *self.finetune_more])
+
     def training(self, subnet: Subnet) -> Training:
         """The standalone training of one architecture."""
-        arguments = overridden(self.options, self.more)
-        identity = self._identity(subnet, arguments) | {"updates": self.budget}
-        return Training(self.standalone, identity, self._command(subnet, arguments), self.budget)
-
-    def _identity(self, subnet: Subnet, arguments: Sequence[str]) -> dict[str, Any]:
-        return {"subnet": subnet.to_dict(), "options": effective(arguments), "data": self._data_digest}
-
-    def _command(self, subnet: Subnet, arguments: Sequence[str]) -> tuple[str, ...]:
-        impl = dataset_impl(self.judge.data, self._train_subset)
-        stored = ("--dataset-impl", impl) if impl else ()
-        return (self.judge.data, *MODEL, "--subnet", subnet.key, *stored, *arguments)
-
-    @cached_property
-    def _train_subset(self) -> str:
-        found = effective(overridden(self.options, self.more)).get("--train-subset") or ["train"]
-        return found[0]
-
-    @cached_property
-    def _data_digest(self) -> str:
-        return data_digest(self.judge.data, self._train_subset)
+        return self.recipe.from_scratch(self.standalone, subnet, self.budget)
 
     # --- scores ----------------------------------------------------------------------------------------------------
 
@@ -209,7 +179,8 @@ class Experiment:
         found: dict[str, dict[int, dict[str, Any]]] = {label: {} for label in self.subnets}
         pending = [label for label in found if inherited[label][quality] < standalone[label][quality]]
         for updates in self.finetune_updates if pending else ():
-            trainings = [self._finetuning(name, self.subnets[label], updates) for label in pending]
+            start, folder = self.supernets[name], self.output / "finetuned"
+            trainings = [self._finetuning.finetuning(folder, self.subnets[label], updates, start) for label in pending]
             for position in train_all(trainings, self.workers, self.threads):
                 label = pending[position]
                 found[label][updates] = self._trained_scores(trainings[position])
@@ -217,22 +188,9 @@ class Experiment:
             pending = [label for label in pending if found[label][updates][quality] < standalone[label][quality]]
         return found
 
-    def _finetuning(self, name: str, subnet: Subnet, updates: int) -> Training:
-        arguments = overridden(self.options, [*self.more, *self.finetune_more])
-        identity = self._identity(subnet, arguments) | {"start": _file_digest(self.supernets[name])}
-        training = Training(self.output / "finetuned", identity, self._command(subnet, arguments), updates)
-        twin = training.folder / "twin.pt"
-        if not twin.exists():
-            state = read_supernet(self.supernets[name])
-            model = build_supernet(state)
-            model.set_active_subnet(subnet)
-            make_folder(training.folder)
-            save_checkpoint(twin_checkpoint(state, model.get_active_subnet()), twin)
-        return Training(training.root, training.identity, training.arguments, updates, twin)
-
     def rows(self) -> Iterator[Row]:
         """All scores: one row for each metric, supernet and architecture."""
-        _ = self.subnets, self.options, self.budget, self._data_digest  # mistakes are told before any work
+        _ = self.subnets, self.options, self.budget, self.recipe.data_digest  # mistakes are told before any work
         inherited = {name: self.inherited(name) for name in self.supernets}
         compared = self._compared(inherited)
         standalone = self.standalone_scores()
@@ -285,8 +243,3 @@ def _show(options: Options, option: str) -> str:
 def _text(scores: Mapping[str, Any]) -> str:
     quality = ", ".join(f"{title} {scores[name]:.2f}" for name, title in TEXT_METRICS.items() if name in scores)
     return f"{quality}, loss {scores['loss']:.4f}"
-
-
-def _file_digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -243,6 +243,21 @@ def raw(commands, text, joined, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def one_answer(commands, joined, text, tmp_path_factory) -> Path:
+    """Data of the same words whose every translation is A B C D E F, which some dozens of updates learn and
+    none, or a single one, does."""
+    folder = tmp_path_factory.mktemp("one_answer")
+    for split in ("train", "valid", "test"):
+        lines = (text / f"{split}.xx").read_text()
+        (folder / f"{split}.xx").write_text(lines)
+        (folder / f"{split}.yy").write_text("A B C D E F\n" * lines.count("\n"))
+    words = [word for split in ("train", "valid", "test") for word in (f"--{split}pref", folder / split)]
+    words += ["--srcdict", joined / "dict.xx.txt", "--joined-dictionary", "--destdir", folder / "bin"]
+    commands.fork("preprocess", "-s", "xx", "-t", "yy", *words)
+    return folder / "bin"
+
+
+@pytest.fixture(scope="session")
 def files(tmp_path_factory) -> Path:
     """space.yaml; middle.yaml and hat.yaml, the same subnet in our keys and in HAT's."""
     folder = tmp_path_factory.mktemp("files")

@@ -135,21 +135,6 @@ def test_raw_data(commands, raw, supernet, text, measured, tmp_path):
     assert mine["inherited"] == theirs["inherited"] and mine["standalone"] != theirs["standalone"]
 
 
-@pytest.fixture(scope="module")
-def one_answer(commands, joined, text, tmp_path_factory) -> Path:
-    """Data of the same words whose every translation is A B C D E F, which some dozens of updates learn and
-    none, or a single one, does."""
-    folder = tmp_path_factory.mktemp("one_answer")
-    for split in ("train", "valid", "test"):
-        lines = (text / f"{split}.xx").read_text()
-        (folder / f"{split}.xx").write_text(lines)
-        (folder / f"{split}.yy").write_text("A B C D E F\n" * lines.count("\n"))
-    words = [word for split in ("train", "valid", "test") for word in (f"--{split}pref", folder / split)]
-    words += ["--srcdict", joined / "dict.xx.txt", "--joined-dictionary", "--destdir", folder / "bin"]
-    commands.fork("preprocess", "-s", "xx", "-t", "yy", *words)
-    return folder / "bin"
-
-
 def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp_path):
     """Fine-tuning on what the supernet has not learnt, and a model trained alone has."""
     tuning = ["--finetune-updates", "1,60", "--finetune-options", "--lr 0.01 --seed 3"]

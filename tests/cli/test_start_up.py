@@ -59,6 +59,11 @@ MISTAKES = {
         ("data --path c.pt --output o", "checkpoint c.pt: no such file"),
         ("data --path c.pt --output o --seed -1", "seed is -1"),
     ],
+    "mos-finetune": [
+        ("data --path c.pt --subnet largest --updates 0 --output o", "updates is 0"),
+        ("data --path c.pt --subnet largest --updates 5 --output o --lr -1", "lr is -1.0"),
+        ("data --path c.pt --subnet largest --updates 5 --output o", "checkpoint c.pt: no such file"),
+    ],
     "mos-gap": [
         ("measure data --path c.pt --output o --subnet largest", "checkpoint c.pt: no such file"),
         ("measure data --path c.pt --output o", "no subnets are given"),

@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.criterions.divergence import DistillationOptions
-from mos_fairseq.gap.configuration import Command
-from mos_fairseq.gap.options import MODEL, overridden, training_options
 from mos_fairseq.models import TransformerLanguageModelMosConfig, TransformerMosConfig
 from mos_fairseq.search_space import FAMILIES, SearchSpace
+from mos_fairseq.standalone.configuration import Command
+from mos_fairseq.standalone.options import MODEL, overridden, training_options
 from mos_fairseq.tasks import LanguageModelingMosConfig, TranslationMosConfig
 
 from .conftest import CONFIG, ROOT, Built

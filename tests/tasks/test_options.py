@@ -243,7 +243,7 @@ def test_command_called_by_a_program(monkeypatch):
     assert calling_command() is None
 
 
-@pytest.mark.parametrize("command", ["cost", "diagnose", "export", "gap", "search"])
+@pytest.mark.parametrize("command", ["cost", "diagnose", "export", "finetune", "gap", "search"])
 def test_our_own_commands_take_none_of_them(command, monkeypatch, capsys):
     main = importlib.import_module(f"mos_fairseq.cli.{command}").main
     for option in ("--valid-subnets", "--num-random-subnets", "--eval-bleu-args"):

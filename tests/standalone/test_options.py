@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 
 import mos_fairseq  # noqa: F401
 from mos_fairseq.errors import InputError
-from mos_fairseq.gap.configuration import COMPONENTS, LENGTH, NEUTRAL, SECTIONS, fields_of
-from mos_fairseq.gap.options import effective, overridden, training_options
+from mos_fairseq.standalone.configuration import COMPONENTS, LENGTH, NEUTRAL, SECTIONS, fields_of
+from mos_fairseq.standalone.options import effective, overridden, training_options
 
 pytestmark = pytest.mark.slow
 

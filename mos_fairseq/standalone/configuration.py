@@ -86,7 +86,7 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
     "dataset": (
         "num_workers",
         "skip_invalid_size_inputs_valid_test",
-        "dataset_impl",  # of the folder at hand, see mos_fairseq.gap.data
+        "dataset_impl",  # of the folder at hand, see mos_fairseq.standalone.data
         "data_buffer_size",
         "valid_subset",
         "combine_valid_subsets",

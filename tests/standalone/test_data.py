@@ -7,7 +7,7 @@ import pytest
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.data import dataset_impl
-from mos_fairseq.gap.data import data_digest
+from mos_fairseq.standalone.data import data_digest
 
 FILES = ("dict.xx.txt", "dict.yy.txt", "train.xx-yy.xx.bin", "train.xx-yy.xx.idx", "train.xx-yy.yy.bin")
 

@@ -15,7 +15,15 @@ from fairseq.registry import REGISTRIES
 
 from mos_fairseq.checkpoints import STOCK_CRITERION, is_ours
 from mos_fairseq.errors import InputError
-from mos_fairseq.gap.configuration import COMPONENTS, NEUTRAL, SECTIONS, Command, fields_of, mandatory_fields, plain
+from mos_fairseq.standalone.configuration import (
+    COMPONENTS,
+    NEUTRAL,
+    SECTIONS,
+    Command,
+    fields_of,
+    mandatory_fields,
+    plain,
+)
 
 Options = dict[str, str | None]
 """Options of ``fairseq-train`` by name; None for one that takes no value."""

@@ -111,7 +111,7 @@ class _Running:
         write_atomically(training.folder / "run.json", json.dumps({"command": command} | training.identity, indent=1))
         with open(training.folder / "train.log", "ab") as log:
             return subprocess.Popen(
-                python_command("-m", "mos_fairseq.gap.train_process", *training.command[1:]),
+                python_command("-m", "mos_fairseq.standalone.train_process", *training.command[1:]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

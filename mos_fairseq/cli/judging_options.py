@@ -1,0 +1,46 @@
+"""How ``mos-gap`` and ``mos-finetune`` score models: their options, and the judge that is made of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mos_fairseq.cli.search_options import add_tokenizer_option
+from mos_fairseq.evaluation.options import EvaluationOptions
+from mos_fairseq.evaluation.scoring import TEXT_METRICS
+
+if TYPE_CHECKING:
+    from mos_fairseq.evaluation.judge import Judge
+
+
+def add_judging_options(parser: argparse.ArgumentParser, subset: str) -> None:
+    """Add them; ``subset`` is the set to score on where none is given."""
+    defaults = EvaluationOptions()
+    parser.add_argument("--gen-subset", default=subset, metavar="NAME", help=f"set to score on (default: {subset})")
+    parser.add_argument("--reference", metavar="FILE", help="its raw target text (default: the binarised one, joined)")
+    parser.add_argument("--valid-samples", type=int, metavar="N", help="score on N sentence pairs of it (default: all)")
+    for name, kind in (("max_tokens", int), ("beam", int), ("max_len_a", float), ("max_len_b", int)):
+        option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
+        parser.add_argument(option, type=kind, default=default, metavar="N", help="default: %(default)s")
+    parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="as fairseq's option")
+    text = "sacreBLEU's score of translations (default: %(default)s)"
+    parser.add_argument("--metric", choices=TEXT_METRICS, default="bleu", help=text)
+    add_tokenizer_option(parser)
+    parser.add_argument("--device", help="to score on, as in cuda:0 (default: the GPU, or else the CPU)")
+
+
+def judged_how(args: argparse.Namespace) -> EvaluationOptions:
+    """Raises InputError if a number is out of range."""
+    names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples", "sacrebleu_tokenizer")
+    return EvaluationOptions(args.metric, args.gen_subset, **{name: getattr(args, name) for name in names})
+
+
+def judge_of(args: argparse.Namespace, options: EvaluationOptions) -> Judge:
+    """Imports torch. Raises InputError if there is no such reference, or it goes with a part of the set."""
+    import torch
+
+    from mos_fairseq.evaluation.judge import Judge
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Judge(args.data, options, device, Path(args.reference) if args.reference else None)

@@ -1,0 +1,124 @@
+"""A searched subnet, trained on alone for a few updates from the weights that it inherits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from mos_fairseq.checkpoints import model_checkpoint, read_checkpoint, read_supernet, save_checkpoint, search_space_of
+from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.evaluator import ModelEvaluator
+from mos_fairseq.evaluation.judge import Judge
+from mos_fairseq.models import TransformerSubnetModel
+from mos_fairseq.search_space import Subnet, check_family, resolve_subnet
+from mos_fairseq.standalone.options import training_options
+from mos_fairseq.standalone.recipe import Recipe, check_words
+from mos_fairseq.standalone.training import Training, train_all
+
+_SCHEDULE = "--lr-scheduler"
+_WARMUP = 0.1  # of the updates
+
+
+def last_learning_rate(state: Mapping[str, Any]) -> float | None:
+    """With which the last update of a checkpoint was made; None where it keeps no state of its optimizer."""
+    groups = (state.get("last_optimizer_state") or {}).get("param_groups") or [{}]
+    rate = groups[0].get("lr")
+    return None if rate is None else float(rate)
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """One subnet of a supernet, trained alone on the supernet's data with its options.
+
+    The learning rate rises in the first tenth of the updates and falls to 0 in a line: the subnet is close to an
+    optimum already, and a rate that ends at 0 finds the bottom of it in the fewest updates.
+
+    Args:
+        supernet: its checkpoint.
+        spec: the subnet, as users name it.
+        updates: of the subnet alone.
+        output: folder of the results.
+        judge: how it is scored, before and after.
+        lr: the highest learning rate; None: that of the supernet's last update.
+        more: arguments of ``fairseq-train`` that win over those recorded in the supernet, and over the schedule.
+        threads: of the process that trains.
+
+    Raises:
+        InputError: the checkpoint is no supernet, or keeps no learning rate, and none is given; the subnet is not in
+            its space; an option that is set by the command is given in ``more``.
+    """
+
+    supernet: str
+    spec: str
+    updates: int
+    output: Path
+    judge: Judge
+    lr: float | None = None
+    more: Sequence[str] = ()
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_words("mos-finetune", self.more)
+
+    @cached_property
+    def _state(self) -> dict[str, Any]:
+        state = read_supernet(self.supernet)
+        check_family("mos-finetune", [TransformerSubnetModel.family.name], self.supernet, search_space_of(state).family)
+        return state
+
+    @cached_property
+    def subnet(self) -> Subnet:
+        """The subnet that trains."""
+        return resolve_subnet(self.spec, search_space_of(self._state))
+
+    @cached_property
+    def training(self) -> Training:
+        """The run of ``fairseq-train``, whose folder is made; run again with more updates, it starts anew, as its
+        schedule depends on them."""
+        rate = last_learning_rate(self._state) if self.lr is None else self.lr
+        if rate is None:
+            raise InputError(f"checkpoint {self.supernet}: its optimizer's state tells no learning rate: give --lr")
+        words = ["--lr", repr(rate)]
+        if not any(word.partition("=")[0] == _SCHEDULE for word in self.more):
+            words += [_SCHEDULE, "polynomial_decay", "--total-num-update", str(self.updates)]
+            words += ["--warmup-updates", str(int(_WARMUP * self.updates)), "--end-learning-rate", "0.0"]
+        words += self.more
+        recipe = Recipe(self.judge.data, training_options(self._state["cfg"], words), words)
+        return recipe.finetuning(self.output / "training", self.subnet, self.updates, self.supernet)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The model that :meth:`run` writes."""
+        return self.output / "finetuned.pt"
+
+    def run(self) -> dict[str, dict[str, Any]]:
+        """Train, write the checkpoint, and score: ``inherited`` and ``finetuned``, each as :meth:`Judge.scores`.
+
+        Killed, it goes on when it is run again.
+
+        Raises:
+            InputError: the training failed, or a file cannot be written.
+        """
+        training = self.training
+        scores = {"inherited": self._scores(training.start)}
+        for _ in train_all([training], 1, self.threads):
+            save_checkpoint(_without_optimizer(read_checkpoint(training.result)), self.checkpoint)
+        return scores | {"finetuned": self._scores(training.result)}
+
+    def _scores(self, checkpoint: Path) -> dict[str, Any]:
+        judge, path = self.judge, str(checkpoint)
+        evaluator = ModelEvaluator(path, judge.data, judge.options, judge.device)
+        file = checkpoint.parent / f"scores-{checkpoint.stem}-{judge.digest(evaluator.fingerprint())}.json"
+        return judge.scores(file, partial(_same, evaluator))
+
+
+def _same(evaluator: ModelEvaluator) -> ModelEvaluator:
+    return evaluator
+
+
+def _without_optimizer(state: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint of a model, ready to be used or trained on."""
+    return model_checkpoint(state, state["cfg"]["model"], state["model"], state["cfg"]["task"]["_name"])
