@@ -2,7 +2,8 @@
 # From nothing to a translation model that meets a latency budget on this machine, on a CPU, in less than 15 minutes:
 #   bash examples/quickstart.sh
 # It installs into .venv, generates its own corpus, trains a supernet, measures subnets and learns to predict latency,
-# searches the best subnet within a budget, exports it, translates, and prints a table and the path of a plot. Run again,
+# searches the best subnet within a budget, exports it, fine-tunes it, translates with it and with subnets that need no
+# search, and prints a table and the path of a plot. Run again,
 # it skips the steps that are done and resumes what was interrupted; with other settings, it keeps what the old ones made
 # in a folder old-1 (old-2, …) beside the new. MOS_QUICKSTART_DIR names another work folder than
 # runs/quickstart, PYTHON another interpreter than python3.
@@ -18,13 +19,13 @@ supernet=(
     --task translation_mos --search-space tiny --arch transformer_mos --share-all-embeddings
     --mos-routing neuron --num-experts 2 --dropout 0.1
 )
-# The training run
+# The training run: examples/recipes compares who trains in an update
 training=(
-    --subnet-sampling sandwich --num-random-subnets 1 --valid-subnets largest,smallest
+    --subnet-sampling random --num-random-subnets 1 --cost-strata 8 --valid-subnets largest,smallest
     --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.1
-    --optimizer adam --adam-betas '(0.9, 0.98)'
+    --optimizer adam_fused --adam-betas '(0.9, 0.98)'
     --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 300
-    --max-tokens 2048 "${batching[@]}" --max-epoch 4 --seed 1
+    --max-tokens 2048 "${batching[@]}" --max-epoch 12 --validate-interval 3 --save-interval 3 --seed 1
 )
 # What is measured, as the test set is translated below: one sentence of 20 tokens at a time, on one core
 beam=4
@@ -33,8 +34,9 @@ latency_subnets=(--num-subnets 60 --repeats 2)
 # The search: the best subnet within this part of the way from the smallest's latency to the largest's
 budget_part=0.8
 searching=(--population-size 50 --parents 15 --mutations 20 --crossovers 20 --iterations 5 --seed 1)
-# The subnets that translate the test set, besides the exported one, and how
-subnets=(largest smallest random:3 random:5 random:7)
+# A tenth of the supernet's updates, for the best subnet alone
+finetune_updates=270
+# How the test set is translated
 generation=(--beam $beam --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --max-tokens 8000 "${batching[@]}")
 
 work=${MOS_QUICKSTART_DIR:-$root/runs/quickstart}
@@ -150,16 +152,22 @@ find_best() {
         LC_ALL=C awk -v part="$budget_part" '{ms[NR] = $2} END {printf "%.2f", ms[1] + part * (ms[2] - ms[1])}')
     mos-search "$work/data-bin" --path "$work/checkpoints/checkpoint_best.pt" --predictor "$work/predictor.json" \
         --constraint "latency_ms<=$budget" "${searching[@]}" --output "$work/search"
-    echo "budget: $budget ms"
+    echo "$budget" >"$work/search/budget"
 }
 
 export_best() {
     mos-export --path "$work/checkpoints/checkpoint_best.pt" --subnet "$work/search/best.yaml" --output "$work/best.pt"
 }
 
-# All that translate, on this machine: what the predictor said of the exported one is put to the test
+finetune_best() {
+    mos-finetune "$work/data-bin" --path "$work/checkpoints/checkpoint_best.pt" --subnet "$work/search/best.yaml" \
+        --updates "$finetune_updates" --beam $beam --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece \
+        --output "$work/finetuned"
+}
+
+# All that translate, on this machine: what the predictor said of the best one is put to the test
 measure_all() {
-    measure --subnet "$(IFS=,; echo "${subnets[*]}"),$work/search/best.yaml" --repeats 5
+    measure --subnet "smallest,largest,$work/search/best.yaml,$work/search/uniform.yaml" --repeats 5
 }
 
 # Translate NAME OPTIONS…: the test set, into translations/NAME
@@ -190,22 +198,30 @@ step "latency" "${latency[*]} ${latency_subnets[*]}" latency.jsonl measure_some
 step "predictor" "" predictor.json fit
 step "search" "$budget_part ${searching[*]}" "search bleu.png" find_best
 step "export" "" best.pt export_best
-step "measure-exported" "${subnets[*]}" "" measure_all
-step "translate-exported" "${generation[*]}" translations/exported \
-    translate exported --task translation --path "$work/best.pt"
-for subnet in "${subnets[@]}"; do
+step "finetune" "$finetune_updates" finetuned finetune_best
+step "measure-best" "" "" measure_all
+step "translate-best" "${generation[*]}" translations/best \
+    translate best --task translation --path "$work/best.pt"
+step "translate-finetuned" "" translations/finetuned \
+    translate finetuned --task translation --path "$work/finetuned/finetuned.pt"
+# subnets of the supernet as it is
+inherited() {
+    translate "$1" --task translation_mos --subnet "$2" --path "$work/checkpoints/checkpoint_best.pt"
+}
+step "translate-uniform" "" translations/uniform inherited uniform "$work/search/uniform.yaml"
+for subnet in smallest largest; do
     history=$trained
-    name=${subnet//:/-}
-    step "translate-$name" "$subnet ${generation[*]}" "translations/$name" \
-        translate "$name" --task translation_mos --subnet "$subnet" --path "$work/checkpoints/checkpoint_best.pt"
+    step "translate-$subnet" "${generation[*]}" "translations/$subnet" inherited "$subnet" "$subnet"
 done
 
 current="report"
 report=(python examples/quickstart_report.py --reference "$work/text/test.de" --plot "$work/bleu.png"
     --checkpoint "$work/checkpoints/checkpoint_best.pt" --latencies "$work/latency.jsonl" --predictor "$work/predictor.json"
-    "$work/search/best.yaml=$work/translations/exported")
-for subnet in "${subnets[@]}"; do
-    report+=("$subnet=$work/translations/${subnet//:/-}")
+    --budget "$(cat "$work/search/budget")")
+for subnet in smallest search/uniform.yaml search/best.yaml finetuned/finetuned.yaml largest; do
+    name=$(basename "$subnet" .yaml)
+    [ "$name" = "$subnet" ] || subnet=$work/$subnet
+    report+=("$subnet=$work/translations/$name")
 done
 "${report[@]}"
 echo "front of the search: $work/search/front.html"

@@ -5,7 +5,8 @@
 
 Each DIR holds what one run of ``fairseq-generate --results-path DIR`` wrote; a subnet may also be a YAML file, of
 which the table shows the name. With ``--checkpoint``, the table also says how many parameters each subnet has; with
-``--latencies``, a file of ``mos-latency measure``, how long it takes; with ``--predictor``, what was predicted.
+``--latencies``, a file of ``mos-latency measure``, how long it takes; with ``--predictor``, what was predicted. With
+``--budget``, the plot has a line at so many milliseconds.
 """
 
 from __future__ import annotations
@@ -125,8 +126,9 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def plot(results: list[Result], file: Path) -> None:
-    """BLEU against latency or else parameters, or one bar per subnet where neither is known of all."""
+def plot(results: list[Result], file: Path, budget_ms: float | None = None) -> None:
+    """BLEU against latency, with the budget as a line, or else parameters, or one bar per subnet where neither is known
+    of all."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -139,6 +141,9 @@ def plot(results: list[Result], file: Path) -> None:
         axes.scatter(values, [result.bleu for result in results])
         for value, result in zip(values, results, strict=True):
             axes.annotate(result.subnet, (value, result.bleu), xytext=(6, -3), textcoords="offset points")
+        if budget_ms is not None and label.endswith("[ms]"):
+            axes.axvline(budget_ms, color="0.4", linestyle="--", linewidth=1)
+            axes.annotate("budget", (budget_ms, 0.02), xycoords=("data", "axes fraction"), rotation=90, ha="right")
         axes.set_xlabel(label)
         axes.margins(0.15)
     else:
@@ -157,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="the supernet, to count parameters")
     parser.add_argument("--latencies", type=Path, help="measured latencies, with --checkpoint")
     parser.add_argument("--predictor", type=Path, help="of mos-latency fit, with --checkpoint")
+    parser.add_argument("--budget", type=float, metavar="MS", help="of the search, for the plot")
     parser.add_argument("runs", nargs="+", metavar="SUBNET=DIR", help="a subnet and its --results-path")
     options = parser.parse_args(arguments)
     try:
@@ -178,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(table(results))
     if busy is not None:
         print(f"warning: {busy}")
-    plot(results, options.plot)
+    plot(results, options.plot, options.budget)
     print(f"plot: {options.plot}")
 
 

@@ -32,7 +32,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--updates", required=True, type=int, metavar="N", help="of the subnet alone")
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="folder of the results: finetuned.pt, a static twin, and scores"
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder of the results: finetuned.pt, a static twin; finetuned.yaml, its sizes; finetune.json, the scores",
     )
     parser.add_argument(
         "--lr", type=float, metavar="LR", help="highest learning rate (default: that of the supernet's last update)"
@@ -73,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     subnet = finetuning.subnet
     make_folder(args.output, "output")
     scores = finetuning.run()
+    subnet.save(Path(args.output) / "finetuned.yaml")
     training, checkpoint = finetuning.training, finetuning.checkpoint
     record = {
         "command": shlex.join(["mos-finetune", *words]),

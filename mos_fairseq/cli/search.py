@@ -11,14 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.cli import aligned, check_exists, start, warn
+from mos_fairseq.cli import check_exists, start, warn
 from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
     algorithm_options,
     evaluation_options,
     get_parser,
+    report_options,
 )
+from mos_fairseq.cli.search_table import beaten, budget_lines, closing_rows, table
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
@@ -26,9 +28,10 @@ from mos_fairseq.files import make_folder
 from mos_fairseq.latency import REPEATS, LatencyOptions
 from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.nas import Constraint, EvolutionOptions
-from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet
+
+_BOOTSTRAP = 1000  # resampled validation sets
 
 if TYPE_CHECKING:
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
@@ -51,6 +54,7 @@ def _run(args: argparse.Namespace) -> None:
     constraints = [Constraint.parse(text) for text in args.constraint]
     cost = args.cost or ("latency_ms" if args.predictor else "flops")
     options, evaluation = algorithm_options(args, cost), evaluation_options(args)
+    translated = report_options(args)
     if not args.predictor and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
@@ -64,7 +68,7 @@ def _run(args: argparse.Namespace) -> None:
         predictor = LatencyPredictor.load(args.predictor)
     start()
     prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
-    _run_search(args, prepare, constraints, cost, options, predictor)
+    _run_search(args, prepare, constraints, cost, options, predictor, translated)
 
 
 def _run_search(
@@ -74,15 +78,18 @@ def _run_search(
     cost: str,
     options: AlgorithmOptions,
     predictor: LatencyPredictor | None,
+    translated: EvaluationOptions | None,
 ) -> None:
-    """``prepare`` makes the evaluator of the process with a rank."""
+    """``prepare`` makes the evaluator of the process with a rank; ``translated``: how the subnets of the closing table
+    are, if they are."""
     import torch
 
     from mos_fairseq.checkpoints import read_supernet
     from mos_fairseq.latency import check_latency_file
     from mos_fairseq.nas import Candidates
+    from mos_fairseq.nas.budgets import holes
     from mos_fairseq.nas.judged import JudgedSubnets
-    from mos_fairseq.nas.landmarks import landmarks, most_landmarks
+    from mos_fairseq.nas.landmarks import landmarks, most_landmarks, uniform_subnets
     from mos_fairseq.nas.results import report, row, write_results
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
@@ -121,17 +128,24 @@ def _run_search(
         best = _search(candidates, options, judged.show)
         results = report(candidates, best, cost, args.objective)
         seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
-        compared = landmarks(candidates)
+        compared = landmarks(candidates, Subnet.from_dict(results["best"]["architecture"]))
         results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
+        around = holes(candidates, uniform_subnets(evaluator.space) if budgets else ())
     loosest_first = sorted(budgets, key=lambda budget: -budget.limit)
     results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
+    results["holes"] = [{"key": h.budget.key, "below": h.below, "above": h.above} for h in around]
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
     write_results(Path(args.output), results, seen)
     if args.measure_front:
         _measure(args, results, predictor)
+    if translated is not None:
+        _translate(results, _evaluator(args.path, args.data, translated, args.device, 0))
+    if args.measure_front or translated is not None:
         write_results(Path(args.output), results, seen)
-    _print(args, results)
+    for hole in around:
+        warn(str(hole))
+    _print(args, results, predictor)
 
 
 def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | None, rank: int) -> SubnetEvaluator:
@@ -209,11 +223,11 @@ def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[i
 
 
 def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
-    """Measured latencies of the best subnet and the front, into ``results``."""
+    """Measured latencies of the best subnet, the front and what they are compared with, into ``results``."""
     from mos_fairseq.latency import measure_to_file
     from mos_fairseq.nas.results import add_measured
 
-    rows = (results["best"], *results["front"])
+    rows = (results["best"], *results["front"], *results["compared"].values())
     subnets = {subnet.key: subnet for subnet in (Subnet.from_dict(found["architecture"]) for found in rows)}
     options, threads = _latency_options(args, predictor)
     with progress(total=REPEATS * len(subnets), unit="run", desc="measuring") as bar:
@@ -227,38 +241,38 @@ def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: Laten
     add_measured(results, {subnet.key: ms for subnet, ms in zip(found.subnets, found.latency_ms, strict=True)})
 
 
-def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
+def _translate(results: dict[str, Any], evaluator: SubnetEvaluator) -> None:
+    """BLEU of the subnets of the closing table, into ``results``: how sure it is, and how sure the difference to the
+    best subnet's."""
+    from mos_fairseq.evaluation.significance import paired_bootstrap
+
+    rows = closing_rows(results)
+    subnets = {name: Subnet.from_dict(found["architecture"]) for name, found in rows.items()}
+    distinct = {subnet.key: subnet for subnet in (subnets["best"], *subnets.values())}  # the best comes first
+    hypotheses: dict[str, list[str]] = {}
+    with progress(total=len(distinct), unit="subnet", desc="translating") as bar:
+        for key, subnet in distinct.items():
+            hypotheses[key], references = evaluator.translations_of(subnet)
+            bar.update()
+    tokenizer = evaluator.options.sacrebleu_tokenizer
+    sure = paired_bootstrap(hypotheses, references, _BOOTSTRAP, "bleu", tokenizer) if len(distinct) > 1 else {}
+    for name, found in rows.items():
+        key = subnets[name].key
+        found["bleu"] = evaluator.score(hypotheses[key], references)
+        found |= {"bleu_ci": sure[key]["bleu_ci"]} if sure else {}
+        found |= {"p_value": sure[key]["p_value"]} if "p_value" in sure.get(key, {}) else {}
+
+
+def _print(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor | None) -> None:
     output = Path(args.output)
     if args.json:
         more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
         print(json.dumps(results["best"] | more))
         return
-    best, objective = results["best"], results["objective"]
-    print(f"best of {results['judged']} subnets: {Subnet.from_dict(best['architecture']).summary()}")
-    rows = {"best": best} | results["compared"]
-    costs = [key for key in ("latency_ms", "measured_latency_ms", *COST_KEYS[1:]) if best.get(key) is not None]
-    cells = [
-        [name, f"{found[objective]:.4f}", *(f"{found[key]:.6g}" if key in found else "-" for key in costs)]
-        for name, found in rows.items()
-    ]
-    print(aligned([["subnet", objective, *costs], *cells]))
-    for key, limit in results["budgets"].items():
-        print(f"budget: {key}<={limit:.6g}, of which the best takes {100 * best[key] / limit:.0f} %")
-    warn(_beaten(results))
+    print(f"best of {results['judged']} subnets: {Subnet.from_dict(results['best']['architecture']).summary()}")
+    print(table(results, predictor.scores.get(predictor.family, {}).get("mape") if predictor else None))
+    for line in budget_lines(results):
+        print(line)
+    warn(beaten(results))
     print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
     print(f"best: {output / 'best.yaml'}")
-
-
-def _beaten(results: dict[str, Any]) -> str | None:
-    """A warning where a subnet that needs no search keeps the budgets and is as good as the best."""
-    objective, best = results["objective"], results["best"]
-    sign = 1 if objective == "loss" else -1
-    for name, found in results["compared"].items():
-        keeps = all(found[key] <= limit for key, limit in results["budgets"].items())
-        same = found["architecture"] == best["architecture"]
-        if keeps and not same and sign * found[objective] <= sign * best[objective]:
-            return (
-                f"the {name} subnet, which needs no search, is as good as the best that was found or better: "
-                "a longer search may find more; or the supernet's training does not tell its subnets apart"
-            )
-    return None

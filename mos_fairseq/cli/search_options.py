@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mos_fairseq.cli import command_parser
 from mos_fairseq.errors import InputError, at_least
@@ -90,6 +91,12 @@ def get_parser() -> argparse.ArgumentParser:
     _add_algorithm_options(parser)
     _add_evaluation_options(parser)
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
+    parser.add_argument(
+        "--report-bleu",
+        action="store_true",
+        help="also translate the validation set with the subnets of the closing table: BLEU, half of its 95 %% "
+        "interval by bootstrap, and the p-value of the difference to the best subnet's",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -121,7 +128,7 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         "--valid-samples", type=int, metavar="N", help="judge on N sentence pairs, always the same (default: all)"
     )
     parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens, metavar="N", help="default: %(default)s")
-    translating = "for bleu and chrf"
+    translating = "for bleu and chrf, and --report-bleu"
     parser.add_argument("--beam", type=int, metavar="N", help=f"{translating} (default: {defaults.beam})")
     parser.add_argument(
         "--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help=f"{translating}, as fairseq's option"
@@ -154,8 +161,27 @@ def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
     """How subnets are judged. Raises InputError for a bad value, or one that the objective does not use."""
-    for name in ("beam", "remove_bpe"):
-        if args.objective == "loss" and (value := getattr(args, name)) is not None:
-            raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
-    names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe", "sacrebleu_tokenizer")
-    return EvaluationOptions(**{name: value for name in names if (value := getattr(args, name)) is not None})
+    judged = ("objective", "valid_subset", "valid_samples", "max_tokens")
+    if args.objective != "loss":
+        judged += _TRANSLATING
+    elif not args.report_bleu:
+        for name in ("beam", "remove_bpe"):
+            if (value := getattr(args, name)) is not None:
+                raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
+        judged += ("sacrebleu_tokenizer",)  # which EvaluationOptions refuses
+    return EvaluationOptions(**_given(args, judged))
+
+
+def report_options(args: argparse.Namespace) -> EvaluationOptions | None:
+    """How the subnets of the closing table are translated, if they are. Raises InputError for a bad value."""
+    if not args.report_bleu:
+        return None
+    names = ("valid_subset", "valid_samples", "max_tokens", *_TRANSLATING)
+    return EvaluationOptions("bleu", **_given(args, names))
+
+
+_TRANSLATING = ("beam", "remove_bpe", "sacrebleu_tokenizer")
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(args, name)) is not None}

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -203,12 +205,23 @@ class SubnetEvaluator(ModelEvaluator):
         Raises:
             InputError: the value is not finite.
         """
+        with self._active(subnet):
+            value = self.loss() if self.metric is None else self.score(*self.translate())
+        if not math.isfinite(value):
+            raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
+        return value
+
+    def translations_of(self, subnet: Subnet) -> tuple[list[str], list[str]]:
+        """(hypotheses, references) of one subnet, both in the order of the set. The subnet that was active is active
+        afterwards."""
+        with self._active(subnet):
+            return self.translate()
+
+    @contextmanager
+    def _active(self, subnet: Subnet) -> Iterator[None]:
         # Weights that another subnet has packed already would be multiplied by another library than those of a process
         # that begins with this subnet, and round in another way.
         self.model.eval()
         with keep_active_subnet(self.model):
             self.model.set_active_subnet(subnet)
-            value = self.loss() if self.metric is None else self.score(*self.translate())
-        if not math.isfinite(value):
-            raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
-        return value
+            yield

@@ -13,7 +13,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import ModelEvaluator, SubnetEvaluator
 from mos_fairseq.evaluation.judge import Judge
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
-from mos_fairseq.gap.significance import paired_bootstrap
+from mos_fairseq.evaluation.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
 from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_subnet, subnet_name

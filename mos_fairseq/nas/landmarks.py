@@ -1,4 +1,4 @@
-"""Subnets that nobody had to search for, to compare a search's best with: smallest, largest, best uniform one."""
+"""Subnets to compare a search's best with: those that nobody had to search for, and one of a slightly larger budget."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import product
 from math import prod
 
+from mos_fairseq.nas.budgets import beyond, most_beyond
 from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.constraints import Constraint
 from mos_fairseq.search_space import SearchSpace, Subnet
@@ -34,14 +35,14 @@ def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
 
 def most_landmarks(constraints: Sequence[Constraint]) -> int:
     """How many subnets :func:`landmarks` judges at most."""
-    return 2 + (_JUDGED if constraints else 0)
+    return 2 + (_JUDGED if constraints else 0) + most_beyond(bool(constraints))
 
 
-def landmarks(candidates: Candidates) -> dict[str, Subnet]:
-    """Subnets by name, judged: ``smallest``, ``largest`` and, where there are budgets, ``uniform``.
+def landmarks(candidates: Candidates, best: Subnet) -> dict[str, Subnet]:
+    """Subnets by name, judged: ``smallest``, ``largest`` and, where there are budgets, ``uniform`` and ``beyond``.
 
-    That is the best uniform one that keeps them, of the largest (by parameters without embeddings) and of those that
-    the search has seen.
+    ``uniform`` is the best uniform one that keeps the budgets, of the largest (by parameters without embeddings) and of
+    those that the search has seen; ``beyond`` is what a little more than the budgets buys, next to ``best``.
     """
     space = candidates.space
     named = {"smallest": space.smallest(), "largest": space.largest()}
@@ -56,4 +57,6 @@ def landmarks(candidates: Candidates) -> dict[str, Subnet]:
     losses = candidates.losses([*named.values(), *kept])[len(named) :]
     if kept:
         named["uniform"] = min(zip(losses, kept, strict=True), key=lambda pair: pair[0])[1]
+    if (more := beyond(candidates, best)) is not None:
+        named["beyond"] = more
     return named

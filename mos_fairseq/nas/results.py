@@ -50,16 +50,26 @@ def row(candidates: Candidates, subnet: Subnet, objective: str) -> Row:
     return {objective: quality} | candidates.costs_of([subnet])[0] | {"architecture": subnet.to_dict()}
 
 
+def front_rows(results: Mapping[str, Any], number: int) -> list[Row]:
+    """Up to ``number`` rows of the front over its whole range: those next to costs in equal steps."""
+    rows, cost = results["front"], results["cost"]
+    low, high = rows[0][cost], rows[-1][cost]
+    steps = [low + (high - low) * step / (number - 1) for step in range(number)]
+    nearest = {min(range(len(rows)), key=lambda index: abs(rows[index][cost] - step)) for step in steps}
+    return [rows[index] for index in sorted(nearest)]
+
+
 def add_measured(results: dict[str, Any], measured: Mapping[str, float]) -> None:
     """``measured_latency_ms`` into the rows whose canonical key is in ``measured``."""
-    for found in (results["best"], *results["front"]):
+    for found in (results["best"], *results["front"], *results["compared"].values()):
         key = Subnet.from_dict(found["architecture"]).key
         if key in measured:
             found["measured_latency_ms"] = measured[key]
 
 
 def write_results(output: Path, results: dict[str, Any], seen: list[Row]) -> None:
-    """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png`` and ``front.html`` in the folder ``output``.
+    """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png`` and ``front.html`` in the folder ``output``, and
+    ``uniform.yaml`` where ``results["compared"]`` has a uniform subnet.
 
     Args:
         seen: rows (see :func:`row`) of all subnets that the search looked at.
@@ -67,7 +77,10 @@ def write_results(output: Path, results: dict[str, Any], seen: list[Row]) -> Non
     Raises:
         InputError: a file cannot be written.
     """
-    Subnet.from_dict(results["best"]["architecture"]).save(output / "best.yaml")
+    (output / "uniform.yaml").unlink(missing_ok=True)  # of an earlier search
+    for name, found in {"best": results["best"], "uniform": results.get("compared", {}).get("uniform")}.items():
+        if found is not None:
+            Subnet.from_dict(found["architecture"]).save(output / f"{name}.yaml")
     lines = [json.dumps(found, allow_nan=False) for found in results["front"]]
     write_atomically(output / "front.jsonl", "".join(line + "\n" for line in lines))
     write_atomically(output / "search.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
@@ -87,6 +100,8 @@ def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
     axes.scatter(*points(seen), s=8, color="0.7", label="judged subnets")
     axes.plot(*points(results["front"]), marker="o", markersize=4, label="front")
     axes.plot(*points([results["best"]]), marker="*", markersize=12, linestyle="", label="best")
+    if (budget := results.get("budgets", {}).get(cost)) is not None:
+        axes.axvline(budget, color="0.4", linestyle="--", linewidth=1, label="budget")
     axes.set(xlabel=_AXES[cost], ylabel=_AXES[objective])
     axes.legend()
     save_figure(figure, path)
@@ -121,6 +136,8 @@ def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:
         rows = [found | {cost: found["measured_latency_ms"]} for found in measured]
         hollow = {"symbol": "circle-open", "size": 9, "color": "black"}
         figure.add_trace(trace("front, measured", rows, mode="markers", marker=hollow))
+    if (budget := results.get("budgets", {}).get(cost)) is not None:
+        figure.add_vline(budget, line_dash="dash", line_color="#666666", annotation_text=f"budget {budget:.6g}")
     figure.update_layout(
         title=f"Front of {results['judged']} judged subnets",
         xaxis_title=_AXES[cost] + (", measured where hollow" if measured else ""),

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from mos_fairseq.cli.search import _latency_options
+from mos_fairseq.cli.search_table import closing_rows
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
@@ -160,6 +161,24 @@ def test_other_scores_of_translations(commands, joined, supernet, tmp_path, opti
     assert results["best"][options[1]] == pytest.approx(evaluator.evaluate(best), abs=1e-5)
 
 
+def test_bleu_of_the_closing_table(commands, joined, supernet, tmp_path):
+    few = ["--algorithm", "random", "--num-subnets", 3, "--valid-samples", 8, "--beam", 2, "--report-bleu"]
+    done = search(commands, joined, supernet, tmp_path, *few)
+    results = json.loads((tmp_path / "search.json").read_text())
+    judged = EvaluationOptions("bleu", valid_samples=8, beam=2)
+    evaluator = SubnetEvaluator(str(supernet[0] / "checkpoint_last.pt"), str(joined), judged)
+    rows = closing_rows(results)
+    assert {"smallest", "largest", "best", "front 1"} <= rows.keys() and results["objective"] == "loss"
+    for name, row in rows.items():
+        same = row["architecture"] == results["best"]["architecture"]
+        assert row["bleu"] == pytest.approx(evaluator.evaluate(Subnet.from_dict(row["architecture"])), abs=1e-5), name
+        assert row["bleu_ci"] >= 0 and ("p_value" in row) == (not same)
+    lines = [line.replace("front ", "front").split() for line in done.out.splitlines()]
+    header, smallest = (next(line for line in lines if line[0] == name) for name in ("subnet", "smallest"))
+    assert header[:4] == ["subnet", "loss", "bleu", "p"]
+    assert smallest[2] == f"{rows['smallest']['bleu']:.1f}±{rows['smallest']['bleu_ci']:.1f}"
+
+
 def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget):
     done = search(commands, joined, supernet, tmp_path / "out", "--constraint", f"params_without_embeddings<={budget}")
     results = json.loads((tmp_path / "out" / "search.json").read_text())
@@ -169,8 +188,8 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
     (judged,) = (tmp_path / "out" / "cache").iterdir()
     losses = {row["key"]: row["loss"] for row in map(json.loads, judged.read_text().splitlines())}
-    # what it is compared with is judged last: smallest, largest, and at most eight uniform subnets
-    assert 30 <= results["judged"] <= len(losses) <= results["judged"] + 10
+    # what it is compared with is judged last: smallest, largest, and at most eight uniform ones and eight beyond
+    assert 30 <= results["judged"] <= len(losses) <= results["judged"] + 18
     found = list(losses.values())[: results["judged"]]
     assert losses[best.key] == min(found) == results["best"]["loss"]
     assert best.summary() in done.out
@@ -180,7 +199,8 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     uniform = {s.key: params(s.to_dict()) for s in uniform_subnets(space) if params(s.to_dict()) <= budget}
     assert set(sorted(uniform, key=lambda key: (-uniform[key], key))[:8]) <= losses.keys()
     assert losses[compared["uniform"].key] == min(losses[key] for key in uniform if key in losses)
-    rows = [line.split() for line in done.out.splitlines()]
+    assert Subnet.load(tmp_path / "out" / "uniform.yaml") == compared["uniform"]
+    rows = [line.split() for line in done.out.replace("front ", "front").splitlines()]
     header = next(row for row in rows if row[0] == "subnet")
     table = {row[0]: dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)}
     for name, subnet in compared.items():
@@ -265,7 +285,7 @@ def test_the_bar_knows_the_total(commands, joined, supernet, tmp_path, budget):
     judged = json.loads((tmp_path / "search.json").read_text())["judged"]
     assert judged < 4 * 12  # children beyond the budget are not judged
     done, total = map(int, found[-1].split("/"))
-    assert found[0].endswith("/58") and judged <= done == total <= judged + 10
+    assert found[0].endswith("/66") and judged <= done == total <= judged + 18
 
 
 def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):
@@ -379,7 +399,7 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     counts = Counter(Subnet.from_dict(line["subnet"]).key for line in lines)
     read = read_latencies(latencies)
     times = {subnet.key: ms for subnet, ms in zip(read.subnets, read.latency_ms, strict=True)}
-    for row in (results["best"], *results["front"]):
+    for row in (results["best"], *results["front"], *results["compared"].values()):
         key = Subnet.from_dict(row["architecture"]).key
         assert row["measured_latency_ms"] == times[key] and counts.pop(key, REPEATS) == REPEATS
     assert set(counts.values()) == {2}

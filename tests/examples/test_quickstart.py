@@ -80,7 +80,7 @@ def test_report_with_latencies(tmp_path, capsys):
     ]
     lines = quickstart_report.table(results[:1]).splitlines()
     assert lines[0].split() == ["subnet", "parameters", "measured", "BLEU"]
-    quickstart_report.plot(results, tmp_path / "plot.png")
+    quickstart_report.plot(results, tmp_path / "plot.png", 9.0)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "generate-test.txt").write_text("D-0\t-0.1\tEins.\n")
@@ -139,8 +139,9 @@ class Quickstart:
             "fairseq-generate": "",
             "python": "",
             "mos-latency": "echo measured >>latency.jsonl",
-            "mos-search": "mkdir -p search; touch search/best.yaml",
+            "mos-search": "mkdir -p search; touch search/best.yaml search/uniform.yaml",
             "mos-export": "touch best.pt",
+            "mos-finetune": "mkdir -p finetuned; touch finetuned/finetuned.pt",
         }
         for name, command in makes.items():
             tool = tools / name
@@ -166,13 +167,13 @@ class Quickstart:
         assert done.returncode == status, done.stderr
         self.out = done.stdout
         names = [line.split()[:2] for line in self.log.read_text().splitlines()]
-        plain = ("fairseq-preprocess", "fairseq-train", "fairseq-generate", "mos-search", "mos-export")
+        plain = ("fairseq-preprocess", "fairseq-train", "fairseq-generate", "mos-search", "mos-export", "mos-finetune")
         return [words[0] if words[0] in plain else " ".join(words) for words in names if words[1] != "-m"]
 
 
 DATA = ["python examples/embedded_corpus.py", "python examples/subwords.py", "fairseq-preprocess"]
 SUPERNET = ["fairseq-train", "mos-latency measure", "mos-latency fit", "mos-latency predict", "mos-search"]
-SUPERNET += ["mos-export", "mos-latency measure", *["fairseq-generate"] * 6]
+SUPERNET += ["mos-export", "mos-finetune", "mos-latency measure", *["fairseq-generate"] * 5]
 REPORT = ["python examples/quickstart_report.py"]
 
 
@@ -180,6 +181,7 @@ def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
     quickstart = Quickstart(tmp_path)
     assert quickstart.run() == [*DATA, *SUPERNET, *REPORT]
     content = quickstart.log.read_text()
+    assert "--budget 2.50 " in content and "finetuned.yaml=" in content
     assert content.count("--vocab-size 6 ") == 2 and "--constraint latency_ms<=2.50" in content
     assert quickstart.run() == REPORT
     assert "kept" not in quickstart.out
@@ -193,7 +195,7 @@ def test_quickstart_keeps_what_other_settings_made(tmp_path):
         path: (quickstart.work / path).read_text()
         for path in ("checkpoints/checkpoint_best.pt", "latency.jsonl", "search/best.yaml", "best.pt")
     }
-    quickstart.change("--max-epoch 4", "--max-epoch 5")
+    quickstart.change("--max-epoch 12", "--max-epoch 5")
     assert quickstart.run() == [*SUPERNET, *REPORT]
     old = quickstart.work / "old-1"
     assert f"what was made before them is kept in {old}" in quickstart.out

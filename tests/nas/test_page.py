@@ -28,8 +28,10 @@ def row(index: int) -> dict:
 def page(tmp_path):
     rows = [row(index) for index in range(7)]
     results = {"best": rows[3], "front": rows[:4], "judged": 7, "objective": "loss", "cost": "latency_ms"}
+    results |= {"compared": {"uniform": rows[5]}, "budgets": {"latency_ms": 13.5}}
     add_measured(results, {Subnet.from_dict(rows[2]["architecture"]).key: 12.75})
     write_results(tmp_path, results, rows)
+    assert Subnet.load(tmp_path / "uniform.yaml") == Subnet.from_dict(rows[5]["architecture"])
     return tmp_path / "front.html", rows
 
 
@@ -53,6 +55,7 @@ def test_the_pointer_shows_architecture_latencies_and_cost(page):
         view.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         view.wait_for_selector(".hoverlayer .hovertext")
         shown = view.locator(".hoverlayer .hovertext").text_content()
+        assert "budget 13.5" in view.locator(".annotation-text").all_text_contents()
         browser.close()
     wanted = ["loss 4.3333", "predicted latency 12.00 ms", "measured latency 12.75 ms", f"{rows[2]['params']:,.0f} "]
     wanted += Subnet.from_dict(rows[2]["architecture"]).summary().split(" | ")
@@ -64,6 +67,7 @@ def test_the_page_is_the_same_every_time(page, tmp_path):
     path, rows = page
     before = path.read_bytes()
     results = {"best": rows[3], "front": rows[:4], "judged": 7, "objective": "loss", "cost": "latency_ms"}
+    results |= {"compared": {"uniform": rows[5]}, "budgets": {"latency_ms": 13.5}}
     add_measured(results, {Subnet.from_dict(rows[2]["architecture"]).key: 12.75})
     write_results(tmp_path, results, rows)
     assert path.read_bytes() == before

@@ -4,9 +4,9 @@
 import pytest
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.significance import paired_bootstrap
 from mos_fairseq.gap import Row, read_table
 from mos_fairseq.gap.report import difference_table
-from mos_fairseq.gap.significance import paired_bootstrap
 
 REFERENCES = [f"the {i} small words of sentence {i * 7} are here" for i in range(60)]
 GOOD = [line if i % 5 else "something else" for i, line in enumerate(REFERENCES)]

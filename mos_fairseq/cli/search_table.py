@@ -1,0 +1,79 @@
+"""The closing table of ``mos-search``: what it found, beside what needs no search, and what the budgets do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mos_fairseq.cli import aligned
+from mos_fairseq.nas.constraints import COST_KEYS
+from mos_fairseq.nas.results import Row, front_rows
+from mos_fairseq.search_space import Subnet
+
+_FRONT = 5  # rows over the front's whole range
+
+
+def closing_rows(results: dict[str, Any]) -> dict[str, Row]:
+    """The rows of the table by name; they are those of ``results``."""
+    rows = {f"front {number}": found for number, found in enumerate(front_rows(results, _FRONT), start=1)}
+    compared = {"best": results["best"]} | results["compared"]
+    order = ("smallest", "uniform", "best", "beyond", "largest")
+    return rows | {name: compared[name] for name in order if name in compared}
+
+
+def table(results: dict[str, Any], mape: float | None) -> str:
+    """As text; ``mape`` is the predictor's error in per cent."""
+    objective, rows = results["objective"], closing_rows(results)
+    costs = [key for key in ("latency_ms", "measured_latency_ms", *COST_KEYS[1:]) if _any(rows, key)]
+    header, cells = ["subnet", objective], [[name, f"{row[objective]:.4f}"] for name, row in rows.items()]
+    if _any(rows, "bleu_ci"):
+        header += ["bleu", "p"]
+        for found, row in zip(cells, rows.values(), strict=True):
+            found += [f"{row['bleu']:.1f}±{row['bleu_ci']:.1f}", f"{row['p_value']:.3f}" if "p_value" in row else "-"]
+    for key in costs:
+        header.append(key)
+        for found, row in zip(cells, rows.values(), strict=True):
+            found.append(_cost(key, row.get(key), mape))
+    return aligned([header, *cells])
+
+
+def _any(rows: dict[str, Row], key: str) -> bool:
+    return any(row.get(key) is not None for row in rows.values())
+
+
+def _cost(key: str, value: float | None, mape: float | None) -> str:
+    if value is None:
+        return "-"
+    error = f"±{value * mape / 100:.2g}" if key == "latency_ms" and mape is not None else ""
+    return f"{value:.6g}{error}"
+
+
+def budget_lines(results: dict[str, Any]) -> list[str]:
+    """How much of each budget is used, and what a little more would buy."""
+    best, beyond, objective = results["best"], results["compared"].get("beyond"), results["objective"]
+    lines = []
+    for key, limit in results["budgets"].items():
+        line = f"budget: {key}<={limit:.6g}, of which the best takes {100 * best[key] / limit:.0f} %"
+        if beyond is not None:
+            gain = "no better" if not _better(objective, beyond, best) else f"{objective} {beyond[objective]:.4f}"
+            line += f"; with {100 * beyond[key] / limit:.0f} %: {gain}"
+        lines.append(line)
+    return lines
+
+
+def beaten(results: dict[str, Any]) -> str | None:
+    """A warning where a subnet that needs no search keeps the budgets and is as good as the best."""
+    objective, best = results["objective"], results["best"]
+    for name, found in results["compared"].items():
+        keeps = all(found[key] <= limit for key, limit in results["budgets"].items())
+        same = Subnet.from_dict(found["architecture"]) == Subnet.from_dict(best["architecture"])
+        if keeps and not same and not _better(objective, best, found):
+            return (
+                f"the {name} subnet, which needs no search, is as good as the best that was found or better: "
+                "a longer search may find more; or the supernet's training does not tell its subnets apart"
+            )
+    return None
+
+
+def _better(objective: str, one: Row, other: Row) -> bool:
+    sign = 1 if objective == "loss" else -1
+    return sign * one[objective] < sign * other[objective]
