@@ -143,14 +143,21 @@ class Commands:
         return done
 
     def start(
-        self, command: str, *args: object, cwd: Path | None = None, stdin: str = "", threads: int | None = None
+        self,
+        command: str,
+        *args: object,
+        cwd: Path | None = None,
+        stdin: str = "",
+        threads: int | None = None,
+        cuda: bool = False,
     ) -> Running:
-        """The same, which may still run. ``threads`` of torch: those of the environment unless given."""
+        """The same, which may still run. ``threads`` of torch: those of the environment unless given; ``cuda``: on a
+        pretended GPU."""
         self.count += 1
         files = {name: str(self.folder / f"{self.count}.{name}") for name in ("stdin", "stdout", "stderr")}
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
         request = {"command": command, "args": [str(a) for a in args], "cwd": str(cwd or self.folder), **files}
-        request |= {"threads": threads}
+        request |= {"threads": threads, "cuda": cuda}
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return Running(self.server, int(self.server.stdout.readline()), files)

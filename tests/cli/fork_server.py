@@ -2,8 +2,8 @@
 
 ``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but neither
 fairseq's commands nor mos_fairseq: those are imported in the forks, as in the real commands. One request a line on
-stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads}; the answers are two lines on stdout, the fork's
-process id and then its exit status.
+stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda}; the answers are two lines on stdout, the
+fork's process id and then its exit status.
 """
 
 import importlib
@@ -27,6 +27,9 @@ for name in FAIRSEQ + OTHERS:
 logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
 
 
+_pretended: list = []
+
+
 def run_command(request: dict) -> None:
     """In the fork: as the console script ``fairseq-COMMAND``, or our own of that name, would."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -36,6 +39,10 @@ def run_command(request: dict) -> None:
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+    if request["cuda"]:
+        pretended = importlib.import_module("tests.pretend_cuda").pretend_cuda()
+        pretended.__enter__()  # to the end of the process
+        _pretended.append(pretended)
     command = request["command"]
     if command.startswith("mos-"):
         sys.argv = [command, *request["args"]]
