@@ -282,6 +282,24 @@ def training(
     return [data, *plugin, *sizes, *optimizer, *log, "--save-dir", save_dir, *options]
 
 
+def trainer_of(args: list[object], tpu: bool | None = None) -> Any:
+    """fairseq's Trainer in this process, as ``fairseq-train ARGS`` makes it, with its training set; ``tpu``: not what
+    ``--bf16`` implies."""
+    from fairseq import options, tasks, utils
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.trainer import Trainer
+
+    args = options.parse_args_and_arch(options.get_training_parser(), input_args=[str(arg) for arg in args])
+    cfg = convert_namespace_to_omegaconf(args)
+    if tpu is not None:
+        cfg.common.tpu = tpu
+    utils.import_user_module(cfg.common)
+    task = tasks.setup_task(cfg.task)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    task.load_dataset("train")
+    return Trainer(cfg, task, model, criterion)
+
+
 @pytest.fixture(scope="session")
 def supernet(commands, joined, files, tmp_path_factory):
     """(save dir, log) of a supernet that has learnt a little; its search-space file is deleted afterwards."""

@@ -6,27 +6,13 @@ import json
 
 import pytest
 import torch
-from fairseq import options, tasks, utils
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
-from fairseq.trainer import Trainer
 
-from tests.cli.conftest import SPACE, generation, same_translations, training
+from tests.cli.conftest import SPACE, generation, same_translations, trainer_of, training
 from tests.pretend_cuda import Wait, pretend_cuda
 
 STOCK_SIZES = {"encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 24, "decoder-embed-dim": 24}
 STOCK_SIZES |= {"encoder-ffn-embed-dim": 32, "decoder-ffn-embed-dim": 32}
-
-
-def trainer_of(args: list[object]) -> Trainer:
-    """fairseq's, as ``fairseq-train ARGS`` makes it."""
-    args = options.parse_args_and_arch(options.get_training_parser(), input_args=[str(arg) for arg in args])
-    cfg = convert_namespace_to_omegaconf(args)
-    utils.import_user_module(cfg.common)
-    task = tasks.setup_task(cfg.task)
-    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-    task.load_dataset("train")
-    return Trainer(cfg, task, model, criterion)
 
 
 def waits_of_updates(args: list[object], micro_batches: int, updates: int = 2) -> list[Wait]:

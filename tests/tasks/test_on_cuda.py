@@ -192,3 +192,43 @@ def test_supernets_of_full_size_are_built_on_meta(routing):
             model.set_active_subnet(subnet)
             logits, _ = model(torch.ones(2, 5, dtype=torch.long), None, torch.ones(2, 3, dtype=torch.long))
             assert logits.shape == (2, 3, 32768) and logits.is_meta
+
+
+# --- autocast ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("routing", ["layer", "neuron"])
+def test_routers_and_distillation_are_in_fp32_under_autocast(routing, dtype):
+    with pretend_cuda():
+        model = supernet(mos_routing=routing, router_dropout=0.0).to("cuda")
+        model.set_active_subnet(model.search_space.smallest())
+        layer = model.encoder.layers[0]
+        expected = layer.mixing_probs()
+        task = SimpleNamespace(**vars(fake_task()), cfg=SimpleNamespace(subnet_sampling="sandwich"))
+        criterion = DistillationMosCriterion(task, False, 0.1, distillation_weight=0.5)
+        logits, teacher = (torch.randn(40, 50, 31, device="cuda").to(dtype) * 3 for _ in range(2))
+        target = torch.randint(4, 31, (40, 50)).to("cuda")
+        losses = criterion._distill(logits, teacher, target)
+        with torch.autocast("cuda", dtype):
+            assert model(torch.tensor([[4, 2]]).to("cuda"), None, torch.tensor([[2, 4]]).to("cuda"))[0].dtype == dtype
+            found = layer.mixing_probs()
+            again = criterion._distill(logits, teacher, target)
+        for name, probs in found.items():
+            assert probs.dtype == torch.float32 and torch.equal(probs.values, expected[name].values)
+        for loss, same in zip(losses, again, strict=True):
+            assert same.dtype == torch.float32 and torch.equal(loss.values, same.values)
+
+
+@pytest.mark.parametrize("routing", ROUTINGS)
+def test_gradients_under_autocast_are_about_those_of_fp32(make_task, make_model, make_criterion, routing):
+    task = make_task()
+    model = make_model(task, **ROUTINGS[routing])
+    expected = gradients(task, model, make_criterion(task), SAMPLES)
+    model.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(task, model, make_criterion(task), SAMPLES)
+    for name, grad in expected.items():
+        assert (grad is None) == (found[name] is None), name
+        if grad is not None:
+            assert (found[name] - grad).norm() < 0.1 * grad.norm() + 1e-3, name
