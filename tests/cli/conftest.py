@@ -120,6 +120,22 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
 
 
+def _cuda() -> str:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES says them; "pretended" where there is none.
+
+    Only tests of tests/gpu get a real one: the others count what the host waits for, and take place everywhere.
+    """
+    if "tests/gpu" not in os.environ.get("PYTEST_CURRENT_TEST", "") or not _has_gpu():
+        return "pretended"
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return os.environ.get("MOS_TEST_CUDA") != "pretended" and torch.cuda.is_available()
+
+
 class Commands:
     """fairseq's commands: ``fork`` for most tests, ``spawn`` for a real console script."""
 
@@ -152,12 +168,12 @@ class Commands:
         cuda: bool = False,
     ) -> Running:
         """The same, which may still run. ``threads`` of torch: those of the environment unless given; ``cuda``: on a
-        pretended GPU."""
+        GPU, see :func:`_cuda`."""
         self.count += 1
         files = {name: str(self.folder / f"{self.count}.{name}") for name in ("stdin", "stdout", "stderr")}
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
         request = {"command": command, "args": [str(a) for a in args], "cwd": str(cwd or self.folder), **files}
-        request |= {"threads": threads, "cuda": cuda}
+        request |= {"threads": threads, "cuda": _cuda() if cuda else None}
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return Running(self.server, int(self.server.stdout.readline()), files)

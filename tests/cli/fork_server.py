@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import torch
 
@@ -22,8 +23,11 @@ FAIRSEQ = ("fairseq.checkpoint_utils", "fairseq.options", "fairseq.tasks", "fair
 # every optimizer of torch imports the first; the plots and the predictor need the others
 OTHERS = ("torch._dynamo", "sacrebleu", "matplotlib.figure", "matplotlib.backends.backend_agg")
 OTHERS += ("plotly.graph_objects", "lightgbm", "pymoo.algorithms.moo.nsga2", "sklearn.model_selection", "ctranslate2")
-for name in FAIRSEQ + OTHERS:
+for name in FAIRSEQ:
     importlib.import_module(name)
+for name in OTHERS:
+    with suppress(ImportError):  # who needs it imports it again, and fails
+        importlib.import_module(name)
 logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
 
 
@@ -39,7 +43,9 @@ def run_command(request: dict) -> None:
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
-    if request["cuda"]:
+    if request["cuda"] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = request["cuda"]
+    if request["cuda"] == "pretended":
         pretended = importlib.import_module("tests.pretend_cuda").pretend_cuda()
         pretended.__enter__()  # to the end of the process
         _pretended.append(pretended)
