@@ -38,11 +38,16 @@ def use_kernels() -> Iterator[Callable[..., None]]:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever starts fairseq's commands or ours is slow.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whatever starts fairseq's commands or ours is slow. Tests that need a GPU are not there without one.
 
     Files that hold slow tests come first: no process is left alone with one of them in the end.
     """
+    if os.environ.get("MOS_TEST_CUDA") != "pretended" and not torch.cuda.is_available():
+        need_gpu = [item for item in items if item.path.parent.name == "gpu"]
+        if need_gpu:
+            config.hook.pytest_deselected(items=need_gpu)
+            items[:] = [item for item in items if item not in need_gpu]
     for item in items:
         if "commands" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)

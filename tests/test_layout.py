@@ -39,7 +39,9 @@ ALLOWED = {
     "models": {"command", "distributed", "errors", "model_options", "modules", "mos_options", "search_space", "sizes"},
     "checkpoints": {"criterions", "errors", "files", "models", "search_space", "tasks"},
     "evaluation": {"errors", "files", "lazy", "models", "search_space"},
-    "latency": {"errors", "files", "jsonl", "lazy", "model_options", "models", "modules", "processor", "search_space"},
+    "latency": {
+        "device", "errors", "files", "jsonl", "lazy", "model_options", "models", "modules", "processor", "search_space",
+    },
     "tasks": {"command", "cost", "distributed", "errors", "models", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
@@ -52,7 +54,10 @@ ALLOWED = {
     },
     "nas": {"errors", "evaluation", "figures", "files", "jsonl", "lazy", "progress", "search_space"},
     "plugin": {"compat", "criterions", "models", "noise", "optim", "tasks"},
-    "benchmark": {"criterions", "errors", "export", "figures", "files", "lazy", "models", "python", "search_space"},
+    "device": {"errors"},
+    "benchmark": {
+        "criterions", "device", "errors", "export", "figures", "files", "lazy", "models", "python", "search_space",
+    },
     "warm_start": {"checkpoints", "errors", "export", "lazy", "models", "modules", "search_space", "tasks"},
     "cli": {
         "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",

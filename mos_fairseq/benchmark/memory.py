@@ -1,4 +1,4 @@
-"""Peak resident memory of a variant, in a process of its own."""
+"""Peak memory of a variant, in a process of its own: resident, or allocated on a GPU."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _PROCESSES = 3  # of each variant: how well memory is filled differs by some per
 
 
 class MemorySection(Section):
-    """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model; the
-    median of several processes."""
+    """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model, or peak
+    memory that torch allocates on a GPU; the median of several processes."""
 
     def _row(self, name: str) -> dict:
         median, base = (statistics.median(self.seconds[key]) for key in (name, self.base))
@@ -82,7 +82,8 @@ def main() -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     variants = Variants(SearchSpace.from_dict(order["space"]), options)
-    before = _resident("VmRSS")
+    on_gpu = options.device.startswith("cuda")
+    before = 0 if on_gpu else _resident("VmRSS")
     if order["name"] == "stock":
         model = variants.stock()
     elif order["name"] == "none as stock":
@@ -92,5 +93,5 @@ def main() -> None:
     step = variants.training_step(model, "adam_fused")
     for _ in range(_STEPS):
         step()
-    print(_resident("VmHWM") - before)
+    print(torch.cuda.max_memory_allocated(options.device) if on_gpu else _resident("VmHWM") - before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 
 from mos_fairseq.benchmark.memory import memory_sections
 from mos_fairseq.benchmark.options import SUITES
-from mos_fairseq.benchmark.timing import Section, in_turn
+from mos_fairseq.benchmark.timing import Section, in_turn, timed_on
 from mos_fairseq.benchmark.variants import Variants
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_ctranslate2
@@ -21,6 +22,8 @@ from mos_fairseq.search_space import Subnet, resolve_subnet
 STOCK = "stock transformer"
 ROUTINGS = ("none", "layer", "neuron")
 EXPERTS = (1, 2, 4, 8)
+PRECISIONS = ("fp32", "amp", "bf16")
+BATCHES = (1, 4, 16, 64, 256)
 _WARMUP = 2  # updates until a process's memory is as large as it gets: fresh pages cost half of the second update
 _ASLEEP = 0.3  # seconds until the threads of CTranslate2's OpenMP no longer wait busily for work
 _OnRound = Callable[[], object]
@@ -116,6 +119,9 @@ def _ctranslate2(variants: Variants, twin: TransformerSubnetModel, threads: int,
     skipped = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, quantization in (("CTranslate2", None), ("CTranslate2 int8", "int8")):
+            if variants.options.device != "cpu":
+                skipped[name] = "it is compared on a CPU"
+                continue
             try:
                 import ctranslate2
             except ImportError:
@@ -225,8 +231,35 @@ def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
     yield Section(title, times, "static twin", variants.options.length, skipped=skipped)
 
 
+def precision(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
+    """Updates in fp32, under autocast and in bf16, in stock fairseq's sizes, all by the same optimizer."""
+    for kind in PRECISIONS:
+        models = {STOCK: variants.stock()}
+        models |= {name: variants.supernet(name, space=variants.stock_space) for name in ("none", "neuron")}
+        for number in (variants.options.tokens, 4 * variants.options.tokens):
+            steps = {name: variants.training_step(m, "adam_fused", number, kind) for name, m in models.items()}
+            title, tokens = f"update in {kind}, {number} tokens", variants.batch(number)["ntokens"]
+            times = in_turn(steps, variants.options.repeats, _WARMUP, on_round)
+            yield Section(title, times, STOCK, tokens, targets={"none": 1.0})
+
+
+def batches(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
+    """Translation of more and more sentences at once; on a GPU in half precision, too."""
+    stock = variants.stock()
+    twin = variants.supernet("none", space=variants.stock_space).get_active_subnet()
+    models = {STOCK: stock, "static twin": twin}
+    if variants.options.device != "cpu":
+        models |= {f"{name}, fp16": copy.deepcopy(model).half() for name, model in models.items()}
+    for beam in (1, 5):
+        for number in BATCHES:
+            calls = {name: variants.translation(model, beam, number) for name, model in models.items()}
+            times = in_turn(calls, max(2, variants.options.repeats // 3), on_round=on_round)
+            title, tokens = f"translation, beam {beam}, batch {number}", number * variants.options.length
+            yield Section(title, times, STOCK, tokens, targets={"static twin": 1.0})
+
+
 _SUITES: dict[str, Callable[[Variants, _OnRound], Iterator[Section]]] = dict(
-    zip(SUITES, (train, decode, memory_sections, mixture, search, compiled), strict=True)
+    zip(SUITES, (train, decode, memory_sections, mixture, search, compiled, precision, batches), strict=True)
 )
 
 
@@ -239,4 +272,5 @@ def run_suite(name: str, variants: Variants, on_round: _OnRound = lambda: None) 
     """
     if variants.options.threads is not None:
         torch.set_num_threads(variants.options.threads)
-    yield from _SUITES[name](variants, on_round)
+    with timed_on(variants.options.device):
+        yield from _SUITES[name](variants, on_round)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +70,37 @@ def ratio(times: list[float], base: list[float]) -> dict[str, Any]:
     return {"ratio": float(np.median(ratios)), "interval": [round(float(low), 4), round(float(high), 4)]}
 
 
+def _by_clock(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _by_events(call: Callable[[], object]) -> float:
+    """From when the GPU, which has nothing else to do, gets the first work to when it has done the last."""
+    import torch
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+_stopwatch: ContextVar[Callable[[Callable[[], object]], float]] = ContextVar("stopwatch", default=_by_clock)
+
+
+@contextmanager
+def timed_on(device: str) -> Iterator[None]:
+    """Until the context ends, :func:`in_turn` times work that the device with torch's name does."""
+    token = _stopwatch.set(_by_events if device.startswith("cuda") else _by_clock)
+    try:
+        yield
+    finally:
+        _stopwatch.reset(token)
+
+
 def in_turn(
     variants: Mapping[str, Callable[[], object]],
     rounds: int,
@@ -75,8 +108,9 @@ def in_turn(
     on_round: Callable[[], object] = lambda: None,
     pause: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Wall-clock seconds of each variant, ``rounds`` times in turn, another one first in each round; the ``warmup``
-    rounds before do not count. ``pause`` seconds before each let another one's idle threads fall asleep.
+    """Seconds of each variant, ``rounds`` times in turn, another one first in each round; the ``warmup`` rounds before
+    do not count. They are those of the wall clock, or of a GPU (:func:`timed_on`). ``pause`` seconds before each let
+    another one's idle threads fall asleep.
 
     Raises:
         RuntimeError: the clock does not move.
@@ -87,10 +121,9 @@ def in_turn(
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
             time.sleep(pause)
-            begin = time.perf_counter()
-            variants[name]()
+            taken = _stopwatch.get()(variants[name])
             if index >= warmup:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(taken)
         on_round()
     for name, values in seconds.items():
         if not statistics.fmean(values) > 0:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from fairseq import utils
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
@@ -93,7 +95,7 @@ class Variants:
         args = Namespace(share_all_embeddings=True, dropout=0.1, **sizes, **positions)
         base_architecture(args)
         torch.manual_seed(1)
-        return TransformerModel.build_model(args, self._task)
+        return TransformerModel.build_model(args, self._task).to(self.options.device)
 
     def supernet(self, routing: str, num_experts: int = 2, space: SearchSpace | None = None) -> TransformerMosModel:
         """A supernet of the space (or another one) with the largest subnet active."""
@@ -107,7 +109,7 @@ class Variants:
             max_target_positions=1024,
         )
         torch.manual_seed(1)
-        return TransformerMosModel.from_search_space(cfg, space, self.words, self.words)
+        return TransformerMosModel.from_search_space(cfg, space, self.words, self.words).to(self.options.device)
 
     def batch(self, tokens: int | None = None) -> dict[str, Any]:
         """A training batch as fairseq collates it: sources padded on the left, targets on the right."""
@@ -124,21 +126,39 @@ class Variants:
         previous = target.roll(1, 1)
         previous[:, 0] = _EOS
         net_input = {"src_tokens": source, "src_lengths": lengths[0], "prev_output_tokens": previous}
-        return {"net_input": net_input, "target": target, "ntokens": int(lengths[1].sum()), "nsentences": count}
+        counts = {"ntokens": int(lengths[1].sum()), "nsentences": count}
+        return self._there({"net_input": net_input, "target": target, **counts})
 
-    def training_step(self, model: nn.Module, optimizer: str | None, tokens: int | None = None) -> Callable[[], object]:
-        """One update of ``model`` by ``adam`` (fairseq's) or ``adam_fused`` (ours); None: forward and backward only."""
+    def _there(self, sample: dict[str, Any]) -> dict[str, Any]:
+        return utils.apply_to_sample(lambda tensor: tensor.to(self.options.device), sample)
+
+    def training_step(
+        self, model: nn.Module, optimizer: str | None, tokens: int | None = None, precision: str = "fp32"
+    ) -> Callable[[], object]:
+        """One update of ``model`` by ``adam`` (fairseq's) or ``adam_fused`` (ours); None: forward and backward only.
+
+        Args:
+            precision: ``amp`` computes under autocast, in fp16 on a GPU and bf16 on a CPU; ``bf16`` in bf16, into which
+                it turns the model, with fp32 copies of the parameters for the optimizer, as fairseq's ``--bf16`` has.
+        """
         model.train()
-        sample, criterion = self.batch(tokens), self._criterion(model)
+        if precision == "bf16":
+            model.to(torch.bfloat16)
+        sample, criterion, parameters = self.batch(tokens), self._criterion(model), list(model.parameters())
+        copies = [nn.Parameter(p.detach().float()) for p in parameters] if precision == "bf16" else parameters
         make = {None: None, "adam": Adam, "adam_fused": _fused}[optimizer]
-        adam = make(model.parameters(), lr=1e-4, betas=(0.9, 0.98)) if make else None
+        adam = make(copies, lr=1e-4, betas=(0.9, 0.98)) if make else None
+        kind = torch.device(self.options.device).type
+        dtype = torch.bfloat16 if kind == "cpu" else torch.float16
 
         def step() -> None:
-            for parameter in model.parameters():
+            for parameter in parameters:
                 parameter.grad = None
-            criterion(model, sample)[0].backward()
+            with torch.autocast(kind, dtype) if precision == "amp" else nullcontext():
+                loss = criterion(model, sample)[0]
+            loss.backward()
             if adam is not None:
-                adam.step()
+                _step(adam, parameters, copies)
 
         return step
 
@@ -157,7 +177,7 @@ class Variants:
         tokens = torch.randint(4, self.options.vocab_size, (batch_size, length), generator=generator)
         tokens[1::2, : length // 6] = _PAD
         tokens[:, -1] = _EOS
-        return {"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(_PAD).sum(1)}}
+        return self._there({"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(_PAD).sum(1)}})
 
     def translation(self, model: nn.Module, beam: int, batch_size: int) -> Callable[[], object]:
         """fairseq's beam search of exactly ``length`` tokens a sentence, as in fairseq-generate."""
@@ -174,6 +194,17 @@ class Variants:
                 return generator.generate([model], sample)
 
         return translate
+
+
+@torch.no_grad()
+def _step(adam: torch.optim.Optimizer, parameters: list[nn.Parameter], copies: list[nn.Parameter]) -> None:
+    """A step of the optimizer of ``copies``, which are the parameters themselves or in fp32."""
+    others = [(p, copy) for p, copy in zip(parameters, copies, strict=True) if copy is not p]
+    for parameter, copy in others:
+        copy.grad = None if parameter.grad is None else parameter.grad.float()
+    adam.step()
+    for parameter, copy in others:
+        parameter.copy_(copy)
 
 
 def _fused(parameters, **config: Any) -> torch.optim.Optimizer:

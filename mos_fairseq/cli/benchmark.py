@@ -25,6 +25,7 @@ _HELP = {
     "length": "tokens of a sentence",
     "threads": "threads of torch (default: torch's own choice)",
     "repeats": "rounds that count",
+    "device": "torch's name of the device, as in cuda:0; a GPU's own events tell the time",
 }
 
 
@@ -44,7 +45,8 @@ def get_parser() -> argparse.ArgumentParser:
     for option in fields(SpeedOptions):
         known = "" if option.default is None else f" (default: {option.default})"
         name = f"--{option.name.replace('_', '-')}"
-        parser.add_argument(name, type=int, default=option.default, metavar="N", help=_HELP[option.name] + known)
+        kind = {"type": str, "metavar": "X"} if isinstance(option.default, str) else {"type": int, "metavar": "N"}
+        parser.add_argument(name, default=option.default, help=_HELP[option.name] + known, **kind)
     parser.add_argument("--output", metavar="DIR", help="folder for benchmark.json and a plot of each suite")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in names:
         sections = _run(name, variants, quiet_table=args.json)
         report["suites"][name] = [section.to_dict() for section in sections]
-        report |= {"machine": machine(threads=options.threads), "kernels": kernels.policy().to_dict()}
+        report |= {"machine": machine(options.device, options.threads), "kernels": kernels.policy().to_dict()}
         if args.output is not None:
             write_atomically(Path(args.output) / "benchmark.json", json.dumps(report, indent=1) + "\n")
             plot_suite(name, sections, Path(args.output) / f"{name}.png")

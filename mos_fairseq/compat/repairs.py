@@ -1,6 +1,6 @@
 """Every repair, in the order in which they are applied."""
 
-from . import checkpoints, configuration, literals, numpy2, pickling, training, user_dir
+from . import checkpoints, configuration, literals, numpy2, pickling, precision, training, user_dir
 
 ALL = (
     checkpoints.allow_checkpoint_globals,
@@ -14,4 +14,6 @@ ALL = (
     training.let_models_choose_data_parallelism,
     training.skip_overflow_without_scaler,
     training.write_checkpoints_whole,
+    precision.keep_missing_gradients,
+    precision.train_in_bf16_without_tpu,
 )

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Optional
 
+import torch
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor
@@ -192,13 +193,14 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
 
     def _distill(self, logits: Tensor, teacher: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         skip = self.ignore_prefix_size
-        loss, nll_loss, divergence = DistillationLoss.apply(
-            logits[:, skip:].flatten(0, 1),
-            teacher[:, skip:].flatten(0, 1),
-            target[:, skip:].flatten(),
-            self.padding_idx,
-            self.options,
-        )
+        with torch.autocast(logits.device.type, enabled=False):  # it would add up the tokens in half precision
+            loss, nll_loss, divergence = DistillationLoss.apply(
+                logits[:, skip:].flatten(0, 1),
+                teacher[:, skip:].flatten(0, 1),
+                target[:, skip:].flatten(),
+                self.padding_idx,
+                self.options,
+            )
         self._student_log["distillation_loss"] = divergence
         return loss, nll_loss
 

@@ -123,7 +123,7 @@ class ModelEvaluator:
     @torch.inference_mode()
     def loss(self) -> float:
         """Bits per target token, without label smoothing: fairseq's ``nll_loss``."""
-        total, tokens = 0.0, 0
+        found, tokens = [], 0
         for batch in self.batches:
             logits = self.model(**batch["net_input"])[0]
             target = batch["target"]
@@ -133,8 +133,10 @@ class ModelEvaluator:
                 ignore_index=self.task.target_dictionary.pad(),
                 reduction="sum",
             )
-            total, tokens = total + losses.item(), tokens + batch["ntokens"]
-        return total / tokens / math.log(2)
+            found.append(losses)
+            tokens += batch["ntokens"]
+        # read at once: after each batch, the host would wait for a GPU
+        return sum(torch.stack(found).tolist()) / tokens / math.log(2)
 
     @torch.inference_mode()
     def translate(self) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mos_fairseq.device import check_device
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.search_space import Family, check_options
@@ -54,14 +55,7 @@ class LatencyOptions(ModelOptions):
             raise InputError(f"dtype is {self.dtype}: allowed are {', '.join(DTYPES)}")
         if 2 * self.beam >= self.vocab_size:
             raise InputError(f"beam is {self.beam}: allowed is less than half the vocabulary of {self.vocab_size}")
-        import torch  # only now: a command's --help needs this class
-
-        try:
-            if torch.device(self.device).type not in ("cpu", "cuda"):
-                raise InputError(f"device is {self.device}: allowed are cpu and cuda, as in cuda:0")
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError):
-            raise InputError(f"device is {self.device}: torch has no such device here") from None
+        check_device(self.device)
 
     def of_family(self, family: Family) -> LatencyOptions:
         """These, with a workload. Raises InputError where one of them has no effect on subnets of ``family``."""

@@ -19,6 +19,7 @@ import torch
 from fairseq.data import Dictionary
 
 from mos_fairseq import processor
+from mos_fairseq.device import gpu_clocks, gpu_facts
 from mos_fairseq.latency.measured import trimmed_mean
 from mos_fairseq.latency.options import LatencyOptions
 from mos_fairseq.latency.workloads import WORKLOADS, Latency
@@ -87,11 +88,14 @@ def measure_subnet(subnet: Subnet, reference: SubnetTimer, words: Dictionary) ->
 
     Returns:
         ``raw_latency_ms``; ``raw_encoder_ms`` and ``raw_decoder_ms`` where they are timed apart; ``reference_ms``: the
-        reference's latency in the same seconds; ``std_ms``: standard deviation of the totals.
+        reference's latency in the same seconds; ``std_ms``: standard deviation of the totals. On a GPU its clocks
+        afterwards, where nvidia-smi tells them: ``sm_clock_mhz``, ``memory_clock_mhz``.
     """
     timer = SubnetTimer(subnet, reference.options, words)
     references, latencies = time_in_turn(reference, timer)
     raw = summarise(latencies)
+    device = torch.device(reference.options.device)
+    clocks = gpu_clocks(device.index) if device.type == "cuda" else {}
     apart = {} if raw.encoder_ms is None else {"raw_encoder_ms": raw.encoder_ms, "raw_decoder_ms": raw.decoder_ms}
     return {
         "subnet": subnet.to_dict(),
@@ -99,12 +103,14 @@ def measure_subnet(subnet: Subnet, reference: SubnetTimer, words: Dictionary) ->
         **apart,
         "reference_ms": summarise(references).latency_ms,
         "std_ms": statistics.stdev(latency.latency_ms for latency in latencies),
+        **clocks,
     }
 
 
 def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
     """What figures depend on besides the subnet: of the device with torch's name ``name``, and ``threads`` of torch."""
     device = torch.device(name)
+    gpu = {"cuda": torch.version.cuda, **gpu_facts(device.index)} if device.type == "cuda" else {}
     return {
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor.name(),
         "cores": os.cpu_count(),
@@ -114,6 +120,7 @@ def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
         "fairseq": fairseq.__version__,
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "platform": platform.platform(),
+        **gpu,
     }
 
 

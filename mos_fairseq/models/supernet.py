@@ -103,7 +103,10 @@ class Supernet:
         self.active_subnet = subnet
         values = arch_encoding(subnet, self.search_space, str(self.cfg.arch_encoding))
         with torch.inference_mode(False):  # whatever the caller's mode, training may follow
-            encoding = torch.tensor(values, dtype=torch.float32, device=self.identity.device)
+            encoding = torch.tensor(values, dtype=torch.float32, device="cpu")
+            if self.identity.is_cuda:  # from ordinary memory, the host would wait for the device
+                encoding = encoding.pin_memory()
+            encoding = encoding.to(self.identity.device, non_blocking=True)
         for stack in self.stacks():
             self._set_stack(stack, subnet, encoding)
 

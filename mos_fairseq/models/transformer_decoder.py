@@ -152,11 +152,16 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
             x = self.layer_norm(x)
         return x, {"attn": attn, "inner_states": inner_states}
 
+    def padding_of(self, tokens: Tensor) -> Tensor:
+        """Where padding needs a mask of causal attention: tokens [B, T] -> [B], the first column."""
+        return tokens[:, 0].eq(self.padding_idx)
+
     def _self_attention_mask(self, tokens: Tensor, full_context: bool) -> tuple[Tensor | None, bool]:
         """(mask, is_causal) for self-attention: the mask is True where a key may be read, [B, 1, 1 or T, T], and None
         unless padding is in reach. Causal attention never reaches padding on the right from a real token."""
         padding = tokens.eq(self.padding_idx)
-        if not bool((padding if full_context else padding[:, 0]).any()):
+        in_reach = bool(padding.any()) if full_context else self.padding_memo.any(tokens, padding[:, 0])
+        if not in_reach:
             return None, not full_context
         real = ~padding[:, None, None, :]
         if full_context:
@@ -192,7 +197,8 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         """Reorder every cache to the beam's new order [B'] (fairseq's hook, called at every step)."""
         attentions = [a for layer in self.layers[: self.num_active_layers] for a in layer.attentions]
         caches = [a.cache(incremental_state) for a in attentions]
-        if caches[0] is not None and torch.equal(
+        # on a GPU the host would wait for the comparison; there a copy costs less
+        if caches[0] is not None and new_order.is_cpu and torch.equal(
             new_order, torch.arange(caches[0]["kv"].size(1), device=new_order.device)
         ):
             return

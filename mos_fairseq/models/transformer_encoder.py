@@ -42,6 +42,10 @@ class TransformerEncoder(TransformerStack, FairseqEncoder):
         super().set_active_sizes(subnet)
         self.num_outputs = max(subnet.cross_spans)
 
+    def padding_of(self, tokens: Tensor) -> Tensor:
+        """Where padding needs a mask: tokens [B, S] -> [B, S]."""
+        return tokens.eq(self.padding_idx)
+
     def forward_embedding(self, tokens: Tensor) -> Tensor:
         """tokens [B, S] -> [B, S, d]."""
         return self.embed(tokens, lambda x: self.embed_positions(tokens, x))
@@ -58,8 +62,8 @@ class TransformerEncoder(TransformerStack, FairseqEncoder):
             fairseq's dictionary of lists. ``encoder_out``: outputs of the last layers, the last layer first, each
             [S, B, d]; ``encoder_padding_mask``: [B, S], True at padding, an empty list if there is none.
         """
-        padding = src_tokens.eq(self.padding_idx)
-        has_padding = bool(padding.any())
+        padding = self.padding_of(src_tokens)
+        has_padding = self.padding_memo.any(src_tokens, padding)
         mask = ~padding[:, None, None, :] if has_padding else None
         x = self.forward_embedding(src_tokens)
         states = [x]

@@ -15,7 +15,7 @@ from mos_fairseq.models.transformer_config import TransformerBaseConfig
 from mos_fairseq.models.transformer_decoder import TransformerDecoder
 from mos_fairseq.models.transformer_encoder import TransformerEncoder
 from mos_fairseq.models.transformer_stack import LayerKit, embedding_table
-from mos_fairseq.modules import ElasticEmbedding
+from mos_fairseq.modules import ElasticEmbedding, learn_together
 from mos_fairseq.search_space import FAMILIES, Subnet
 
 
@@ -70,6 +70,9 @@ class TransformerModel(FairseqEncoderDecoderModel):
     ) -> tuple[Tensor, dict]:
         """src_tokens [B, S], prev_output_tokens [B, T] -> logits [B, T, V] and extras (see the decoder); with
         ``return_all_hiddens`` these have ``encoder_states`` too, each encoder layer's output [S, B, d]."""
+        if src_tokens.is_cuda:  # the decoder would ask when the host could be far ahead of the device
+            asked = ((self.encoder, src_tokens), (self.decoder, prev_output_tokens))
+            learn_together([(s.padding_memo, tokens, s.padding_of(tokens)) for s, tokens in asked])
         encoder_out = self.encoder(src_tokens, src_lengths=src_lengths, return_all_hiddens=return_all_hiddens)
         x, extra = self.decoder(
             prev_output_tokens,

@@ -14,7 +14,7 @@ from mos_fairseq.models.transformer_config import (
     layer_options,
     normalize_before,
 )
-from mos_fairseq.modules import Dropout, ElasticEmbedding, LayerOptions
+from mos_fairseq.modules import Dropout, ElasticEmbedding, LayerOptions, PaddingMemo
 from mos_fairseq.search_space import Stack, Subnet
 from mos_fairseq.sizes import LayerSizes
 
@@ -59,6 +59,7 @@ class TransformerStack:
         self.layers = nn.ModuleList(layers)
         self.layernorm_embedding = kit.norm(width) if cfg.layernorm_embedding else None
         self.layer_norm = kit.norm(width) if normalize_before(cfg, stack) else None
+        self.padding_memo = PaddingMemo()
         self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
         self.set_active_sizes(subnet)
 

@@ -8,6 +8,7 @@ from mos_fairseq.modules.elastic_transformer_layer import ElasticTransformerLaye
 from mos_fairseq.modules.mixture import mix_experts
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
 from mos_fairseq.modules.packed_linear import Linear, PackedWeight
+from mos_fairseq.modules.padding import PaddingMemo, learn_together
 from mos_fairseq.modules.positional_embedding import PositionalEmbedding
 from mos_fairseq.modules.router import LayerRouter, NeuronRouter
 from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerLayer
@@ -25,7 +26,9 @@ __all__ = [
     "MultiheadAttention",
     "NeuronRouter",
     "PackedWeight",
+    "PaddingMemo",
     "PositionalEmbedding",
     "TransformerLayer",
+    "learn_together",
     "mix_experts",
 ]

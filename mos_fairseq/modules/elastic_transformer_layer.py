@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,10 @@ class MixtureOptions:
     def experts_of(self, part: str) -> int:
         """Number of experts of a matrix in ``part`` ("ffn" or "attention")."""
         return self.num_experts if self.routing != "none" and self.linears in (part, "all") else 1
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 class _ElasticLayerMixin:
@@ -81,6 +86,11 @@ class _ElasticLayerMixin:
         if self.router is None:
             return {}
         encoding = self._encoding.to(next(self.router.parameters()))
+        # autocast would cut the encoding and the logits to half precision, and copy the routers' matrices for it
+        with torch.autocast(encoding.device.type, enabled=False) if _is_autocast(encoding) else nullcontext():
+            return self._probs(encoding)
+
+    def _probs(self, encoding: Tensor) -> dict[str, Tensor]:
         names = [n for n, m in self._linears.items() if m.num_experts > 1]
         if isinstance(self.router, LayerRouter):
             return dict.fromkeys(names, self.router(encoding))

@@ -59,6 +59,18 @@ class AdamFused(FairseqOptimizer):
             "weight_decay": self.cfg.weight_decay,
         }
 
+    @property
+    def supports_memory_efficient_fp16(self) -> bool:
+        """Asked by fairseq of options that have moments in fp32 beside parameters in half precision.
+
+        Raises:
+            InputError: always; the kernel keeps moments in the parameters' type.
+        """
+        raise InputError(
+            "optimizer is adam_fused with --memory-efficient-fp16 or --memory-efficient-bf16: allowed is adam; without "
+            "them, --fp16 and --bf16 take adam_fused"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """The state in the form of fairseq's ``adam``."""
         return as_adam(super().state_dict())

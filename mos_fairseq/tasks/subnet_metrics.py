@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,6 @@ from fairseq import utils
 from fairseq.logging import metrics
 from fairseq.tasks.translation import EVAL_BLEU_ORDER
 from sacrebleu.metrics import BLEU
-from torch import Tensor
-
-from mos_fairseq.search_space import Subnet
-
-logger = logging.getLogger(__name__)
 
 # equal for all subnets of a mini-batch: counted once
 _COUNTS = ("ntokens", "nsentences", "sample_size", "total")
@@ -55,25 +48,12 @@ def merge_logs(logs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return merged
 
 
-def warn_of_bad_losses(update_num: int, subnets: Sequence[tuple[str, Subnet]], losses: Sequence[Tensor]) -> None:
-    """Say which subnets' losses are NaN or infinite. What happens then is fairseq's to decide, once it sees the
-    gradients: it stops (fp32), or leaves the update out and lowers the loss scale (``--amp``, ``--fp16``)."""
-    if torch.isfinite(torch.stack(list(losses))).all():
-        return
-    for (name, subnet), loss in zip(subnets, losses, strict=True):
-        if not torch.isfinite(loss):
-            text = "update %d: the loss of subnet %s is %s: %s"
-            logger.warning(text, update_num + 1, name, loss.item(), subnet.summary())
-
-
 def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
     """Log every subnet's metrics from logging outputs of :func:`merge_logs`."""
 
-    def total(key: str) -> Any:
-        value = sum(log.get(key, 0) for log in logging_outputs)
-        return value.cpu() if hasattr(value, "cpu") else value
-
     keys = dict.fromkeys(key for log in logging_outputs for key in log if _SEPARATOR in key)
+    totals = _on_host({key: sum(log.get(key, 0) for log in logging_outputs) for key in (*keys, *_COUNTS)})
+    total = totals.__getitem__
     names = dict.fromkeys(key.split(_SEPARATOR)[1] for key in keys)
     for name in names:
         for key, (count, unit) in _LOSSES.items():
@@ -93,6 +73,14 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         _log_bleu(name, total)
     if with_bleu:
         metrics.log_derived("bleu", lambda meters: round(float(np.mean([_bleu(meters, n) for n in with_bleu])), 2))
+
+
+def _on_host(values: dict[str, Any]) -> dict[str, Any]:
+    """The same, those on a GPU read at once: fairseq reads its own one by one in every update."""
+    there = [key for key, value in values.items() if getattr(value, "is_cuda", False)]
+    if there:
+        values = values | dict(zip(there, torch.stack([values[key] for key in there]).tolist(), strict=True))
+    return values
 
 
 def _perplexity(key: str):

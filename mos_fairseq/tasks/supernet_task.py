@@ -22,10 +22,11 @@ from mos_fairseq.models.parameter_summary import parameter_summary
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
+from mos_fairseq.tasks.bad_losses import BadLosses
 from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
 from mos_fairseq.tasks.options import OptionTable
 from mos_fairseq.tasks.same_batches import same_batches
-from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics, warn_of_bad_losses
+from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics
 from mos_fairseq.tasks.subnet_sampling import SubnetSampling, check_sampling
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class SupernetTask:
         self._logged_update = -1
         self._is_training = True
         self._criterion: FairseqCriterion | None = None
+        self._bad_losses = BadLosses()
         check_sampling(cfg)
         if cfg.search_space:
             self.search_space = SearchSpace.from_spec(cfg.search_space)
@@ -227,6 +229,7 @@ class SupernetTask:
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of every subnet of this update on the same mini-batch (sandwich rule: BigNAS, arXiv
         2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
+        self._bad_losses.tell()  # before a repetition, by which fairseq looks for what is not finite
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):
@@ -244,7 +247,7 @@ class SupernetTask:
                 total_size += sample_size
                 losses.append(loss.detach())
                 logs.append((name, log))
-        warn_of_bad_losses(update_num, subnets, losses)
+        self._bad_losses.watch(update_num, subnets, losses)
         return sum(losses) / len(subnets), total_size, merge_logs(logs)
 
     def _log_subnets(self, update_num: int, subnets: list[tuple[str, Subnet]]) -> None:
@@ -302,5 +305,6 @@ class SupernetTask:
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion) -> None:
         """fairseq's metrics of the mean over subnets, and ``loss_NAME``, ``nll_loss_NAME``, ``ppl_NAME`` (and
         ``accuracy_NAME``) of each subnet."""
+        self._bad_losses.tell()
         FairseqTask.reduce_metrics(self, logging_outputs, criterion)
         reduce_subnet_metrics(logging_outputs)

@@ -21,6 +21,7 @@ from mos_fairseq.benchmark import (
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import SearchSpace
+from tests.pretend_cuda import pretend_cuda
 
 SPACE = {
     "encoder_embed_dim": [24, 12],
@@ -83,6 +84,48 @@ def test_a_training_step_trains(variants, optimizer):
     assert all(parameter.grad is not None for parameter in model.parameters())
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert bool(moved) == (optimizer is not None)
+
+
+@pytest.mark.parametrize("precision", ["amp", "bf16"])
+@pytest.mark.parametrize("kind", ["stock", "neuron"])
+def test_a_training_step_in_half_precision_trains(variants, kind, precision):
+    """The parameters of --bf16 are those that its fp32 copies round to; under autocast they stay in fp32."""
+    model = variants.stock() if kind == "stock" else variants.supernet(kind)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    step = variants.training_step(model, "adam_fused", precision=precision)
+    for _ in range(3):
+        step()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == parameter.grad.dtype == dtype and parameter.isfinite().all()
+        torch.testing.assert_close(parameter.detach().float(), before[name], rtol=0.01, atol=0.01)
+    assert any(not torch.equal(p.float(), before[name]) for name, p in model.named_parameters())
+
+
+def test_work_on_a_gpu_is_timed_by_its_events():
+    with pretend_cuda(), timing.timed_on("cuda:0"):
+        seen = []
+        event = torch.cuda.Event
+
+        class Told(event):
+            def synchronize(self):
+                seen.append("synchronize")
+
+            def elapsed_time(self, later):
+                return 1500.0
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "Event", Told)
+            found = timing.in_turn({"a": lambda: seen.append("work")}, rounds=2, warmup=0)
+    assert found == {"a": [1.5, 1.5]} and seen == ["work", "synchronize"] * 2
+    assert timing.in_turn({"a": lambda: seen.append("work")}, rounds=1)["a"] != [1.5]
+
+
+def test_more_sentences_at_once(variants, monkeypatch):
+    monkeypatch.setattr(suites, "BATCHES", (1, 3))
+    sections = list(run_suite("batches", variants))
+    assert [s.title for s in sections] == [f"translation, beam {b}, batch {n}" for b in (1, 5) for n in (1, 3)]
+    assert sections[1].tokens == 24 and list(sections[1].seconds) == [suites.STOCK, "static twin"]
 
 
 def test_a_translation_has_the_length_asked_for(variants):
@@ -173,7 +216,7 @@ def test_what_cannot_be_compiled_is_skipped(variants, monkeypatch):
 
 
 def test_every_suite_has_a_name():
-    assert list(SUITES) == ["train", "decode", "memory", "mixture", "search", "compile"]
+    assert list(SUITES) == ["train", "decode", "memory", "mixture", "search", "compile", "precision", "batches"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("tokens", 0), ("repeats", 1), ("threads", 0), ("vocab_size", 5)])

@@ -120,6 +120,22 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
 
 
+def _cuda() -> str:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES says them; "pretended" where there is none.
+
+    Only tests of tests/gpu get a real one: the others count what the host waits for, and take place everywhere.
+    """
+    if "tests/gpu" not in os.environ.get("PYTEST_CURRENT_TEST", "") or not _has_gpu():
+        return "pretended"
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return os.environ.get("MOS_TEST_CUDA") != "pretended" and torch.cuda.is_available()
+
+
 class Commands:
     """fairseq's commands: ``fork`` for most tests, ``spawn`` for a real console script."""
 
@@ -143,14 +159,21 @@ class Commands:
         return done
 
     def start(
-        self, command: str, *args: object, cwd: Path | None = None, stdin: str = "", threads: int | None = None
+        self,
+        command: str,
+        *args: object,
+        cwd: Path | None = None,
+        stdin: str = "",
+        threads: int | None = None,
+        cuda: bool = False,
     ) -> Running:
-        """The same, which may still run. ``threads`` of torch: those of the environment unless given."""
+        """The same, which may still run. ``threads`` of torch: those of the environment unless given; ``cuda``: on a
+        GPU, see :func:`_cuda`."""
         self.count += 1
         files = {name: str(self.folder / f"{self.count}.{name}") for name in ("stdin", "stdout", "stderr")}
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
         request = {"command": command, "args": [str(a) for a in args], "cwd": str(cwd or self.folder), **files}
-        request |= {"threads": threads}
+        request |= {"threads": threads, "cuda": _cuda() if cuda else None}
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return Running(self.server, int(self.server.stdout.readline()), files)
@@ -288,6 +311,24 @@ def training(
     optimizer += ["--seed", moved(1)]
     log = ["--log-format", "json", "--log-interval", 1, "--no-progress-bar", "--num-workers", 0]
     return [data, *plugin, *sizes, *optimizer, *log, "--save-dir", save_dir, *options]
+
+
+def trainer_of(args: list[object], tpu: bool | None = None) -> Any:
+    """fairseq's Trainer in this process, as ``fairseq-train ARGS`` makes it, with its training set; ``tpu``: not what
+    ``--bf16`` implies."""
+    from fairseq import options, tasks, utils
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.trainer import Trainer
+
+    args = options.parse_args_and_arch(options.get_training_parser(), input_args=[str(arg) for arg in args])
+    cfg = convert_namespace_to_omegaconf(args)
+    if tpu is not None:
+        cfg.common.tpu = tpu
+    utils.import_user_module(cfg.common)
+    task = tasks.setup_task(cfg.task)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    task.load_dataset("train")
+    return Trainer(cfg, task, model, criterion)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 ``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but neither
 fairseq's commands nor mos_fairseq: those are imported in the forks, as in the real commands. One request a line on
-stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads}; the answers are two lines on stdout, the fork's
-process id and then its exit status.
+stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda}; the answers are two lines on stdout, the
+fork's process id and then its exit status.
 """
 
 import importlib
@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import torch
 
@@ -22,9 +23,15 @@ FAIRSEQ = ("fairseq.checkpoint_utils", "fairseq.options", "fairseq.tasks", "fair
 # every optimizer of torch imports the first; the plots and the predictor need the others
 OTHERS = ("torch._dynamo", "sacrebleu", "matplotlib.figure", "matplotlib.backends.backend_agg")
 OTHERS += ("plotly.graph_objects", "lightgbm", "pymoo.algorithms.moo.nsga2", "sklearn.model_selection", "ctranslate2")
-for name in FAIRSEQ + OTHERS:
+for name in FAIRSEQ:
     importlib.import_module(name)
+for name in OTHERS:
+    with suppress(ImportError):  # who needs it imports it again, and fails
+        importlib.import_module(name)
 logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
+
+
+_pretended: list = []
 
 
 def run_command(request: dict) -> None:
@@ -36,6 +43,12 @@ def run_command(request: dict) -> None:
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+    if request["cuda"] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = request["cuda"]
+    if request["cuda"] == "pretended":
+        pretended = importlib.import_module("tests.pretend_cuda").pretend_cuda()
+        pretended.__enter__()  # to the end of the process
+        _pretended.append(pretended)
     command = request["command"]
     if command.startswith("mos-"):
         sys.argv = [command, *request["args"]]

@@ -23,10 +23,26 @@ def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
     assert (tmp_path / "out" / "search.png").exists()
 
 
+def test_on_a_gpu(commands, files, tmp_path):
+    """A pretended one: models and batches are there, and its events tell the time."""
+    sizes = ["--vocab-size", 40, "--tokens", 24, "--length", 6, "--repeats", 2]
+    options = ["--search-space", files / "space.yaml", *sizes, "--device", "cuda", "--suite", "precision"]
+    commands.fork("mos-benchmark", *options, "--output", tmp_path / "out", cuda=True)
+    report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert report["machine"]["processor"] == "pretended GPU" and report["options"]["device"] == "cuda"
+    titles = [section["title"] for section in report["suites"]["precision"]]
+    assert [title.split(",")[0] for title in titles[::2]] == ["update in fp32", "update in amp", "update in bf16"]
+    for section in report["suites"]["precision"]:
+        assert [row["variant"] for row in section["rows"]] == ["stock transformer", "none", "neuron"]
+        assert all(row["median_ms"] > 0 for row in section["rows"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--suite", "trian"], "suite is trian: allowed are train, decode, memory, mixture, search, compile and all"),
+        (["--suite", "trian"], "suite is trian: allowed are train, decode, memory, mixture, search, compile"),
+        (["--device", "gpu"], "device is gpu: torch has no such device here"),
+        (["--device", "mps"], "device is mps: allowed are cpu and cuda"),
         (["--repeats", 0], "repeats is 0: allowed are whole numbers from 2"),
         (["--search-space", "tiny_lm"], "mos-benchmark: for encoder_decoder, the search space is decoder_only"),
     ],

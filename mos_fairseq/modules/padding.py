@@ -1,0 +1,59 @@
+"""Whether a batch has padding, which the host asks once for all subnets that read it.
+
+On a GPU the host waits for the answer, and meanwhile launches nothing. Stock fairseq asks once for each encoder layer
+and once in the decoder, in every forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from mos_fairseq.modules.derived import state_of
+
+
+class PaddingMemo:
+    """Remembers of tokens, for as long as they live, whether they are padded where it matters.
+
+    Copies and pickles of it are empty.
+    """
+
+    def __init__(self) -> None:
+        self._known = WeakIdKeyDictionary()  # tokens -> (their state, the answer)
+
+    def __reduce__(self):
+        return type(self), ()
+
+    def knows(self, tokens: Tensor) -> bool:
+        """Whether it was told of these tokens, with the same values."""
+        return tokens in self._known and self._known[tokens][0] == state_of(tokens)
+
+    def learn(self, tokens: Tensor, answer: bool) -> None:
+        """Remember the ``answer`` for ``tokens``."""
+        self._known[tokens] = state_of(tokens), answer
+
+    def any(self, tokens: Tensor, padding: Tensor) -> bool:
+        """Whether ``padding``, a mask made of ``tokens``, is true anywhere; True where tensors have no values."""
+        if tokens.is_meta:
+            return True
+        if tokens.is_cpu or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return bool(padding.any())
+        if not self.knows(tokens):
+            self.learn(tokens, bool(padding.any()))
+        return self._known[tokens][1]
+
+
+def learn_together(asked: Sequence[tuple[PaddingMemo, Tensor, Tensor]]) -> None:
+    """Answer several questions by one read.
+
+    Args:
+        asked: (memo, tokens, padding) as for :meth:`PaddingMemo.any`.
+    """
+    if all(memo.knows(tokens) for memo, tokens, _ in asked):
+        return
+    answers = torch.stack([padding.any() for _, _, padding in asked]).tolist()
+    for (memo, tokens, _), answer in zip(asked, answers, strict=True):
+        memo.learn(tokens, answer)

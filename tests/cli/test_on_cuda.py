@@ -1,0 +1,117 @@
+"""fairseq's commands and ours where torch sees a GPU (a pretended one): they end well, and as on the CPU."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from fairseq.logging import metrics
+
+from tests.cli.conftest import SPACE, generation, same_translations, trainer_of, training
+from tests.pretend_cuda import Wait, pretend_cuda
+
+STOCK_SIZES = {"encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 24, "decoder-embed-dim": 24}
+STOCK_SIZES |= {"encoder-ffn-embed-dim": 32, "decoder-ffn-embed-dim": 32}
+
+
+def waits_of_updates(args: list[object], micro_batches: int, updates: int = 2) -> list[Wait]:
+    """What the host waits for in the last update of a training, logging left out."""
+    with pretend_cuda() as waits:
+        trainer = trainer_of(args)
+        batches = iter(trainer.get_train_iterator(1, load_dataset=False).next_epoch_itr(shuffle=False))
+        with metrics.aggregate(new_root=True):
+            for _ in range(updates):
+                waits.clear()
+                trainer.train_step([next(batches) for _ in range(micro_batches)])
+        assert trainer.get_num_updates() == updates
+        return list(waits)
+
+
+def stock(data, save_dir, *more: object) -> list[object]:
+    sizes = [x for name, value in STOCK_SIZES.items() for x in (f"--{name}", value)]
+    smoothed = {"task": "translation", "arch": "transformer", "criterion": "label_smoothed_cross_entropy"}
+    return training(data, save_dir, *sizes, *more, **smoothed)
+
+
+@pytest.mark.parametrize("precision", [[], ["--amp"], ["--fp16", "--fp16-init-scale", 4]])
+def test_updates_wait_no_more_than_stock_fairseqs(joined, files, tmp_path, precision):
+    """Of three subnets, against one model's."""
+    for micro_batches in (1, 2):
+        ours = training(joined, tmp_path, "--mos-routing", "neuron", *precision, space=files / "space.yaml")
+        found = waits_of_updates(ours, micro_batches)
+        theirs = waits_of_updates(stock(joined, tmp_path, *precision), micro_batches)
+        mine = [wait.line for wait in found if wait.is_in("mos_fairseq")]
+        *asked, logged = mine
+        assert len(asked) == micro_batches and all("padding.py" in line for line in asked), mine
+        assert "subnet_metrics.py" in logged  # as fairseq, which reads its own one by one
+        in_forwards = [wait for wait in theirs if "fairseq/models/" in wait.line]
+        questions = [wait for wait in in_forwards if "scalar" in wait.what]
+        assert len(questions) == 3 * micro_batches  # of two encoder layers, and of the decoder
+        assert len(found) < len(theirs) and len(found) - len(mine) == len(theirs) - len(in_forwards)
+
+
+@pytest.fixture(scope="module")
+def trained(commands, joined, files, tmp_path_factory):
+    """(checkpoint, log) of a supernet trained on the device with all that asks it for something."""
+    save_dir = tmp_path_factory.mktemp("on_cuda")
+    bleu = ["--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 10}', "--report-accuracy"]
+    taught = ["--distillation", "alpha", "--distillation-weight", 0.5, "--hidden-weight", 0.1, "--label-smoothing", 0.1]
+    subnets = ["--valid-subnets", "smallest,largest", "--best-checkpoint-metric", "bleu_smallest"]
+    more = [*bleu, *taught, *subnets, "--optimizer", "adam_fused", "--update-freq", 2, "--store-ema"]
+    args = training(joined, save_dir, *more, space=files / "space.yaml", criterion="distillation_mos")
+    done = commands.fork("train", *args, "--max-update", 3, "--maximize-best-checkpoint-metric", cuda=True)
+    return save_dir / "checkpoint_last.pt", done
+
+
+def test_training_and_validation(commands, trained, joined, files):
+    checkpoint, done = trained
+    (row,) = done.rows("valid")
+    assert {"valid_bleu_smallest", "valid_accuracy_largest", "valid_loss_smallest"} <= set(row)
+    assert "gb_free" in done.out  # fairseq took it for a GPU
+    state = torch.load(checkpoint, weights_only=False)
+    assert {tensor.device.type for tensor in state["model"].values()} == {"cpu"}
+    # the run goes on, on either device
+    for cuda in (True, False):
+        more = ["--restore-file", checkpoint, "--max-update", 4, "--disable-validation"]
+        criterion = {"criterion": "distillation_mos", "space": files / "space.yaml"}
+        args = training(joined, checkpoint.parent / str(cuda), *more, **criterion)
+        done = commands.fork("train", *args, "--optimizer", "adam_fused", cuda=cuda)
+        assert [row["num_updates"] for row in done.rows("train_inner")][-1] == "4"
+
+
+def test_translations_are_those_of_the_cpu(commands, supernet, joined):
+    checkpoint = supernet[0] / "checkpoint_last.pt"
+    for subnet in ("random:3", "smallest"):
+        args = generation(joined, checkpoint, "--subnet", subnet)
+        here, there = (commands.fork("generate", *args, cuda=cuda).found("H") for cuda in (False, True))
+        assert here and same_translations(here, there)
+
+
+def test_search_export_and_fine_tuning(commands, supernet, joined, tmp_path):
+    checkpoint, found = supernet[0] / "checkpoint_last.pt", []
+    small = ["--population-size", 5, "--parents", 2, "--mutations", 2, "--crossovers", 1, "--iterations", 1]
+    for cuda in (False, True):
+        folder = tmp_path / f"search-{cuda}"
+        args = [joined, "--path", checkpoint, "--constraint", "flops<=90%", *small, "--output", folder]
+        commands.fork("mos-search", *args, cuda=cuda)
+        found.append(json.loads((folder / "search.json").read_text()))
+        exported = tmp_path / f"{cuda}.pt"
+        commands.fork("mos-export", "--path", checkpoint, "--subnet", folder / "best.yaml", "--output", exported)
+    assert found[0]["best"]["architecture"] == found[1]["best"]["architecture"]
+    options = ["--subnet", folder / "best.yaml", "--finetune-from-model", exported, "--max-update", 2]
+    args = training(joined, tmp_path / "tuned", *options, task="translation", arch="transformer_subnet",
+                    criterion="label_smoothed_cross_entropy")
+    commands.fork("train", *args, cuda=True)
+    assert (tmp_path / "tuned" / "checkpoint_last.pt").exists()
+
+
+def test_latency_of_half_precision(commands, files, tmp_path):
+    path = tmp_path / "latency.jsonl"
+    lengths = ["--src-len", 5, "--tgt-len", 4, "--repeats", 2, "--beam", 2]
+    args = ["measure", "--search-space", files / "space.yaml", "--vocab-size", 30, "--num-subnets", 2, *lengths]
+    commands.fork("mos-latency", *args, "--device", "cuda", "--dtype", "float16", "--output", path, cuda=True)
+    header, *rows = map(json.loads, path.read_text().splitlines())
+    assert header["options"]["device"] == "cuda" and len(rows) == 4
+    assert header["machine"]["processor"] == "pretended GPU"
+    assert SPACE["qkv_dim"] == header["search_space"]["qkv_dim"]
