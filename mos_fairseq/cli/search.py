@@ -118,8 +118,11 @@ def _run_search(
         (costs_of_largest,) = costs([evaluator.space.largest()])
         budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
         candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known)
-        best = _search(candidates, options, judged.show)
+        rounds: list[dict[str, Any]] = []
+        best = _search(candidates, options, judged.show, rounds.append)
         results = report(candidates, best, cost, args.objective)
+        if rounds:
+            results["rounds"] = rounds
         seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
         compared = landmarks(candidates)
         results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
@@ -196,15 +199,24 @@ def _costs_by(
     return costs
 
 
-def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[int, float], object]) -> Subnet | None:
-    """The best subnet, or None where the algorithm looks for a front."""
-    from mos_fairseq.nas import evolve, pareto_search, random_search
+def _search(
+    candidates: Candidates,
+    options: AlgorithmOptions,
+    show: Callable[[int, float], object],
+    note: Callable[[dict[str, Any]], object],
+) -> Subnet | None:
+    """The best subnet, or None where it is that of all that were judged. ``note`` takes what an algorithm that learns
+    says of its rounds."""
+    from mos_fairseq.nas import LinasOptions, evolve, linas_search, pareto_search, random_search
 
     if isinstance(options, EvolutionOptions):
         return evolve(candidates, options, show)
     if isinstance(options, RandomOptions):
         return random_search(candidates, options.num_subnets, options.seed)
-    pareto_search(candidates, options, show)
+    if isinstance(options, LinasOptions):
+        linas_search(candidates, options, show, lambda found: note(found | {"best": abs(found["best"])}))
+    else:
+        pareto_search(candidates, options, show)
     return None
 
 
@@ -231,9 +243,12 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     output = Path(args.output)
     if args.json:
         more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
+        more |= {name: results[name] for name in ("rounds",) if name in results}
         print(json.dumps(results["best"] | more))
         return
     best, objective = results["best"], results["objective"]
+    for found in results.get("rounds", []):
+        print(_round(found))
     print(f"best of {results['judged']} subnets: {Subnet.from_dict(best['architecture']).summary()}")
     rows = {"best": best} | results["compared"]
     costs = [key for key in ("latency_ms", "measured_latency_ms", *COST_KEYS[1:]) if best.get(key) is not None]
@@ -247,6 +262,15 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     warn(_beaten(results))
     print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
     print(f"best: {output / 'best.yaml'}")
+
+
+def _round(found: dict[str, Any]) -> str:
+    """What a batch of LINAS says of the predictor that chose it."""
+    tau = "undefined" if found["kendall_tau"] is None else f"{found['kendall_tau']:.2f}"
+    return (
+        f"batch {found['batch']}: {found['judged']} judged, best {found['best']:.4f}; {found['predictor']} "
+        f"predicted the batch with a mean error of {found['mae']:.4f}, Kendall's tau {tau}"
+    )
 
 
 def _beaten(results: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from mos_fairseq.cli import command_parser
@@ -12,11 +13,12 @@ from mos_fairseq.evaluation.options import OBJECTIVES, EvaluationOptions
 from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS
 from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
+from mos_fairseq.nas.names import INNER_SEARCHES, QUALITY_PREDICTORS
 
 if TYPE_CHECKING:
-    from mos_fairseq.nas import ParetoOptions
+    from mos_fairseq.nas import LinasOptions, ParetoOptions
 
-ALGORITHMS = ("evolution", "nsga2", "random")
+ALGORITHMS = ("evolution", "nsga2", "random", "linas")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class RandomOptions:
         return self.num_subnets
 
 
-AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions"
+AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions | LinasOptions"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -96,22 +98,31 @@ def get_parser() -> argparse.ArgumentParser:
 
 def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
     hat = EvolutionOptions()
-    parser.add_argument(
-        "--population-size", type=int, default=hat.population_size, metavar="N", help="default: %(default)s"
-    )
-    parser.add_argument("--iterations", type=int, default=hat.iterations, metavar="N", help="default: %(default)s")
-    parser.add_argument("--parents", type=int, default=hat.parents, metavar="N", help="evolution; default: %(default)s")
+    add = partial(parser.add_argument, type=int, metavar="N")
+    add("--population-size", help=f"default: {hat.population_size}, of a batch of linas 50")
+    add("--iterations", help=f"default: {hat.iterations}, of linas 5 batches after the first")
+    add("--parents", help=f"evolution; default: {hat.parents}")
     for name in ("mutations", "crossovers"):
-        default = getattr(hat, name)
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"children a generation; default: {default}"
-        )
-    parser.add_argument(
-        "--mutation-prob", type=float, default=hat.mutation_prob, metavar="P", help="evolution; default: %(default)s"
+        add(f"--{name}", help=f"evolution; children a generation; default: {getattr(hat, name)}")
+    add("--mutation-prob", type=float, metavar="P", help=f"evolution; default: {hat.mutation_prob}")
+    add("--num-subnets", help="of random search (default: 1000)")
+    add(
+        "--inner-search",
+        type=str,
+        choices=INNER_SEARCHES,
+        metavar="NAME",
+        help="linas; on its predictions: evolution, for the best within the budgets, or nsga2, for the front (default: "
+        "evolution)",
     )
-    parser.add_argument(
-        "--num-subnets", type=int, default=1000, metavar="N", help="of random search (default: %(default)s)"
+    add("--inner-evaluations", help="linas; predictions for each batch (default: 2000)")
+    add(
+        "--quality-predictor",
+        type=str,
+        choices=QUALITY_PREDICTORS,
+        metavar="NAME",
+        help=f"linas; {', '.join(QUALITY_PREDICTORS)} (default: auto, that with the lowest cross-validated error)",
     )
+    add("--random-share", type=float, metavar="P", help="linas; part of a batch drawn at random (default: 0.1)")
 
 
 def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
@@ -140,16 +151,41 @@ def add_tokenizer_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
-    """What the chosen algorithm takes. Raises InputError if a number is out of range."""
-    if args.algorithm == "evolution":
-        names = ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations", "seed")
-        return EvolutionOptions(**{name: getattr(args, name) for name in names})
-    if args.algorithm == "nsga2":
-        from mos_fairseq.nas import ParetoOptions
+_TAKES = {
+    "evolution": ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations"),
+    "nsga2": ("population_size", "iterations"),
+    "random": ("num_subnets",),
+    "linas": (
+        "population_size", "iterations", "inner_search", "inner_evaluations", "quality_predictor", "random_share",
+    ),
+}  # fmt: skip
+_EARLIER = (*_TAKES["evolution"], *_TAKES["random"])
+"""Options that other algorithms of the same age have always left unread: commands that name them go on working."""
 
-        return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
-    return RandomOptions(args.num_subnets, args.seed)
+
+def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
+    """What the chosen algorithm takes. Raises InputError if a number is out of range, or an option has no effect."""
+    algorithm = args.algorithm
+    given = {name: value for names in _TAKES.values() for name in names if (value := getattr(args, name)) is not None}
+    for name, value in given.items():
+        may_be_left = algorithm in ("evolution", "nsga2", "random") and name in _EARLIER
+        if name not in _TAKES[algorithm] and not may_be_left:
+            takers = " and ".join(other for other, names in _TAKES.items() if name in names)
+            raise InputError(f"{name} is {value}: it has no effect with algorithm {algorithm}, only with {takers}")
+    taken = {name: value for name, value in given.items() if name in _TAKES[algorithm]}
+    if algorithm == "evolution":
+        return EvolutionOptions(**taken, seed=args.seed)
+    if algorithm == "random":
+        return RandomOptions(taken.get("num_subnets", 1000), args.seed)
+    if algorithm == "linas":
+        from mos_fairseq.nas import LinasOptions
+
+        return LinasOptions(**taken, objective=cost, seed=args.seed)
+    from mos_fairseq.nas import ParetoOptions
+
+    hat = EvolutionOptions()
+    size = taken.get("population_size", hat.population_size)
+    return ParetoOptions(cost, size, taken.get("iterations", hat.iterations), args.seed)
 
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:

@@ -8,6 +8,8 @@ __getattr__, __all__ = names_of(
         "candidates": ["Candidates"],
         "constraints": ["Constraint"],
         "evolution": ["EvolutionOptions", "evolve", "random_search"],
+        "linas": ["LinasOptions", "linas_search"],
         "pareto": ["ParetoOptions", "front", "hypervolume", "pareto_search"],
+        "surrogate": ["QualityPredictor"],
     },
 )
