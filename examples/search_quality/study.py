@@ -4,6 +4,9 @@
     study.py table JUDGED_DIR TABLE     the losses of all subnets of space.yaml, from the folder that run.sh judged into
     study.py run TABLE ROWS             every algorithm on the table, 3 budgets x 5 seeds: seconds each, no supernet
     study.py report ROWS [PNG]          tables of the figures, and their plot
+    study.py large CHECKPOINT DATA CACHE ROWS
+                                        the same at equal numbers of judged subnets, on a supernet of large_space.yaml,
+                                        which no one can judge whole: one budget, 3 seeds; killed, it goes on
 
 table.json beside this file is what run.sh judged here, so that `run` and `report` need no training. The regret of a
 search after n judged subnets is the loss of its best until then less that of the best subnet within the budget, which
@@ -17,6 +20,7 @@ import logging
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +31,13 @@ logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it i
 from mos_fairseq.cost import subnet_cost  # noqa: E402
 from mos_fairseq.figures import new_figure, save_figure  # noqa: E402
 from mos_fairseq.nas import (  # noqa: E402
+    AsngOptions,
     Candidates,
     Constraint,
     EvolutionOptions,
     LinasOptions,
     ParetoOptions,
+    asng_search,
     evolve,
     front,
     hypervolume,
@@ -46,6 +52,7 @@ COST = "flops_without_output_projection"
 PARTS = (0.25, 0.5, 0.75)
 SEEDS = (1, 2, 3, 4, 5)
 MOST = 240  # judged subnets of a search
+LARGE_MOST, LARGE_SAMPLES = 120, 50
 SHOWN = (20, 40, 60, 80, 120, 160, 240)
 
 
@@ -88,6 +95,11 @@ def linas(candidates: Candidates, seed: int) -> None:
     linas_search(candidates, LinasOptions(population_size=15, iterations=9, seed=seed))
 
 
+def asng(candidates: Candidates, seed: int) -> None:
+    """ASNG with two samples a step."""
+    asng_search(candidates, AsngOptions(iterations=1500, seed=seed))
+
+
 def drawn(candidates: Candidates, seed: int) -> None:
     """Random draws."""
     random_search(candidates, MOST, seed)
@@ -103,7 +115,7 @@ def linas_front(candidates: Candidates, seed: int) -> None:
     linas_search(candidates, LinasOptions(COST, 30, 7, "nsga2", seed=seed))
 
 
-SINGLE = {"evolution": evolution, "linas": linas, "random": drawn}
+SINGLE = {"evolution": evolution, "linas": linas, "asng": asng, "random": drawn}
 FRONT = {"nsga2": nsga2, "linas": linas_front, "random": drawn}
 
 
@@ -143,11 +155,47 @@ def searched(
     """The candidates of one search."""
     judge = Judge(lambda subnet: losses[subnet.key], MOST)
     candidates = Candidates(space, costs, judge, constraints)
-    try:
+    with suppress(Enough):
         search(candidates, seed)
-    except Enough:
-        pass
     return candidates
+
+
+def run_large(checkpoint: str, data: str, cache: str) -> dict[str, Any]:
+    """The best losses of searches in a space of more than 10^12 subnets, as they are judged."""
+    from mos_fairseq.cli import start
+
+    start()
+    from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
+    from mos_fairseq.nas.judged import JudgedSubnets
+
+    evaluator = SubnetEvaluator(checkpoint, data, EvaluationOptions(valid_samples=LARGE_SAMPLES))
+    space = evaluator.space
+    low, high = (costs([subnet])[0][COST] for subnet in (space.smallest(), space.largest()))
+    constraints = [Constraint(COST, (low + high) / 2)]
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    rows = []
+    with JudgedSubnets(Path(cache) / f"{evaluator.fingerprint()}.jsonl", evaluator) as judged:
+        for seed in SEEDS[:3]:
+            for name, search in SINGLE.items():
+                judge = Judge(lambda subnet: judged.evaluate([subnet])[0], LARGE_MOST)
+                with suppress(Enough):
+                    search(Candidates(space, costs, judge, constraints), seed)
+                best = np.minimum.accumulate(judge.found).tolist()
+                rows.append({"algorithm": name, "seed": seed, "best": best})
+                print(name, seed, len(best), best[-1], flush=True)
+    return {"space": space.to_dict(), "subnets": space.size, "budget": 0.5, "rows": rows}
+
+
+def report_large(results: dict[str, Any]) -> None:
+    """Print a table in Markdown."""
+    rows = results["rows"]
+    names = list(dict.fromkeys(row["algorithm"] for row in rows))
+    print(f"Best loss in bits a token of {results['subnets']:.0e} subnets, mean (lowest-highest of the seeds):\n")
+    print("| judged | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
+    for number in (n for n in SHOWN if n <= LARGE_MOST):
+        found = [[at(row["best"], number) for row in rows if row["algorithm"] == name] for name in names]
+        cells = [f"{statistics.mean(values):.4f} ({min(values):.4f}-{max(values):.4f})" for values in found]
+        print(f"| {number} | " + " | ".join(cells) + " |")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -229,8 +277,11 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     save_figure(figure, path)
 
 
-def main(command: str, source: str, target: str | None = None) -> None:
+def main(command: str, source: str, target: str | None = None, *more: str) -> None:
     """Command line."""
+    if command == "large":
+        write(run_large(source, target, more[0]), more[1])
+        return
     space = SearchSpace.from_spec(str(HERE / "space.yaml"))
     if command == "table":
         files = [read(file, space) for file in sorted(Path(source).glob("*.jsonl"))]
@@ -243,10 +294,15 @@ def main(command: str, source: str, target: str | None = None) -> None:
         if table["space"] != space.to_dict():
             sys.exit(f"error: {source} is of another search space than space.yaml")
         losses = {subnet.key: loss for subnet, loss in zip(space.iterate(), table["losses"], strict=True)}
-        lines = json.dumps(run(losses, space)).replace('{"algorithm"', '\n{"algorithm"')
-        Path(target).write_text(lines + "\n", encoding="utf-8")
+        write(run(losses, space), target)
     else:
-        report(json.loads(Path(source).read_text(encoding="utf-8")), target)
+        results = json.loads(Path(source).read_text(encoding="utf-8"))
+        report_large(results) if "subnets" in results else report(results, target)
+
+
+def write(results: dict[str, Any], path: str) -> None:
+    """As JSON, a search a line."""
+    Path(path).write_text(json.dumps(results).replace('{"algorithm"', '\n{"algorithm"') + "\n", encoding="utf-8")
 
 
 def read(file: Path, space: SearchSpace) -> dict[str, float]:
@@ -256,6 +312,7 @@ def read(file: Path, space: SearchSpace) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in {"table": (4,), "run": (4,), "report": (3, 4)}.get(" ".join(sys.argv[1:2]), ()):
+    allowed = {"table": (4,), "run": (4,), "report": (3, 4), "large": (6,)}
+    if len(sys.argv) not in allowed.get(" ".join(sys.argv[1:2]), ()):
         sys.exit(__doc__)
     main(*sys.argv[1:])

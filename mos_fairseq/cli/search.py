@@ -207,12 +207,22 @@ def _search(
 ) -> Subnet | None:
     """The best subnet, or None where it is that of all that were judged. ``note`` takes what an algorithm that learns
     says of its rounds."""
-    from mos_fairseq.nas import LinasOptions, evolve, linas_search, pareto_search, random_search
+    from mos_fairseq.nas import (
+        AsngOptions,
+        LinasOptions,
+        asng_search,
+        evolve,
+        linas_search,
+        pareto_search,
+        random_search,
+    )
 
     if isinstance(options, EvolutionOptions):
         return evolve(candidates, options, show)
     if isinstance(options, RandomOptions):
         return random_search(candidates, options.num_subnets, options.seed)
+    if isinstance(options, AsngOptions):
+        return asng_search(candidates, options, show)
     if isinstance(options, LinasOptions):
         linas_search(candidates, options, show, lambda found: note(found | {"best": abs(found["best"])}))
     else:

@@ -16,9 +16,9 @@ from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.nas.names import INNER_SEARCHES, QUALITY_PREDICTORS
 
 if TYPE_CHECKING:
-    from mos_fairseq.nas import LinasOptions, ParetoOptions
+    from mos_fairseq.nas import AsngOptions, LinasOptions, ParetoOptions
 
-ALGORITHMS = ("evolution", "nsga2", "random", "linas")
+ALGORITHMS = ("evolution", "nsga2", "random", "linas", "asng")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RandomOptions:
         return self.num_subnets
 
 
-AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions | LinasOptions"
+AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions | LinasOptions | AsngOptions"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -100,12 +100,13 @@ def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
     hat = EvolutionOptions()
     add = partial(parser.add_argument, type=int, metavar="N")
     add("--population-size", help=f"default: {hat.population_size}, of a batch of linas 50")
-    add("--iterations", help=f"default: {hat.iterations}, of linas 5 batches after the first")
+    add("--iterations", help=f"default: {hat.iterations}, of linas 5 batches after the first, of asng 500 steps")
     add("--parents", help=f"evolution; default: {hat.parents}")
     for name in ("mutations", "crossovers"):
         add(f"--{name}", help=f"evolution; children a generation; default: {getattr(hat, name)}")
     add("--mutation-prob", type=float, metavar="P", help=f"evolution; default: {hat.mutation_prob}")
     add("--num-subnets", help="of random search (default: 1000)")
+    add("--samples", help="asng; subnets drawn for a step (default: 2)")
     add(
         "--inner-search",
         type=str,
@@ -158,6 +159,7 @@ _TAKES = {
     "linas": (
         "population_size", "iterations", "inner_search", "inner_evaluations", "quality_predictor", "random_share",
     ),
+    "asng": ("samples", "iterations"),
 }  # fmt: skip
 _EARLIER = (*_TAKES["evolution"], *_TAKES["random"])
 """Options that other algorithms of the same age have always left unread: commands that name them go on working."""
@@ -181,6 +183,10 @@ def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
         from mos_fairseq.nas import LinasOptions
 
         return LinasOptions(**taken, objective=cost, seed=args.seed)
+    if algorithm == "asng":
+        from mos_fairseq.nas import AsngOptions
+
+        return AsngOptions(**taken, seed=args.seed)
     from mos_fairseq.nas import ParetoOptions
 
     hat = EvolutionOptions()

@@ -59,9 +59,19 @@ def test_linas(commands, joined, supernet, tmp_path, budget):
     assert [batch["judged"] for batch in found["rounds"]] == [24, 36] and found["judged"] == 36
 
 
+def test_asng(commands, joined, supernet, tmp_path, budget):
+    options = ["--algorithm", "asng", "--iterations", 12, "--constraint", f"params_without_embeddings<={budget}"]
+    search(commands, joined, supernet, tmp_path, *options)
+    results, keys = results_of(tmp_path), judged_keys(tmp_path)
+    assert len(keys) == len(set(keys)) and 10 <= results["judged"] <= 25
+    assert all(params(json.loads(key)) <= budget for key in keys[: results["judged"]])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--samples", 2], "samples is 2: it has no effect with algorithm evolution, only with asng"),
+        (["--algorithm", "asng", "--population-size", 9], "population_size is 9: it has no effect with algorithm asng"),
         (["--inner-search", "nsga2"], "it has no effect with algorithm evolution, only with linas"),
         (["--algorithm", "nsga2", "--random-share", 0], "random_share is 0.0: it has no effect with algorithm nsga2"),
         ([*LINAS, "--parents", 3], "parents is 3: it has no effect with algorithm linas, only with evolution"),
