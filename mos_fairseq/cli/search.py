@@ -16,6 +16,7 @@ from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
     algorithm_options,
+    check_split_options,
     evaluation_options,
     get_parser,
 )
@@ -32,7 +33,7 @@ from mos_fairseq.search_space import Subnet
 
 if TYPE_CHECKING:
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
-    from mos_fairseq.latency import LatencyPredictor
+    from mos_fairseq.latency import LatencyPredictor, SplitLatency
     from mos_fairseq.nas import Candidates
 
 
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> None:
     """What needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
-    cost = args.cost or ("latency_ms" if args.predictor else "flops")
+    check_split_options(args)
+    cost = args.cost or ("split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops")
     options, evaluation = algorithm_options(args, cost), evaluation_options(args)
     if not args.predictor and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
@@ -62,9 +64,29 @@ def _run(args: argparse.Namespace) -> None:
         from mos_fairseq.latency import LatencyPredictor
 
         predictor = LatencyPredictor.load(args.predictor)
+    split = _split(args)
+    _check_supplied({cost, *(constraint.key for constraint in constraints)}, predictor, split)
     start()
     prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
-    _run_search(args, prepare, constraints, cost, options, predictor)
+    _run_search(args, prepare, constraints, cost, options, predictor, split)
+
+
+def _split(args: argparse.Namespace) -> SplitLatency | None:
+    if args.split is None:
+        return None
+    from mos_fairseq.latency import LatencyPredictor, SplitLatency
+
+    machines = [LatencyPredictor.load(path) for path in args.split]
+    return SplitLatency(*machines, args.bandwidth_mbps, args.rtt_ms or 0.0, args.transfer_dtype or "float32")
+
+
+def _check_supplied(keys: set[str], predictor: LatencyPredictor | None, split: SplitLatency | None) -> None:
+    """Raise InputError where nothing tells one of these costs."""
+    from mos_fairseq.latency import SPLIT_KEYS
+
+    known = set(SPLIT_KEYS) if split else set(predictor.parts) if predictor else set()
+    for key in (key for key in SPLIT_KEYS if key in keys - known):
+        raise InputError(f"{key} needs two machines: --split DEVICE SERVER (of mos-latency fit --target split)")
 
 
 def _run_search(
@@ -74,6 +96,7 @@ def _run_search(
     cost: str,
     options: AlgorithmOptions,
     predictor: LatencyPredictor | None,
+    split: SplitLatency | None,
 ) -> None:
     """``prepare`` makes the evaluator of the process with a rank."""
     import torch
@@ -101,6 +124,9 @@ def _run_search(
             serve(fleet[0], evaluator.fingerprint(), evaluator.evaluate)
             return
         _check_predictor(args.predictor, predictor, evaluator)
+        if split is not None:
+            for path, machine in zip(args.split, (split.device, split.server), strict=True):
+                _check_predictor(path, machine, evaluator)
         if args.measure_front:
             check_latency_file(args.measure_front, evaluator.space, *_latency_options(args, predictor))
         path = _folders(args) / f"{evaluator.fingerprint()}.jsonl"
@@ -114,7 +140,7 @@ def _run_search(
         def losses(subnets: Sequence[Subnet]) -> list[float]:
             return judged.evaluate(subnets, before=len(candidates.seen) - len(subnets))
 
-        costs = _costs_by(evaluator, predictor)
+        costs = _costs_by(evaluator, predictor, split)
         (costs_of_largest,) = costs([evaluator.space.largest()])
         budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
         candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known)
@@ -128,6 +154,8 @@ def _run_search(
         results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
     loosest_first = sorted(budgets, key=lambda budget: -budget.limit)
     results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
+    if split is not None:
+        results["placements"] = split.placements(Subnet.from_dict(results["best"]["architecture"]))
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
     write_results(Path(args.output), results, seen)
@@ -184,7 +212,7 @@ def _folders(args: argparse.Namespace) -> Path:
 
 
 def _costs_by(
-    evaluator: SubnetEvaluator, predictor: LatencyPredictor | None
+    evaluator: SubnetEvaluator, predictor: LatencyPredictor | None, split: SplitLatency | None
 ) -> Callable[[Sequence[Subnet]], list[dict[str, float]]]:
     model = evaluator.model
     options = CostOptions.of_model(model.cfg, *(len(words) for words in model.dictionaries_of(evaluator.task)))
@@ -194,6 +222,12 @@ def _costs_by(
         if predictor is not None:
             for row, latency_ms in zip(found, predictor.predict(subnets).tolist(), strict=True):
                 row["latency_ms"] = latency_ms
+            for key, values in predictor.predict_parts(subnets).items():
+                for row, value in zip(found, values.tolist(), strict=True):
+                    row[key] = value
+        if split is not None:
+            for row, values in zip(found, split.costs(subnets), strict=True):
+                row |= values
         return found
 
     return costs
@@ -253,7 +287,7 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     output = Path(args.output)
     if args.json:
         more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
-        more |= {name: results[name] for name in ("rounds",) if name in results}
+        more |= {name: results[name] for name in ("rounds", "placements") if name in results}
         print(json.dumps(results["best"] | more))
         return
     best, objective = results["best"], results["objective"]
@@ -269,9 +303,21 @@ def _print(args: argparse.Namespace, results: dict[str, Any]) -> None:
     print(aligned([["subnet", objective, *costs], *cells]))
     for key, limit in results["budgets"].items():
         print(f"budget: {key}<={limit:.6g}, of which the best takes {100 * best[key] / limit:.0f} %")
+    if "placements" in results:
+        _print_placements(results["placements"])
     warn(_beaten(results))
     print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
     print(f"best: {output / 'best.yaml'}")
+
+
+def _print_placements(placements: dict[str, dict[str, float]]) -> None:
+    """The best subnet all on the device, all on the server, and split: split often loses."""
+    keys = list(placements["split"])
+    rows = [[name, *(f"{found[key]:.2f}" for key in keys)] for name, found in placements.items()]
+    print(aligned([["the best on", *keys], *rows]))
+    fastest = min(placements, key=lambda name: placements[name]["total_ms"])
+    if fastest != "split":
+        warn(f"split is not the fastest: the best subnet takes less time all on the {fastest}")
 
 
 def _round(found: dict[str, Any]) -> str:

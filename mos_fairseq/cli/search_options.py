@@ -14,6 +14,7 @@ from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS
 from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.nas.names import INNER_SEARCHES, QUALITY_PREDICTORS
+from mos_fairseq.transfer import TRANSFER_DTYPES
 
 if TYPE_CHECKING:
     from mos_fairseq.nas import AsngOptions, LinasOptions, ParetoOptions
@@ -63,12 +64,14 @@ def get_parser() -> argparse.ArgumentParser:
         f"given several times; KEY is one of {', '.join(COST_KEYS)}",
     )
     parser.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
+    _add_split_options(parser)
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")
     parser.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
     parser.add_argument(
         "--cost",
         choices=COST_KEYS,
-        help="what the front trades quality against (default: latency_ms with a predictor, or else flops)",
+        help="what the front trades quality against (default: split_latency_ms with --split, latency_ms with a "
+        "predictor, or else flops)",
     )
     parser.add_argument(
         "--cache",
@@ -94,6 +97,34 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
+
+
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split",
+        nargs=2,
+        metavar=("DEVICE", "SERVER"),
+        help="the encoder runs on one machine, the decoder on another: predictors of both, of mos-latency fit --target "
+        "split; for encoder_ms, decoder_ms, transfer_bytes and split_latency_ms",
+    )
+    parser.add_argument("--bandwidth-mbps", type=float, metavar="B", help="split; megabits a second, or inf")
+    parser.add_argument("--rtt-ms", type=float, metavar="R", help="split; round trip between them (default: 0)")
+    parser.add_argument(
+        "--transfer-dtype",
+        choices=TRANSFER_DTYPES,
+        help="split; in what encoder outputs are sent, through which quality is judged, too (default: float32)",
+    )
+
+
+def check_split_options(args: argparse.Namespace) -> None:
+    """Raise InputError where one of them is missing, or has no effect."""
+    if args.split is not None:
+        if args.bandwidth_mbps is None:
+            raise InputError("split needs the connection: --bandwidth-mbps B, and --rtt-ms R for its round trip")
+        return
+    for name in ("bandwidth_mbps", "rtt_ms", "transfer_dtype"):
+        if (value := getattr(args, name)) is not None:
+            raise InputError(f"{name} is {value}: it has no effect without --split DEVICE SERVER")
 
 
 def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
@@ -200,4 +231,5 @@ def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
         if args.objective == "loss" and (value := getattr(args, name)) is not None:
             raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
     names = ("objective", "valid_subset", "valid_samples", "max_tokens", "beam", "remove_bpe", "sacrebleu_tokenizer")
+    names = (*names, "transfer_dtype")
     return EvaluationOptions(**{name: value for name in names if (value := getattr(args, name)) is not None})
