@@ -33,14 +33,16 @@ ALLOWED = {
     "modules": {"errors", "processor", "sizes"},
     "optim": {"errors"},
     "search_space": {"errors", "files", "sizes"},
+    "transfer": {"errors", "search_space"},
     "cost": {"errors", "model_options", "search_space"},
     "model_options": set(),
     "mos_options": {"search_space"},
     "models": {"command", "distributed", "errors", "model_options", "modules", "mos_options", "search_space", "sizes"},
     "checkpoints": {"criterions", "errors", "files", "models", "search_space", "tasks"},
-    "evaluation": {"errors", "files", "lazy", "models", "search_space"},
+    "evaluation": {"errors", "files", "lazy", "models", "search_space", "transfer"},
     "latency": {
         "device", "errors", "files", "jsonl", "lazy", "model_options", "models", "modules", "processor", "search_space",
+        "transfer",
     },
     "tasks": {"command", "cost", "distributed", "errors", "models", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "models", "modules", "search_space"},
@@ -62,7 +64,7 @@ ALLOWED = {
     "cli": {
         "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",
         "latency", "model_options", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space",
-        "standalone", "versions", "warm_start",
+        "standalone", "transfer", "versions", "warm_start",
     },
 }
 

@@ -97,6 +97,7 @@ class _Rows:
     keys: np.ndarray
     space: SearchSpace | None = None
     measured: dict[str, Any] = field(default_factory=dict)
+    parts_ms: dict[str, np.ndarray] = field(default_factory=dict)
     busy: str | None = None
 
     @classmethod
@@ -109,7 +110,8 @@ class _Rows:
         data = read_latencies(path)
         features = Features.of_subnets(data.subnets, data.space)
         keys = np.array([subnet.key for subnet in data.subnets])
-        return cls(features, np.array(data.latency_ms), keys, data.space, data.measured, data.busy())
+        parts = {name: np.array(values) for name, values in data.parts_ms.items()}
+        return cls(features, np.array(data.latency_ms), keys, data.space, data.measured, parts, data.busy())
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -125,12 +127,19 @@ def _fit(args: argparse.Namespace) -> None:
     _check_number(len(latencies), number, args.held_out)
     if args.plot and not number:
         raise InputError(f"held_out is {args.held_out}: --plot draws held-out subnets, and there are none")
-    with progress(total=args.folds, unit="fold", desc="cross-validating", disable=None, leave=False) as bar:
-        predictor, _ = fit_predictor(
-            rows.features.take(train), latencies[train], rows.space, args.folds, args.seed, on_fold=bar.update
-        )
+    if args.target == "split" and not rows.parts_ms:
+        raise InputError(f"{args.data}: target is split, but encoder and decoder were not timed apart in this file")
+    targets = {"latency_ms": latencies} | (rows.parts_ms if args.target == "split" else {})
+    fitted = {}
+    total = args.folds * len(targets)
+    with progress(total=total, unit="fold", desc="cross-validating", disable=None, leave=False) as bar:
+        for name, values in targets.items():
+            fitted[name], _ = fit_predictor(
+                rows.features.take(train), values[train], rows.space, args.folds, args.seed, on_fold=bar.update
+            )
+    predictor = fitted.pop("latency_ms")
     parts = {"training": tuple(keys[train].tolist()), "held_out": tuple(keys[test].tolist())}
-    predictor = replace(predictor, measured=rows.measured, **parts)
+    predictor = replace(predictor, measured=rows.measured, **parts, parts=fitted)
     results = {"family": predictor.family, "subnets": len(train), "cross_validation": predictor.scores}
     if number:
         predicted = predictor.predict_features(rows.features.take(test))
@@ -138,6 +147,10 @@ def _fit(args: argparse.Namespace) -> None:
         if args.plot:
             plot_predictions(latencies[test], predicted, scores, args.plot)
         results |= {"held_out_subnets": number, "held_out": scores}
+    for name, part in fitted.items():
+        results[name] = {"family": part.family, "cross_validation": part.scores}
+        if number:
+            results[name]["held_out"] = score(targets[name][test], part.predict_features(rows.features.take(test)))
     predictor.save(args.output)
     warn(rows.busy)
     warn(doubts(predictor.scores[predictor.family], scores if number >= _ENOUGH else None))
@@ -149,6 +162,8 @@ def _fit(args: argparse.Namespace) -> None:
         print(f"  {family:9s} {_text(predictor.scores[family])}{'  <- chosen' if family == predictor.family else ''}")
     if number:
         print(f"  on {number} held-out subnets: {_text(scores)}")
+    for name, part in fitted.items():
+        print(f"  {name} alone, {part.family}: {_text(results[name].get('held_out', part.scores[part.family]))}")
 
 
 def _check_number(measured: int, held_out: int, part: float) -> None:
@@ -177,11 +192,15 @@ def _predict(args: argparse.Namespace) -> None:
         raise InputError(f"{args.predictor}: fitted on averaged features, it has no search space to take subnets from")
     specs = split_specs(args.subnet)
     subnets = [resolve_subnet(spec, predictor.space) for spec in specs]
-    for spec, subnet, latency_ms in zip(specs, subnets, predictor.predict(subnets).tolist(), strict=True):
+    parts = predictor.predict_parts(subnets)
+    for index, latency_ms in enumerate(predictor.predict(subnets).tolist()):
+        apart = {name: float(values[index]) for name, values in parts.items()}
         if args.json:
-            print(json.dumps({"subnet": spec, "latency_ms": latency_ms, "architecture": subnet.to_dict()}))
+            row = {"subnet": specs[index], "latency_ms": latency_ms, **apart}
+            print(json.dumps(row | {"architecture": subnets[index].to_dict()}))
         else:
-            print(f"{spec}  {latency_ms:.2f} ms")
+            more = "".join(f", {name.removesuffix('_ms')} {ms:.2f} ms" for name, ms in apart.items())
+            print(f"{specs[index]}  {latency_ms:.2f} ms{more}")
 
 
 def _report(args: argparse.Namespace) -> None:

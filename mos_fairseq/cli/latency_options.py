@@ -44,6 +44,12 @@ def get_parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("data", help="file of `measure`, or a CSV file as HAT publishes them")
     fit.add_argument("--output", required=True, metavar="FILE", help="the predictor, as JSON")
+    fit.add_argument(
+        "--target",
+        choices=("latency_ms", "split"),
+        default="latency_ms",
+        help="split: besides latency_ms, encoder_ms and decoder_ms, for mos-search --split (default: %(default)s)",
+    )
     fit.add_argument("--folds", type=int, default=10, metavar="N", help="of the cross-validation (default: 10)")
     fit.add_argument(
         "--held-out", type=float, default=0.2, metavar="P", help="part that only judges the result (default: 0.2)"

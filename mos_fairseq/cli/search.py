@@ -16,11 +16,20 @@ from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
     algorithm_options,
+    check_split_options,
     evaluation_options,
     get_parser,
     report_options,
 )
-from mos_fairseq.cli.search_table import beaten, budget_lines, closing_rows, table
+from mos_fairseq.cli.search_table import (
+    beaten,
+    budget_lines,
+    closing_rows,
+    placements_table,
+    round_line,
+    slower_split,
+    table,
+)
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
@@ -35,7 +44,7 @@ _BOOTSTRAP = 1000  # resampled validation sets
 
 if TYPE_CHECKING:
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
-    from mos_fairseq.latency import LatencyPredictor
+    from mos_fairseq.latency import LatencyPredictor, SplitLatency
     from mos_fairseq.nas import Candidates
 
 
@@ -52,7 +61,8 @@ def main(argv: list[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> None:
     """What needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
-    cost = args.cost or ("latency_ms" if args.predictor else "flops")
+    check_split_options(args)
+    cost = args.cost or ("split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops")
     options, evaluation = algorithm_options(args, cost), evaluation_options(args)
     translated = report_options(args)
     if not args.predictor and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
@@ -66,9 +76,29 @@ def _run(args: argparse.Namespace) -> None:
         from mos_fairseq.latency import LatencyPredictor
 
         predictor = LatencyPredictor.load(args.predictor)
+    split = _split(args)
+    _check_supplied({cost, *(constraint.key for constraint in constraints)}, predictor, split)
     start()
     prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
-    _run_search(args, prepare, constraints, cost, options, predictor, translated)
+    _run_search(args, prepare, constraints, cost, options, predictor, split, translated)
+
+
+def _split(args: argparse.Namespace) -> SplitLatency | None:
+    if args.split is None:
+        return None
+    from mos_fairseq.latency import LatencyPredictor, SplitLatency
+
+    machines = [LatencyPredictor.load(path) for path in args.split]
+    return SplitLatency(*machines, args.bandwidth_mbps, args.rtt_ms or 0.0, args.transfer_dtype or "float32")
+
+
+def _check_supplied(keys: set[str], predictor: LatencyPredictor | None, split: SplitLatency | None) -> None:
+    """Raise InputError where nothing tells one of these costs."""
+    from mos_fairseq.latency import SPLIT_KEYS
+
+    known = set(SPLIT_KEYS) if split else set(predictor.parts) if predictor else set()
+    for key in (key for key in SPLIT_KEYS if key in keys - known):
+        raise InputError(f"{key} needs two machines: --split DEVICE SERVER (of mos-latency fit --target split)")
 
 
 def _run_search(
@@ -78,6 +108,7 @@ def _run_search(
     cost: str,
     options: AlgorithmOptions,
     predictor: LatencyPredictor | None,
+    split: SplitLatency | None,
     translated: EvaluationOptions | None,
 ) -> None:
     """``prepare`` makes the evaluator of the process with a rank; ``translated``: how the subnets of the closing table
@@ -108,6 +139,9 @@ def _run_search(
             serve(fleet[0], evaluator.fingerprint(), evaluator.evaluate)
             return
         _check_predictor(args.predictor, predictor, evaluator)
+        if split is not None:
+            for path, machine in zip(args.split, (split.device, split.server), strict=True):
+                _check_predictor(path, machine, evaluator)
         if args.measure_front:
             check_latency_file(args.measure_front, evaluator.space, *_latency_options(args, predictor))
         path = _folders(args) / f"{evaluator.fingerprint()}.jsonl"
@@ -121,12 +155,15 @@ def _run_search(
         def losses(subnets: Sequence[Subnet]) -> list[float]:
             return judged.evaluate(subnets, before=len(candidates.seen) - len(subnets))
 
-        costs = _costs_by(evaluator, predictor)
+        costs = _costs_by(evaluator, predictor, split)
         (costs_of_largest,) = costs([evaluator.space.largest()])
         budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
         candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known)
-        best = _search(candidates, options, judged.show)
+        rounds: list[dict[str, Any]] = []
+        best = _search(candidates, options, judged.show, rounds.append)
         results = report(candidates, best, cost, args.objective)
+        if rounds:
+            results["rounds"] = rounds
         seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
         compared = landmarks(candidates, Subnet.from_dict(results["best"]["architecture"]))
         results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
@@ -134,6 +171,8 @@ def _run_search(
     loosest_first = sorted(budgets, key=lambda budget: -budget.limit)
     results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
     results["holes"] = [{"key": h.budget.key, "below": h.below, "above": h.above} for h in around]
+    if split is not None:
+        results["placements"] = split.placements(Subnet.from_dict(results["best"]["architecture"]))
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
     write_results(Path(args.output), results, seen)
@@ -195,7 +234,7 @@ def _folders(args: argparse.Namespace) -> Path:
 
 
 def _costs_by(
-    evaluator: SubnetEvaluator, predictor: LatencyPredictor | None
+    evaluator: SubnetEvaluator, predictor: LatencyPredictor | None, split: SplitLatency | None
 ) -> Callable[[Sequence[Subnet]], list[dict[str, float]]]:
     model = evaluator.model
     options = CostOptions.of_model(model.cfg, *(len(words) for words in model.dictionaries_of(evaluator.task)))
@@ -205,20 +244,45 @@ def _costs_by(
         if predictor is not None:
             for row, latency_ms in zip(found, predictor.predict(subnets).tolist(), strict=True):
                 row["latency_ms"] = latency_ms
+            for key, values in predictor.predict_parts(subnets).items():
+                for row, value in zip(found, values.tolist(), strict=True):
+                    row[key] = value
+        if split is not None:
+            for row, values in zip(found, split.costs(subnets), strict=True):
+                row |= values
         return found
 
     return costs
 
 
-def _search(candidates: Candidates, options: AlgorithmOptions, show: Callable[[int, float], object]) -> Subnet | None:
-    """The best subnet, or None where the algorithm looks for a front."""
-    from mos_fairseq.nas import evolve, pareto_search, random_search
+def _search(
+    candidates: Candidates,
+    options: AlgorithmOptions,
+    show: Callable[[int, float], object],
+    note: Callable[[dict[str, Any]], object],
+) -> Subnet | None:
+    """The best subnet, or None where it is that of all that were judged. ``note`` takes what an algorithm that learns
+    says of its rounds."""
+    from mos_fairseq.nas import (
+        AsngOptions,
+        LinasOptions,
+        asng_search,
+        evolve,
+        linas_search,
+        pareto_search,
+        random_search,
+    )
 
     if isinstance(options, EvolutionOptions):
         return evolve(candidates, options, show)
     if isinstance(options, RandomOptions):
         return random_search(candidates, options.num_subnets, options.seed)
-    pareto_search(candidates, options, show)
+    if isinstance(options, AsngOptions):
+        return asng_search(candidates, options, show)
+    if isinstance(options, LinasOptions):
+        linas_search(candidates, options, show, lambda found: note(found | {"best": abs(found["best"])}))
+    else:
+        pareto_search(candidates, options, show)
     return None
 
 
@@ -267,12 +331,18 @@ def _print(args: argparse.Namespace, results: dict[str, Any], predictor: Latency
     output = Path(args.output)
     if args.json:
         more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
+        more |= {name: results[name] for name in ("rounds", "placements") if name in results}
         print(json.dumps(results["best"] | more))
         return
+    for found in results.get("rounds", []):
+        print(round_line(found))
     print(f"best of {results['judged']} subnets: {Subnet.from_dict(results['best']['architecture']).summary()}")
     print(table(results, predictor.scores.get(predictor.family, {}).get("mape") if predictor else None))
     for line in budget_lines(results):
         print(line)
+    if "placements" in results:
+        print(placements_table(results["placements"]))
+        warn(slower_split(results["placements"]))
     warn(beaten(results))
     print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
     print(f"best: {output / 'best.yaml'}")

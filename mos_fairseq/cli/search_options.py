@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mos_fairseq.cli import command_parser
@@ -13,11 +14,13 @@ from mos_fairseq.evaluation.options import OBJECTIVES, EvaluationOptions
 from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS
 from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
+from mos_fairseq.nas.names import INNER_SEARCHES, QUALITY_PREDICTORS
+from mos_fairseq.transfer import TRANSFER_DTYPES
 
 if TYPE_CHECKING:
-    from mos_fairseq.nas import ParetoOptions
+    from mos_fairseq.nas import AsngOptions, LinasOptions, ParetoOptions
 
-ALGORITHMS = ("evolution", "nsga2", "random")
+ALGORITHMS = ("evolution", "nsga2", "random", "linas", "asng")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class RandomOptions:
         return self.num_subnets
 
 
-AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions"
+AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions | LinasOptions | AsngOptions"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -62,12 +65,14 @@ def get_parser() -> argparse.ArgumentParser:
         f"given several times; KEY is one of {', '.join(COST_KEYS)}",
     )
     parser.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
+    _add_split_options(parser)
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")
     parser.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
     parser.add_argument(
         "--cost",
         choices=COST_KEYS,
-        help="what the front trades quality against (default: latency_ms with a predictor, or else flops)",
+        help="what the front trades quality against (default: split_latency_ms with --split, latency_ms with a "
+        "predictor, or else flops)",
     )
     parser.add_argument(
         "--cache",
@@ -101,24 +106,62 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split",
+        nargs=2,
+        metavar=("DEVICE", "SERVER"),
+        help="the encoder runs on one machine, the decoder on another: predictors of both, of mos-latency fit --target "
+        "split; for encoder_ms, decoder_ms, transfer_bytes and split_latency_ms",
+    )
+    parser.add_argument("--bandwidth-mbps", type=float, metavar="B", help="split; megabits a second, or inf")
+    parser.add_argument("--rtt-ms", type=float, metavar="R", help="split; round trip between them (default: 0)")
+    parser.add_argument(
+        "--transfer-dtype",
+        choices=TRANSFER_DTYPES,
+        help="split; in what encoder outputs are sent, through which quality is judged, too (default: float32)",
+    )
+
+
+def check_split_options(args: argparse.Namespace) -> None:
+    """Raise InputError where one of them is missing, or has no effect."""
+    if args.split is not None:
+        if args.bandwidth_mbps is None:
+            raise InputError("split needs the connection: --bandwidth-mbps B, and --rtt-ms R for its round trip")
+        return
+    for name in ("bandwidth_mbps", "rtt_ms", "transfer_dtype"):
+        if (value := getattr(args, name)) is not None:
+            raise InputError(f"{name} is {value}: it has no effect without --split DEVICE SERVER")
+
+
 def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
     hat = EvolutionOptions()
-    parser.add_argument(
-        "--population-size", type=int, default=hat.population_size, metavar="N", help="default: %(default)s"
-    )
-    parser.add_argument("--iterations", type=int, default=hat.iterations, metavar="N", help="default: %(default)s")
-    parser.add_argument("--parents", type=int, default=hat.parents, metavar="N", help="evolution; default: %(default)s")
+    add = partial(parser.add_argument, type=int, metavar="N")
+    add("--population-size", help=f"default: {hat.population_size}, of a batch of linas 50")
+    add("--iterations", help=f"default: {hat.iterations}, of linas 5 batches after the first, of asng 500 steps")
+    add("--parents", help=f"evolution; default: {hat.parents}")
     for name in ("mutations", "crossovers"):
-        default = getattr(hat, name)
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"children a generation; default: {default}"
-        )
-    parser.add_argument(
-        "--mutation-prob", type=float, default=hat.mutation_prob, metavar="P", help="evolution; default: %(default)s"
+        add(f"--{name}", help=f"evolution; children a generation; default: {getattr(hat, name)}")
+    add("--mutation-prob", type=float, metavar="P", help=f"evolution; default: {hat.mutation_prob}")
+    add("--num-subnets", help="of random search (default: 1000)")
+    add("--samples", help="asng; subnets drawn for a step (default: 2)")
+    add(
+        "--inner-search",
+        type=str,
+        choices=INNER_SEARCHES,
+        metavar="NAME",
+        help="linas; on its predictions: evolution, for the best within the budgets, or nsga2, for the front (default: "
+        "evolution)",
     )
-    parser.add_argument(
-        "--num-subnets", type=int, default=1000, metavar="N", help="of random search (default: %(default)s)"
+    add("--inner-evaluations", help="linas; predictions for each batch (default: 2000)")
+    add(
+        "--quality-predictor",
+        type=str,
+        choices=QUALITY_PREDICTORS,
+        metavar="NAME",
+        help=f"linas; {', '.join(QUALITY_PREDICTORS)} (default: auto, that with the lowest cross-validated error)",
     )
+    add("--random-share", type=float, metavar="P", help="linas; part of a batch drawn at random (default: 0.1)")
 
 
 def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
@@ -147,21 +190,51 @@ def add_tokenizer_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
-    """What the chosen algorithm takes. Raises InputError if a number is out of range."""
-    if args.algorithm == "evolution":
-        names = ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations", "seed")
-        return EvolutionOptions(**{name: getattr(args, name) for name in names})
-    if args.algorithm == "nsga2":
-        from mos_fairseq.nas import ParetoOptions
+_TAKES = {
+    "evolution": ("population_size", "parents", "mutations", "mutation_prob", "crossovers", "iterations"),
+    "nsga2": ("population_size", "iterations"),
+    "random": ("num_subnets",),
+    "linas": (
+        "population_size", "iterations", "inner_search", "inner_evaluations", "quality_predictor", "random_share",
+    ),
+    "asng": ("samples", "iterations"),
+}  # fmt: skip
+_EARLIER = (*_TAKES["evolution"], *_TAKES["random"])
+"""Options that other algorithms of the same age have always left unread: commands that name them go on working."""
 
-        return ParetoOptions(cost, args.population_size, args.iterations, args.seed)
-    return RandomOptions(args.num_subnets, args.seed)
+
+def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
+    """What the chosen algorithm takes. Raises InputError if a number is out of range, or an option has no effect."""
+    algorithm = args.algorithm
+    given = {name: value for names in _TAKES.values() for name in names if (value := getattr(args, name)) is not None}
+    for name, value in given.items():
+        may_be_left = algorithm in ("evolution", "nsga2", "random") and name in _EARLIER
+        if name not in _TAKES[algorithm] and not may_be_left:
+            takers = " and ".join(other for other, names in _TAKES.items() if name in names)
+            raise InputError(f"{name} is {value}: it has no effect with algorithm {algorithm}, only with {takers}")
+    taken = {name: value for name, value in given.items() if name in _TAKES[algorithm]}
+    if algorithm == "evolution":
+        return EvolutionOptions(**taken, seed=args.seed)
+    if algorithm == "random":
+        return RandomOptions(taken.get("num_subnets", 1000), args.seed)
+    if algorithm == "linas":
+        from mos_fairseq.nas import LinasOptions
+
+        return LinasOptions(**taken, objective=cost, seed=args.seed)
+    if algorithm == "asng":
+        from mos_fairseq.nas import AsngOptions
+
+        return AsngOptions(**taken, seed=args.seed)
+    from mos_fairseq.nas import ParetoOptions
+
+    hat = EvolutionOptions()
+    size = taken.get("population_size", hat.population_size)
+    return ParetoOptions(cost, size, taken.get("iterations", hat.iterations), args.seed)
 
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
     """How subnets are judged. Raises InputError for a bad value, or one that the objective does not use."""
-    judged = ("objective", "valid_subset", "valid_samples", "max_tokens")
+    judged = ("objective", "valid_subset", "valid_samples", "max_tokens", "transfer_dtype")
     if args.objective != "loss":
         judged += _TRANSLATING
     elif not args.report_bleu:
@@ -176,7 +249,7 @@ def report_options(args: argparse.Namespace) -> EvaluationOptions | None:
     """How the subnets of the closing table are translated, if they are. Raises InputError for a bad value."""
     if not args.report_bleu:
         return None
-    names = ("valid_subset", "valid_samples", "max_tokens", *_TRANSLATING)
+    names = ("valid_subset", "valid_samples", "max_tokens", "transfer_dtype", *_TRANSLATING)
     return EvaluationOptions("bleu", **_given(args, names))
 
 

@@ -77,3 +77,27 @@ def beaten(results: dict[str, Any]) -> str | None:
 def _better(objective: str, one: Row, other: Row) -> bool:
     sign = 1 if objective == "loss" else -1
     return sign * one[objective] < sign * other[objective]
+
+
+def round_line(found: dict[str, Any]) -> str:
+    """What a batch of LINAS says of the predictor that chose it."""
+    tau = "undefined" if found["kendall_tau"] is None else f"{found['kendall_tau']:.2f}"
+    return (
+        f"batch {found['batch']}: {found['judged']} judged, best {found['best']:.4f}; {found['predictor']} "
+        f"predicted the batch with a mean error of {found['mae']:.4f}, Kendall's tau {tau}"
+    )
+
+
+def placements_table(placements: dict[str, dict[str, float]]) -> str:
+    """The best subnet all on the device, all on the server, and split."""
+    keys = list(placements["split"])
+    rows = [[name, *(f"{found[key]:.2f}" for key in keys)] for name, found in placements.items()]
+    return aligned([["the best on", *keys], *rows])
+
+
+def slower_split(placements: dict[str, dict[str, float]]) -> str | None:
+    """A warning where one machine alone is faster: split often loses."""
+    fastest = min(placements, key=lambda name: placements[name]["total_ms"])
+    if fastest == "split":
+        return None
+    return f"split is not the fastest: the best subnet takes less time all on the {fastest}"

@@ -24,6 +24,7 @@ from mos_fairseq.evaluation.scoring import TEXT_METRICS, signature, text_metric,
 from mos_fairseq.files import file_digest
 from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.search_space import FAMILIES, Family, Subnet
+from mos_fairseq.transfer import check_encoder, pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,9 @@ class ModelEvaluator:
             raise InputError(
                 f"objective is {options.objective}: models of family {self.family.name} are judged by {known}"
             )
+        if options.transfer_dtype != "float32":
+            check_encoder([stack.name for stack in self.family.stacks], self.family.name)
+            round_outputs(self.model.encoder, options.transfer_dtype)
         self.batches = self._batches()
         if file_digest(path, "path") != before:
             raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
@@ -190,6 +194,19 @@ class ModelEvaluator:
         if name and self.options.remove_bpe is None:
             if any(symbol.startswith("▁") for symbol in self.task.target_dictionary.symbols):
                 logger.warning("%s is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece", name)
+
+
+def round_outputs(encoder: torch.nn.Module, dtype: str) -> None:
+    """Let ``encoder`` give its outputs as they arrive where they are sent in ``dtype``."""
+    encode = encoder.forward
+
+    def forward(*args: Any, **kwargs: Any) -> dict[str, list[torch.Tensor]]:
+        found = encode(*args, **kwargs)
+        first = found["encoder_out"][0]
+        sent = pack([output.detach().float().cpu().numpy() for output in found["encoder_out"]], None, dtype)
+        return found | {"encoder_out": [torch.from_numpy(output).to(first) for output in unpack(sent)[0]]}
+
+    encoder.forward = forward
 
 
 class SubnetEvaluator(ModelEvaluator):

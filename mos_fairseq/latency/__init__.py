@@ -10,6 +10,7 @@ __getattr__, __all__ = names_of(
         "measured": ["Latencies", "first_difference", "read_hat_csv", "read_latencies"],
         "options": ["DTYPES", "REPEATS", "LatencyOptions"],
         "predictor": ["MODELS", "LatencyPredictor", "doubts", "fit_predictor", "score"],
+        "split": ["SPLIT_KEYS", "SplitLatency"],
         "timer": ["SubnetTimer", "machine", "time_in_turn"],
     },
 )

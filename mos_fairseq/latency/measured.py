@@ -7,7 +7,7 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ MOST_DRIFT = 1.25
 MOST_SPREAD = 10.0
 # parts of a header, and of a predictor, that say how it was measured; files of earlier versions lack the last one
 MEASURED = ("options", "machine", "kernels")
+PARTS = ("encoder_ms", "decoder_ms")
+"""Of a latency, where a workload times them apart."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Latencies:
     ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, root mean
     square over the subnets; None where none was measured twice. ``reference_ms``: 10th percentile, median and 90th
     percentile of the reference's time over all measurements of the file. ``measured``: options, machine and kernels.
+    ``parts_ms``: means of ``PARTS`` alone, in the order of the subnets; empty where they were not timed apart.
     """
 
     space: SearchSpace
@@ -50,6 +53,7 @@ class Latencies:
     repeats_std: float | None
     reference_ms: tuple[float, float, float]
     measured: dict[str, Any]
+    parts_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def busy(self) -> str | None:
         """What shows that the machine had other work while it was measured; None where nothing does."""
@@ -77,15 +81,21 @@ def latencies_of(
     references = [float(row["reference_ms"]) for rows in done.values() for row in rows]
     ends = np.percentile(references, (10, 50, 90)).tolist() if references else [math.nan] * 3
     baseline_ms = ends[1] = statistics.median(references) if references else math.nan
-    times = [
-        [float(row["raw_latency_ms"]) * baseline_ms / float(row["reference_ms"]) for row in done[subnet.key]]
-        for subnet in subnets
-    ]
+
+    def corrected(name: str) -> list[list[float]]:
+        return [
+            [float(row[name]) * baseline_ms / float(row["reference_ms"]) for row in done[subnet.key]]
+            for subnet in subnets
+        ]
+
+    times = corrected("raw_latency_ms")
     means = [trimmed_mean(values, _TRIM) for values in times]
+    apart = all(f"raw_{part}" in row for part in PARTS for subnet in subnets for row in done[subnet.key])
+    parts = {p: [trimmed_mean(v, _TRIM) for v in corrected(f"raw_{p}")] for p in PARTS} if apart and subnets else {}
     squares = [statistics.variance(values) / statistics.fmean(values) ** 2 for values in times if len(values) > 1]
     std = 100 * statistics.fmean(squares) ** 0.5 if squares else None
     measured = {part: header[part] for part in MEASURED if part in header}
-    return Latencies(space, list(subnets), means, std, tuple(ends), measured)
+    return Latencies(space, list(subnets), means, std, tuple(ends), measured, parts)
 
 
 def read_latencies(path: str | os.PathLike[str]) -> Latencies:
@@ -151,7 +161,8 @@ def by_subnet(path: str | os.PathLike[str], rows: list[dict[str, Any]]) -> dict[
 def _subnet_of(path: str | os.PathLike[str], number: int, row: dict[str, Any]) -> Subnet:
     try:
         subnet = Subnet.from_dict(row["subnet"])
-        times = {name: float(row[name]) for name in ("raw_latency_ms", "reference_ms")}
+        apart = [f"raw_{part}" for part in PARTS if f"raw_{part}" in row]
+        times = {name: float(row[name]) for name in ("raw_latency_ms", "reference_ms", *apart)}
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{path}: line {number} is no measured subnet ({error})") from None
     for name, value in times.items():

@@ -21,6 +21,7 @@ from sklearn.model_selection import KFold
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import read_text, write_atomically
 from mos_fairseq.latency.features import HAT_FEATURES, Features
+from mos_fairseq.latency.measured import PARTS
 from mos_fairseq.latency.regression import Ridge, Trees
 from mos_fairseq.search_space import SearchSpace, Subnet
 
@@ -40,7 +41,7 @@ class LatencyPredictor:
     ``space``: the search space it was fitted on, None where it was fitted on HAT's averages; ``scores``: held-out
     ``mape``, … of each family; ``measured``: options, machine and kernels of the measurements; ``training``,
     ``held_out``: keys of the measured rows that it was fitted to, and that only judged it (both empty in files of
-    earlier versions).
+    earlier versions); ``parts``: predictors of ``encoder_ms`` and ``decoder_ms`` alone, where ``fit`` made them.
     """
 
     family: str
@@ -51,6 +52,7 @@ class LatencyPredictor:
     measured: dict[str, Any] = field(default_factory=dict)
     training: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
+    parts: dict[str, LatencyPredictor] = field(default_factory=dict)
 
     def predict(self, subnets: Sequence[Subnet]) -> np.ndarray:
         """Milliseconds of each subnet [n].
@@ -58,11 +60,22 @@ class LatencyPredictor:
         Raises:
             InputError: a subnet is not in the predictor's search space, or it knows averages only.
         """
+        return self.predict_features(self._features(subnets))
+
+    def predict_parts(self, subnets: Sequence[Subnet]) -> dict[str, np.ndarray]:
+        """Milliseconds [n] of each part by name; empty where they were not fitted. Raises InputError as
+        :meth:`predict`."""
+        if not self.parts:
+            return {}
+        features = self._features(subnets)
+        return {name: part.predict_features(features) for name, part in self.parts.items()}
+
+    def _features(self, subnets: Sequence[Subnet]) -> Features:
         if self.space is None:
             raise InputError("this predictor was fitted on averaged features of another program, not on a search space")
         for subnet in subnets:
             self.space.check(subnet)
-        return self.predict_features(Features.of_subnets(subnets, self.space))
+        return Features.of_subnets(subnets, self.space)
 
     def predict_features(self, features: Features) -> np.ndarray:
         """Milliseconds [n]."""
@@ -73,16 +86,23 @@ class LatencyPredictor:
         """Write as JSON, atomically. Raises InputError if the file cannot be written."""
         data = {
             "format": FORMAT,
-            "family": self.family,
             "search_space": self.space.to_dict() if self.space else None,
-            "scores": self.scores,
-            "ridge": self.ridge.to_dict() if self.ridge else None,
-            "trees": self.trees.to_dict() if self.trees else None,
+            **self._models(),
             "measured": self.measured,
             "training": self.training,
             "held_out": self.held_out,
         }
+        if self.parts:
+            data["parts"] = {name: part._models() for name, part in self.parts.items()}
         write_atomically(path, json.dumps(data, allow_nan=False) + "\n")
+
+    def _models(self) -> dict[str, Any]:
+        return {
+            "family": self.family,
+            "scores": self.scores,
+            "ridge": self.ridge.to_dict() if self.ridge else None,
+            "trees": self.trees.to_dict() if self.trees else None,
+        }
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyPredictor:
@@ -114,7 +134,11 @@ class LatencyPredictor:
         if ridge is None and trees is None or not isinstance(data["measured"], dict):
             raise ValueError("it holds no model")
         keys = [_texts(data.get(part, [])) for part in ("training", "held_out")]
-        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"], *keys)
+        rest = {"search_space": data["search_space"], "measured": {}}
+        parts = {name: cls._from_dict(part | rest) for name, part in data.get("parts", {}).items()}
+        if parts and set(parts) != set(PARTS):
+            raise ValueError(f"its parts are {', '.join(parts)}")
+        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"], *keys, parts)
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mos_fairseq.errors import InputError
@@ -25,6 +25,7 @@ class Candidates:
             ``seen`` by then.
         constraints: budgets to keep.
         known: losses by canonical key, of earlier runs; grows.
+        seeds: subnets of the space to begin with; those that miss a constraint are left out.
     """
 
     space: SearchSpace
@@ -33,7 +34,9 @@ class Candidates:
     constraints: Sequence[Constraint] = ()
     known: dict[str, float] = field(default_factory=dict)
     seen: dict[str, Subnet] = field(default_factory=dict)
+    seeds: Sequence[Subnet] = ()
     _costs: dict[str, Costs] = field(default_factory=dict)
+    _reachable: Vector | None = None
 
     def __post_init__(self) -> None:
         self.genes = GeneSpace(self.space)
@@ -92,8 +95,11 @@ class Candidates:
         Raises:
             InputError: no subnet was found that keeps the constraints; names the smallest values reachable.
         """
+        if self._reachable is not None:
+            return self._reachable
         cheapest = self.cheapest()
         if self._excess_of(cheapest, self.constraints) <= 0:
+            self._reachable = cheapest
             return cheapest
         wanted, missed = ", ".join(map(str, self.constraints)), []
         for constraint in self.constraints:  # each alone: the cheapest in all is not the cheapest in each
@@ -109,6 +115,17 @@ class Candidates:
         nearest = ", ".join(f"{constraint.key} {costs[constraint.key]:.6g}" for constraint in self.constraints)
         raise InputError(f"constraint {wanted}: each can be kept alone, not together; the nearest is {nearest}")
 
+    def kept_seeds(self) -> list[Vector]:
+        """Those of the seeds that keep the constraints, each once."""
+        kept = {seed.key: self.genes.encode(seed) for seed in self.seeds if self.feasible(seed)}
+        return list(kept.values())
+
+    def first(self, number: int, rng: random.Random) -> list[Vector]:
+        """The seeds that keep the constraints, all of them, and as many random vectors as ``number`` leaves."""
+        self.check_reachable()
+        seeds = self.kept_seeds()
+        return seeds + self.draw(max(0, number - len(seeds)), self.genes.random, rng, avoid=seeds)
+
     def draw(
         self, number: int, propose: Callable[[random.Random], Vector], rng: random.Random, avoid: Sequence[Vector] = ()
     ) -> list[Vector]:
@@ -117,20 +134,22 @@ class Candidates:
         Proposals that miss a constraint are drawn again and, where that seldom helps, led step by step towards the
         cheapest subnet. Fewer are returned where the space seems to hold no more.
         """
-        cheapest = self.check_reachable()
         taken = {self.genes.decode(vector).key for vector in avoid}
         found: list[Vector] = []
         for _ in range(number):
-            vector = self._draw_one(propose, rng, cheapest, taken)
+            vector = self.draw_one(propose, rng, taken)
             if vector is None:
                 break
             taken.add(self.genes.decode(vector).key)
             found.append(vector)
         return found
 
-    def _draw_one(
-        self, propose: Callable[[random.Random], Vector], rng: random.Random, cheapest: Vector, taken: set[str]
+    def draw_one(
+        self, propose: Callable[[random.Random], Vector], rng: random.Random, taken: Collection[str] = ()
     ) -> Vector | None:
+        """A feasible vector as :meth:`draw` makes them, of a subnet whose key is not ``taken``; None where none is
+        found."""
+        cheapest = self.check_reachable()
         for _ in range(_TRIES):
             vector = propose(rng)
             subnet = self.genes.decode(vector)

@@ -15,6 +15,10 @@ COST_KEYS = (
     "params_without_embeddings",
     "flops",
     "flops_without_output_projection",
+    "encoder_ms",
+    "decoder_ms",
+    "transfer_bytes",
+    "split_latency_ms",
 )
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 

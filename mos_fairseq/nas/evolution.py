@@ -61,7 +61,7 @@ def evolve(
         on_generation: called with the generation's number, 0 the first, and the lowest loss so far.
     """
     genes, rng = candidates.genes, random.Random(f"evolution/{options.seed}")
-    population = candidates.draw(options.population_size, genes.random, rng)
+    population = candidates.first(options.population_size, rng)
     for generation in range(options.iterations + 1):
         parents = _best(candidates, population, options.parents)
         on_generation(generation, candidates.losses([genes.decode(parents[0])])[0])
@@ -92,13 +92,15 @@ def _pick(rng: random.Random, vectors: list[Vector]) -> Vector:
 
 
 def random_search(candidates: Candidates, number: int, seed: int) -> Subnet:
-    """The best of ``number`` random subnets within the budgets; of all, where there are no more."""
+    """The best of ``number`` random subnets within the budgets, seeds among them; of all, where there are no more."""
     rng = random.Random(f"random/{seed}")
     genes, space = candidates.genes, candidates.space
     if number > space.size // 2:  # drawing would not find the last ones
         candidates.check_reachable()
         vectors = [genes.encode(subnet) for subnet in space.iterate() if candidates.feasible(subnet)]
-        vectors = sorted(vectors, key=lambda vector: rng.random())[:number]
+        vectors = sorted(vectors, key=lambda vector: rng.random())
+        seeds = {genes.decode(vector).key for vector in candidates.kept_seeds()}
+        vectors = sorted(vectors, key=lambda vector: genes.decode(vector).key not in seeds)[:number]
     else:
-        vectors = candidates.draw(number, genes.random, rng)
+        vectors = candidates.first(number, rng)
     return genes.decode(_best(candidates, vectors, 1)[0])

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from typing import Any
+
+import numpy as np
 
 from mos_fairseq.search_space import SearchSpace, Subnet
 
@@ -28,12 +31,16 @@ class GeneSpace:
             layers = [None] if stack is None else range(space.max(stack.depth.key))
             self._slots += [(dimension.key, layer) for layer in layers]
         self.sizes: Vector = tuple(len(space[key]) for key, _ in self._slots)
+        self._decoded = lru_cache(maxsize=50_000)(self._decode)  # searches ask for the same ones again and again
 
     def decode(self, vector: Sequence[int]) -> Subnet:
         """The subnet that ``vector`` stands for."""
+        return self._decoded(tuple(map(int, vector)))
+
+    def _decode(self, vector: Vector) -> Subnet:
         values: dict[str, Any] = {}
         for (key, layer), index in zip(self._slots, vector, strict=True):
-            value = self.space[key][int(index)]
+            value = self.space[key][index]
             values[key] = value if layer is None else (*values.get(key, ()), value)
         return Subnet(self.space.family, **values, **self.space.constants)
 
@@ -46,6 +53,26 @@ class GeneSpace:
                 value = value[layer] if layer < len(value) else None
             result.append(self.space[key].index(value) if value is not None else 0)
         return tuple(result)
+
+    @cached_property
+    def _depths(self) -> list[tuple[int, int] | None]:
+        """Of each entry of a layer: the entry that holds its stack's depth, and the layer's index."""
+        owners, slots = self.space.family.owners, {key: index for index, (key, layer) in enumerate(self._slots)}
+        return [None if layer is None else (slots[owners[key].depth.key], layer) for key, layer in self._slots]
+
+    def features(self, vectors: Sequence[Vector]) -> np.ndarray:
+        """What a regression sees of ``vectors`` [n, f]: one column for each choice of each entry, 1 where it is taken,
+        and none of absent layers'. Equal subnets have equal rows."""
+        indices = np.array(vectors, dtype=int).reshape(len(vectors), len(self.sizes))
+        columns = []
+        for slot, (size, depth) in enumerate(zip(self.sizes, self._depths, strict=True)):
+            chosen = indices[:, slot, None] == np.arange(size)
+            if depth is not None:
+                layers = np.array(self.space[self._slots[depth[0]][0]])[indices[:, depth[0]]]
+                chosen &= (layers > depth[1])[:, None]
+            if size > 1:
+                columns.append(chosen)
+        return np.concatenate(columns, axis=1).astype(float) if columns else np.zeros((len(vectors), 0))
 
     def random(self, rng: random.Random) -> Vector:
         """Each entry uniformly drawn."""

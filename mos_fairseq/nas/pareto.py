@@ -13,7 +13,9 @@ from pymoo.core.problem import Problem
 from pymoo.indicators.hv import HV
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.repair.rounding import RoundingRepair
+from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_function
 from pymoo.optimize import minimize
+from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.nas.candidates import Candidates
@@ -72,7 +74,7 @@ def pareto_search(
     candidates: Candidates, options: ParetoOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
 ) -> list[Subnet]:
     """The front of all subnets judged, by rising cost. As repeatable as :func:`~mos_fairseq.nas.evolution.evolve`."""
-    first = candidates.draw(options.population_size, candidates.genes.random, random.Random(f"nsga2/{options.seed}"))
+    first = candidates.first(options.population_size, random.Random(f"nsga2/{options.seed}"))
     crossover = UniformCrossover(prob=0.9, repair=RoundingRepair())
     algorithm = NSGA2(
         pop_size=options.population_size,
@@ -98,6 +100,23 @@ def front(candidates: Candidates, subnets: Sequence[Subnet], objective: str) -> 
         if losses[index] < lowest:
             chosen.append(subnets[index])
             lowest = losses[index]
+    return chosen
+
+
+def spread(points: np.ndarray, number: int) -> list[int]:
+    """Indices of the best ``number`` of ``points`` [n, m], lower being better: front by front, and of the front that
+    does not fit whole those with the most room around them (crowding distance)."""
+    if not len(points) or number < 1:
+        return []
+    chosen: list[int] = []
+    for indices in NonDominatedSorting().do(points, n_stop_if_ranked=number):
+        room = number - len(chosen)
+        if len(indices) > room:
+            crowding = get_crowding_function("cd").do(points[indices], n_remove=len(indices) - room)
+            indices = indices[np.argsort(-crowding, kind="stable")[:room]]
+        chosen += indices.tolist()
+        if len(chosen) == number:
+            break
     return chosen
 
 

@@ -23,6 +23,10 @@ _AXES = {
     "params_without_embeddings": "parameters without embeddings",
     "flops": "FLOPs",
     "flops_without_output_projection": "FLOPs without output projection",
+    "encoder_ms": "predicted latency of the encoder [ms]",
+    "decoder_ms": "predicted latency of the decoder [ms]",
+    "transfer_bytes": "bytes between device and server",
+    "split_latency_ms": "predicted latency, split between device and server [ms]",
 }
 
 
@@ -153,6 +157,7 @@ def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:
 def describe(found: Row, objective: str) -> str:
     """What the page says of a subnet: its quality, its costs and its layers, as lines of HTML."""
     units = {"latency_ms": "predicted latency {:.2f} ms", "measured_latency_ms": "measured latency {:.2f} ms"}
+    units |= {"split_latency_ms": "split latency {:.2f} ms", "transfer_bytes": "{:,.0f} bytes sent"}
     units |= {"params": "{:,.0f} parameters", "flops": "{:,.0f} FLOPs"}
     lines = [f"<b>{objective} {found[objective]:.4f}</b>"]
     lines += [text.format(found[key]) for key, text in units.items() if found.get(key) is not None]

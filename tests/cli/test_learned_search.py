@@ -1,0 +1,84 @@
+"""Searches that learn, end to end: what they print, judge and keep, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from mos_fairseq.search_space import SearchSpace, Subnet
+
+from .conftest import SPACE
+from .test_search import params, same
+
+pytestmark = pytest.mark.slow
+
+LINAS = ["--algorithm", "linas", "--population-size", 12, "--iterations", 2, "--inner-evaluations", 200]
+
+
+def search(commands, joined, supernet, output, *options: object, **kwargs):
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", output, "--cache", output / "cache"]
+    return commands.fork("mos-search", joined, *path, *options, threads=1, **kwargs)
+
+
+def results_of(output) -> dict:
+    return json.loads((output / "search.json").read_text())
+
+
+def judged_keys(output) -> list[str]:
+    (cache,) = (output / "cache").iterdir()
+    return [json.loads(line)["key"] for line in cache.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def budget() -> int:
+    space = SearchSpace.from_dict(SPACE)
+    return sum(params(subnet.to_dict()) for subnet in (space.largest(), space.smallest())) // 2
+
+
+def test_linas(commands, joined, supernet, tmp_path, budget):
+    limit = ["--constraint", f"params_without_embeddings<={budget}"]
+    done = search(commands, joined, supernet, tmp_path / "one", *LINAS, *limit)
+    results = results_of(tmp_path / "one")
+    lines = re.findall(r"^batch (\d): (\d+) judged, best ([\d.]+); \w+ predicted the batch with .*$", done.out, re.M)
+    assert [(int(batch), int(judged)) for batch, judged, _ in lines] == [(1, 24), (2, 36)]
+    assert float(lines[-1][2]) == pytest.approx(results["best"]["loss"], abs=1e-4) and results["judged"] == 36
+    keys = judged_keys(tmp_path / "one")
+    assert len(keys) == len(set(keys)) and Subnet.from_dict(results["best"]["architecture"]).key in keys[:36]
+    assert all(params(json.loads(key)) <= budget for key in keys[:36])
+    # interrupted in its second batch, it goes on to the same
+    (cache,) = (tmp_path / "one" / "cache").iterdir()
+    begun = tmp_path / "two" / "cache" / cache.name
+    begun.parent.mkdir(parents=True)
+    begun.write_text("".join(cache.read_text().splitlines(keepends=True)[:17]))
+    search(commands, joined, supernet, tmp_path / "two", *LINAS, *limit)
+    assert same(tmp_path / "one", tmp_path / "two") and judged_keys(tmp_path / "two") == keys
+    front = [*LINAS, "--inner-search", "nsga2", "--cost", "params_without_embeddings", "--json"]
+    found = json.loads(search(commands, joined, supernet, tmp_path / "front", *front).out)
+    assert [batch["judged"] for batch in found["rounds"]] == [24, 36] and found["judged"] == 36
+
+
+def test_asng(commands, joined, supernet, tmp_path, budget):
+    options = ["--algorithm", "asng", "--iterations", 12, "--constraint", f"params_without_embeddings<={budget}"]
+    search(commands, joined, supernet, tmp_path, *options)
+    results, keys = results_of(tmp_path), judged_keys(tmp_path)
+    assert len(keys) == len(set(keys)) and 10 <= results["judged"] <= 25
+    assert all(params(json.loads(key)) <= budget for key in keys[: results["judged"]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", 2], "samples is 2: it has no effect with algorithm evolution, only with asng"),
+        (["--algorithm", "asng", "--population-size", 9], "population_size is 9: it has no effect with algorithm asng"),
+        (["--inner-search", "nsga2"], "it has no effect with algorithm evolution, only with linas"),
+        (["--algorithm", "nsga2", "--random-share", 0], "random_share is 0.0: it has no effect with algorithm nsga2"),
+        ([*LINAS, "--parents", 3], "parents is 3: it has no effect with algorithm linas, only with evolution"),
+        ([*LINAS, "--num-subnets", 3], "num_subnets is 3: it has no effect with algorithm linas, only with random"),
+        ([*LINAS, "--random-share", 2], "random_share is 2.0: allowed are numbers from 0 to 1"),
+    ],
+)
+def test_what_has_no_effect_is_refused(commands, joined, supernet, tmp_path, options, message):
+    assert message in search(commands, joined, supernet, tmp_path / "out", *options, check=False).error()
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,117 @@
+"""Split computing end to end: from measurements to a search; and two processes with a connection between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
+
+from .conftest import ROOT, generation, same_words
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def machine(commands, files, joined, tmp_path_factory):
+    """A predictor with parts, of both machines."""
+    folder = tmp_path_factory.mktemp("machine")
+    words = len((joined / "dict.xx.txt").read_text().splitlines()) + 4
+    small = ["--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5, "--repeats", 1]
+    space = ["--search-space", files / "space.yaml", "--num-subnets", 20, "--vocab-size", words]
+    measure = ["mos-latency", "measure", *space, *small, "--share-all-embeddings", "--output", folder / "latency.jsonl"]
+    commands.fork(*measure)
+    fit = ["mos-latency", "fit", folder / "latency.jsonl", "--folds", 2, "--held-out", 0]
+    done = commands.fork(*fit, "--target", "split", "--output", folder / "split.json")
+    assert "encoder_ms alone, " in done.out and "decoder_ms alone, " in done.out
+    commands.fork(*fit, "--output", folder / "whole.json")
+    return folder
+
+
+SMALL = ["--population-size", 8, "--parents", 3, "--mutations", 3, "--crossovers", 3, "--iterations", 1]
+
+
+def search(commands, joined, supernet, output, *options: object, **kwargs):
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", output, "--cache", output / "cache"]
+    return commands.fork("mos-search", joined, *path, *SMALL, *options, threads=1, **kwargs)
+
+
+def test_search_for_a_device_and_a_server(commands, joined, supernet, machine, tmp_path):
+    both = ["--split", machine / "split.json", machine / "split.json", "--rtt-ms", 2]
+    losses = {}
+    for dtype in ("float32", "int8"):
+        slow = [*both, "--bandwidth-mbps", 0.1, "--transfer-dtype", dtype, "--constraint", "split_latency_ms<=90%"]
+        done = search(commands, joined, supernet, tmp_path / dtype, *slow)
+        results = json.loads((tmp_path / dtype / "search.json").read_text())
+        best, places = results["best"], results["placements"]
+        assert results["cost"] == "split_latency_ms" and best["split_latency_ms"] == places["split"]["total_ms"]
+        assert best["split_latency_ms"] <= results["budgets"]["split_latency_ms"]
+        sending = 8 * best["transfer_bytes"] / 100
+        parts = best["encoder_ms"] + best["decoder_ms"] + 2 + sending
+        assert best["split_latency_ms"] == pytest.approx(parts)
+        assert "the best on" in done.out and "split is not the fastest" in done.err
+        assert [line.split()[0] for line in done.out.splitlines() if line.startswith(("device", "server", "split"))]
+        losses[dtype] = results["compared"]["largest"]["loss"]
+    assert losses["int8"] != losses["float32"]  # judged through what is sent
+    predicted = json.loads(
+        commands.fork("mos-latency", "predict", machine / "split.json", "--subnet", "largest", "--json").out
+    )
+    assert predicted["encoder_ms"] > 0 and predicted["decoder_ms"] > 0
+
+
+def test_quality_is_judged_through_the_rounding(joined, supernet):
+    checkpoint = str(supernet[0] / "checkpoint_last.pt")
+    plain, exact, rounded = (
+        SubnetEvaluator(checkpoint, str(joined), EvaluationOptions(**options))
+        for options in ({}, {"transfer_dtype": "float32"}, {"transfer_dtype": "float16"})
+    )
+    subnet = plain.space.largest()
+    assert exact.fingerprint() == plain.fingerprint() != rounded.fingerprint()
+    assert exact.evaluate(subnet) == plain.evaluate(subnet) != rounded.evaluate(subnet)
+    assert rounded.evaluate(subnet) == pytest.approx(plain.evaluate(subnet), abs=0.01)
+    with pytest.raises(InputError, match="transfer_dtype is int4"):
+        EvaluationOptions(transfer_dtype="int4")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bandwidth-mbps", 1], "bandwidth_mbps is 1.0: it has no effect without --split DEVICE SERVER"),
+        (["--transfer-dtype", "int8"], "transfer_dtype is int8: it has no effect without --split"),
+        (["--split", "split.json", "split.json"], "split needs the connection: --bandwidth-mbps B"),
+        (["--split", "split.json", "whole.json", "--bandwidth-mbps", 1], "split SERVER: encoder and decoder are not"),
+        (["--constraint", "split_latency_ms<=1"], "split_latency_ms needs two machines: --split DEVICE SERVER"),
+        (["--predictor", "whole.json", "--cost", "encoder_ms"], "encoder_ms needs two machines"),
+    ],
+)
+def test_what_is_missing_or_has_no_effect_is_refused(commands, joined, supernet, machine, tmp_path, options, message):
+    options = [machine / option if str(option).endswith(".json") else option for option in options]
+    assert message in search(commands, joined, supernet, tmp_path / "out", *options, check=False).error()
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_and_a_connection_translate_as_one(commands, joined, supernet, tmp_path):
+    """The same hypotheses in float32; as many bytes as foretold, whatever is sent."""
+    export = ["--path", supernet[0] / "checkpoint_last.pt", "--subnet", "largest", "--output", tmp_path / "twin.pt"]
+    commands.fork("mos-export", *export)
+    options = ["--gen-subset", "test", "--max-len-a", 1.2, "--batch-size", 3, "--required-batch-size-multiple", 1]
+    done = commands.fork("generate", *generation(joined, tmp_path / "twin.pt", *options, task="translation"))
+    expected = [words for _, words in sorted(done.hypotheses().items())]
+    script = [sys.executable, ROOT / "examples" / "split" / "split_translate.py", "both", tmp_path / "twin.pt", joined]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for dtype in ("float32", "int8"):
+        words = [*script, "--beam", 2, "--batch-size", 3, "--dtype", dtype]
+        run = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr[-2000:]
+        lines = [line.split("\t") for line in run.stdout.splitlines() if line.startswith("H-")]
+        found = [words for _, _, words in sorted(lines, key=lambda line: int(line[0][2:]))]
+        assert len(found) == len(expected) > 3
+        assert dtype != "float32" or same_words(found, expected)
+        (said,) = [line for line in run.stderr.splitlines() if line.startswith("sent ")]
+        sent, foretold = int(said.split()[1]), int(said.split()[-1])
+        assert sent == foretold > 0
