@@ -58,7 +58,8 @@ ALLOWED = {
     "plugin": {"compat", "criterions", "models", "noise", "optim", "tasks"},
     "device": {"errors"},
     "benchmark": {
-        "criterions", "device", "errors", "export", "figures", "files", "lazy", "models", "python", "search_space",
+        "criterions", "device", "errors", "export", "figures", "files", "lazy", "models", "modules", "python",
+        "search_space",
     },
     "warm_start": {"checkpoints", "errors", "export", "lazy", "models", "modules", "search_space", "tasks"},
     "cli": {

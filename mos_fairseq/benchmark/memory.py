@@ -6,12 +6,14 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 
+from mos_fairseq.benchmark.expected import TrainingBatch, expected_bytes, kept_weights
 from mos_fairseq.benchmark.options import SpeedOptions
 from mos_fairseq.benchmark.timing import Section
 from mos_fairseq.benchmark.variants import Variants
+from mos_fairseq.modules import kernels
 from mos_fairseq.python import python_command, python_environment
 from mos_fairseq.search_space import SearchSpace
 
@@ -19,13 +21,22 @@ _STEPS = 3  # gradients and Adam's state are there after the first
 _PROCESSES = 3  # of each variant: how well memory is filled differs by some per cent
 
 
+@dataclass
 class MemorySection(Section):
     """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model, or peak
-    memory that torch allocates on a GPU; the median of several processes."""
+    memory that torch allocates on a GPU; the median of several processes.
+
+    ``expected``: bytes by the formula of :mod:`mos_fairseq.benchmark.expected`. Resident memory has more, by what
+    malloc holds between tensors.
+    """
+
+    expected: Mapping[str, int] = field(default_factory=dict)
 
     def _row(self, name: str) -> dict:
         median, base = (statistics.median(self.seconds[key]) for key in (name, self.base))
         row = {"variant": name, "peak_mib": round(median / 2**20, 1)}
+        if name in self.expected:
+            row["expected_mib"] = round(self.expected[name] / 2**20, 1)
         if name != self.base:
             row["ratio"] = round(median / base, 4)
         if name in self.targets:
@@ -44,11 +55,23 @@ def memory_sections(variants: Variants, on_round: Callable[[], object]) -> Itera
         ("peak memory of updates", ("none", "layer", "neuron"), "none", {"neuron": 1.40}),
     ):
         found = {name: [] for name in names}
+        expected = {name: _expected(variants, name) for name in names}
         for _ in range(_PROCESSES):
             for name in names:
                 found[name].append(_measure(variants, name))
                 on_round()
-        yield MemorySection(title, found, base, targets=targets)
+        yield MemorySection(title, found, base, targets=targets, expected=expected)
+
+
+def _expected(variants: Variants, name: str) -> int:
+    """Bytes by formula. Stock fairseq is a network of the same sizes."""
+    in_stock_sizes = name in ("stock", "none as stock")
+    space, routing = (variants.stock_space, "none") if in_stock_sizes else (variants.space, name)
+    sample, on_gpu = variants.batch(), variants.options.device.startswith("cuda")
+    source, target = (tokens.numel() for tokens in (sample["net_input"]["src_tokens"], sample["target"]))
+    batch = TrainingBatch(source, target, variants.options.vocab_size, on_gpu=on_gpu)
+    kept = 0 if routing == "none" else kept_weights(space.largest(), kernels.policy().remade_mixture)
+    return expected_bytes(variants.num_parameters(routing, space), space.largest(), batch, kept)
 
 
 def _measure(variants: Variants, name: str) -> int:
@@ -76,6 +99,7 @@ def _resident(key: str) -> int:
 def main() -> None:
     """Read an order from standard input, train, print bytes."""
     import torch
+    import torch._dynamo  # noqa: F401  with the first optimizer it would count as the model's
 
     order = json.load(sys.stdin)
     options = SpeedOptions(**order["options"])

@@ -99,7 +99,14 @@ class Variants:
 
     def supernet(self, routing: str, num_experts: int = 2, space: SearchSpace | None = None) -> TransformerMosModel:
         """A supernet of the space (or another one) with the largest subnet active."""
-        space = space or self.space
+        return self._supernet(routing, num_experts, space or self.space).to(self.options.device)
+
+    def num_parameters(self, routing: str, space: SearchSpace | None = None) -> int:
+        """Of such a supernet; nothing is allocated."""
+        with torch.device("meta"):
+            return sum(p.numel() for p in self._supernet(routing, 2, space or self.space).parameters())
+
+    def _supernet(self, routing: str, num_experts: int, space: SearchSpace) -> TransformerMosModel:
         cfg = TransformerMosConfig(
             search_space=space.dumps(),
             mos_routing=routing,
@@ -109,7 +116,7 @@ class Variants:
             max_target_positions=1024,
         )
         torch.manual_seed(1)
-        return TransformerMosModel.from_search_space(cfg, space, self.words, self.words).to(self.options.device)
+        return TransformerMosModel.from_search_space(cfg, space, self.words, self.words)
 
     def batch(self, tokens: int | None = None) -> dict[str, Any]:
         """A training batch as fairseq collates it: sources padded on the left, targets on the right."""
