@@ -24,7 +24,6 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export.check import ExportError, check_same_model
 from mos_fairseq.export.stock_sizes import STOCK_ARCHITECTURES, StockSizes, stock_sizes
 from mos_fairseq.models import StaticTwin
-from mos_fairseq.models.transformer_config import normalize_before
 from mos_fairseq.modules import MultiheadAttention
 
 
@@ -80,7 +79,7 @@ def _arguments(twin: StaticTwin, sizes: dict[str, StockSizes], task: Mapping[str
     for stack in family.stacks:
         values |= sizes[stack.name].options(stack)
         values[f"{stack.name}_learned_pos"] = _positions(getattr(twin, stack.name)) is not None
-        values[f"{stack.name}_normalize_before"] = normalize_before(cfg, stack)
+        values[f"{stack.name}_normalize_before"] = stack.normalize_before(cfg)
     values |= {f"{family.output}_{end}_dim": sizes[family.output].width for end in ("input", "output")}
     if getattr(cfg, "share_all_embeddings", False):
         # stock fairseq shares between stacks of one width
