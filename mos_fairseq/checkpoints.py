@@ -24,9 +24,6 @@ from mos_fairseq.models import SUPERNETS, StaticTwin, Supernet, placeholder_dict
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.tasks import SupernetTask
 
-STOCK_CRITERION = "label_smoothed_cross_entropy"
-"""fairseq's criterion that takes the place of ours where a dense model trains."""
-
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a fairseq checkpoint, on the CPU; ``cfg`` as plain containers.
@@ -122,13 +119,17 @@ def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[li
     folder = next(iter(utils.split_paths(data or task.get("data") or "")), "")
     if not os.path.isdir(folder):
         raise InputError(f"data is {folder or 'not given'}: no such folder (it holds the dictionaries)")
-    names = TASK_REGISTRY[task["_name"]].dictionary_names(SimpleNamespace(**task), folder)
+    kind = _task_class(state)
+    names = kind.dictionary_names(SimpleNamespace(**task), folder)
     words = []
     for name, stack, size in zip(names, _supernet_class(state).family.stacks, _dictionary_sizes(state), strict=True):
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise InputError(f"data is {folder}: it lacks {name}")
-        symbols = Dictionary.load(path).symbols
+        dictionary = Dictionary.load(path)
+        for symbol in kind.added_symbols:
+            dictionary.add_symbol(symbol)
+        symbols = dictionary.symbols
         if len(symbols) != size:
             raise InputError(f"{path}: it has {len(symbols)} words, the checkpoint's {stack.name} has {size}")
         words.append(symbols)
@@ -144,8 +145,11 @@ def twin_checkpoint(state: dict[str, Any], twin: StaticTwin) -> dict[str, Any]:
 
 def stock_task(state: dict[str, Any]) -> str:
     """fairseq's own task in the place of the supernet's of ``state``."""
-    kind: type[SupernetTask] = TASK_REGISTRY[_name_of(state, "task")]
-    return kind.stock
+    return _task_class(state).stock
+
+
+def _task_class(state: dict[str, Any]) -> type[SupernetTask]:
+    return TASK_REGISTRY[_name_of(state, "task")]
 
 
 def is_ours(component: type | None) -> bool:
@@ -168,8 +172,9 @@ def model_checkpoint(
     cfg["task"] = _known(cfg["task"], TASK_DATACLASS_REGISTRY[task]) | {"_name": task}
     criterion = cfg.get("criterion") or {}
     if is_ours(CRITERION_REGISTRY.get(criterion.get("_name"))):
-        options = _known(criterion, CRITERION_DATACLASS_REGISTRY[STOCK_CRITERION])
-        cfg["criterion"] = options | {"_name": STOCK_CRITERION}
+        name = _task_class(state).stock_criterion
+        options = _known(criterion, CRITERION_DATACLASS_REGISTRY[name])
+        cfg["criterion"] = options | {"_name": name}
     # fairseq reads a history and a train iterator even where it is told to reset both
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": updates_of(state)}
     return {

@@ -41,13 +41,13 @@ class SubnetTimer:
         self.options = options = options.of_family(subnet.family)
         twin = twin_of(subnet.family)
         positions = {"source": options.src_len, "target": options.tgt_len + 1}
-        values: dict[str, Any] = {f"max_{stack.tokens}_positions": 1024 for stack in subnet.family.stacks}
-        values = {name: max(most, positions[name.split("_")[1]]) for name, most in values.items()}
+        stacks = subnet.family.stacks
+        values: dict[str, Any] = {stack.positions: max(1024, positions[stack.tokens]) for stack in stacks}
         values |= {name: getattr(options, name) for name in ModelOptions.values_of(twin.config)}
         cfg = twin.config(subnet=subnet.key, **values)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            model = twin.from_subnet(cfg, subnet, *[words] * len(subnet.family.stacks))
+            model = twin.from_subnet(cfg, subnet, *[words] * len(stacks))
         self.model = model.eval().to(device=options.device, dtype=getattr(torch, options.dtype))
         self.workload = WORKLOADS[options.workload](self.model, options, words)
 

@@ -40,7 +40,7 @@ ENCODER_ONLY = Family(
         ),
     ),
     output="encoder",
-    workloads=("features", "forward"),
+    workloads=("features", "forward"),  # a classifier predicts no words
     splits_width=True,
     head=ProjectionHead(),
     own_output=("untie_weights_roberta", True),
