@@ -29,6 +29,7 @@ class RobertaModel(FairseqEncoderModel):
     """Masked language model with the interface of fairseq's ``roberta``."""
 
     family = FAMILIES["encoder_only"]
+    finetuning_tasks = ("sentence_prediction",)  # of fairseq's own
 
     def __init__(self, cfg: RobertaBaseConfig, encoder: RobertaEncoder) -> None:
         super().__init__(encoder)

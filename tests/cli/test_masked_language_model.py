@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,15 @@ import yaml
 from fairseq import checkpoint_utils
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
+from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.evaluation import EvaluationOptions, SubnetEvaluator
+from mos_fairseq.latency import LatencyPredictor
 from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE
 from tests.seeds import moved
 
 from .conftest import USER_DIR
+from .test_bad_input import check
 from .test_train import best_updates, resumed_and_uninterrupted, updates_of
 
 PLUGIN = ["--user-dir", USER_DIR]
@@ -264,3 +269,153 @@ def test_a_subnet_is_fine_tuned_inside_the_supernet(commands, text, trained, spa
     torch.testing.assert_close(twins, mine, atol=1e-5, rtol=1e-5)
     right = (mine.argmax(-1) == sample["target"].flatten()).float().mean()
     assert float(right) * 100 == pytest.approx(float(done.rows("test")[-1]["test_accuracy"]), abs=0.1)
+
+
+# --- cost, latency, search, diagnosis ---
+
+
+def test_search_by_loss_within_a_size(commands, text, trained, tmp_path):
+    """The winner keeps the budget; its loss is the evaluator's and fairseq-validate's."""
+    checkpoint = trained[0] / "checkpoint_last.pt"
+    evaluator = SubnetEvaluator(str(checkpoint), str(text / "bin"), EvaluationOptions(valid_subset="test"))
+    options = CostOptions(vocab_size=len(evaluator.task.target_dictionary), max_positions=16)
+    space = SearchSpace.from_dict(BERT_SPACE)
+    budget = subnet_cost(space.sample_subnet(3), options).params
+    words = ["--path", checkpoint, "--algorithm", "random", "--num-subnets", 40, "--output", tmp_path / "search"]
+    commands.fork("mos-search", text / "bin", *words, "--constraint", f"params<={budget}", "--valid-subset", "test")
+    best = json.loads((tmp_path / "search" / "search.json").read_text())["best"]
+    architecture = Subnet.from_dict(best["architecture"])
+    assert best["params"] == subnet_cost(architecture, options).params <= budget
+    assert best["loss"] == pytest.approx(evaluator.evaluate(architecture), abs=1e-5)
+    assert best["loss"] <= evaluator.evaluate(space.smallest()) + 1e-5
+    judged = ["--path", checkpoint, "--subnet", tmp_path / "search" / "best.yaml", "--valid-subset", "test"]
+    judged += ["--task", "masked_lm_mos", "--batch-size", 4, *LOG]
+    done = commands.fork("validate", text / "bin", *PLUGIN, *judged)
+    assert float(done.rows("test")[-1]["test_loss"]) == pytest.approx(best["loss"], abs=1e-3)
+
+
+def test_latency_of_one_forward_pass(commands, text, spaces, trained, tmp_path):
+    """Measured at a length and a batch size, fitted, and a constraint of a search."""
+    sizes = ["--vocab-size", 17, "--src-len", 7, "--batch-size", 2, "--repeats", 1]
+    words = ["--search-space", spaces / "space.yaml", "--num-subnets", 26, "--output", tmp_path / "latency.jsonl"]
+    commands.fork("mos-latency", "measure", *words, *sizes)
+    header = json.loads((tmp_path / "latency.jsonl").read_text().split("\n")[0])
+    assert header["options"]["workload"] == "features" and header["options"]["src_len"] == 7
+    predictor = tmp_path / "predictor.json"
+    commands.fork("mos-latency", "fit", tmp_path / "latency.jsonl", "--output", predictor, "--folds", 3)
+    limit = LatencyPredictor.load(predictor).predict([SearchSpace.from_dict(BERT_SPACE).smallest()])[0] * 1.001
+    search = ["--path", trained[0] / "checkpoint_last.pt", "--predictor", predictor, "--output", tmp_path / "search"]
+    search += ["--constraint", f"latency_ms<={limit:.9f}", "--algorithm", "random", "--num-subnets", 3]
+    commands.fork("mos-search", text / "bin", *search)
+    assert json.loads((tmp_path / "search" / "search.json").read_text())["best"]["latency_ms"] <= limit
+
+
+def test_a_budget_that_no_subnet_keeps(commands, text, trained, tmp_path):
+    words = ["--path", trained[0] / "checkpoint_last.pt", "--output", tmp_path, "--constraint", "params<=10"]
+    done = commands.fork("mos-search", text / "bin", *words, check=False)
+    assert "params<=10" in done.error()
+
+
+def test_diagnosis(commands, text, trained, tmp_path):
+    words = ["--path", trained[0] / "checkpoint_last.pt", "--output", tmp_path / "diagnosis"]
+    done = commands.fork("mos-diagnose", text / "bin", *words)
+    assert all(f"encoder {number} ffn" in done.out for number in (1, 2, 3))
+
+
+def test_cost(commands, spaces):
+    words = ["--search-space", spaces / "bottleneck.yaml", "--vocab-size", 20, "--max-positions", 16, "--src-len", 9]
+    row, _ = map(json.loads, commands.fork("mos-cost", *words, "--json").out.splitlines())
+    assert row["params"] - row["params_without_embeddings"] == 20 * (24 + 1) + 18 * 24
+    assert row["flops"] - row["flops_without_output_projection"] == 2 * 9 * 24 * 20
+    done = commands.fork("mos-cost", *words, "--tgt-len", 3, check=False)
+    assert done.error() == "tgt_len is 3: it has no effect on subnets of family encoder_only"
+
+
+# --- exports ---
+
+
+def test_a_stock_roberta_needs_no_plugin(commands, text, spaces, trained, tmp_path):
+    """fairseq-validate reads it, and it has the subnet's loss."""
+    checkpoint, output = trained[0] / "checkpoint_last.pt", tmp_path / "roberta.pt"
+    options = ["--subnet", spaces / "middle.yaml", "--format", "fairseq", "--output", output]
+    done = commands.fork("mos-export", "--path", checkpoint, *options, check=False)
+    assert done.error().startswith("encoder has 3 heads of width 6 and 2 heads of width 6: stock fairseq has one")
+    assert not output.exists()
+    commands.fork("mos-export", "--path", checkpoint, *options, "--allow-padding")
+    blocks = ["--sample-break-mode", "none", "--batch-size", 1, *LOG]  # which fairseq alone makes under numpy 2 too
+    scored = commands.fork("validate", text / "bin", "--task", "masked_lm", "--path", output, *blocks)
+    assert "| mos_fairseq." not in scored.out  # no logger of it
+    plugin = [*PLUGIN, "--task", "masked_lm_mos", "--path", checkpoint, "--subnet", spaces / "middle.yaml"]
+    expected = commands.fork("validate", text / "bin", *plugin, *blocks).rows("valid")[-1]["valid_loss"]
+    assert float(scored.rows("valid")[-1]["valid_loss"]) == pytest.approx(float(expected), abs=2e-3)
+
+
+def test_a_fine_tuned_subnet_for_hugging_face_and_stock_fairseq(commands, text, finetuned, tmp_path):
+    """Its classes in transformers' pipeline are those that fairseq finds, for all sentences of the test set."""
+    path = finetuned[0] / "checkpoint_best.pt"
+    options = ["--path", path, "--allow-padding"]
+    done = commands.fork("mos-export", *options, "--format", "huggingface", "--output", tmp_path / "out")
+    assert "huggingface; a subnet of" in done.out
+    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(path)])
+    labels = task.label_dictionary.symbols[task.label_dictionary.nspecial :]
+    lines = (text / "test.text").read_text().splitlines()
+    words, expected = task.source_dictionary, []
+    for line in lines:
+        tokens = torch.cat([torch.tensor([words.bos()]), words.encode_line(line, add_if_not_exist=False).long()])
+        with torch.no_grad():
+            logits = model.eval()(tokens[None], classification_head_name=HEAD)[0][0]
+        expected.append(torch.softmax(logits, -1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torchaudio", None)
+        import transformers
+
+        found = transformers.pipeline("text-classification", model=str(tmp_path / "out"), top_k=None)(lines)
+    for entries, probabilities in zip(found, expected, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in entries}
+        assert [scores[label] for label in labels[:2]] == pytest.approx(probabilities.tolist(), abs=1e-4)
+    commands.fork("mos-export", *options, "--format", "fairseq", "--output", tmp_path / "stock.pt")
+    task = ["--task", "sentence_prediction", "--criterion", "sentence_prediction", "--path", tmp_path / "stock.pt"]
+    task += ["--valid-subset", "test", "--batch-size", 5, *LOG]
+    row = commands.fork("validate", text / "labelled", *task).rows("test")[-1]
+    right = sum(
+        labels[int(probabilities.argmax())] == label
+        for probabilities, label in zip(expected, (text / "test.label").read_text().split(), strict=True)
+    )
+    assert float(row["test_accuracy"]) == pytest.approx(100 * right / len(lines), abs=0.1)
+
+
+# --- mistakes ---
+
+
+def test_what_masked_language_models_do_not_have(commands, text, trained, exported, spaces, tmp_path):
+    path = ["--path", trained[0] / "checkpoint_last.pt", "--output", tmp_path / "none"]
+
+    def refused(*words: object) -> str:
+        return commands.fork(*words, check=False).error()
+
+    message = refused("mos-search", text / "bin", *path, "--objective", "bleu")
+    assert message == "objective is bleu: models of family encoder_only are judged by loss"
+    message = refused("mos-export", *path, "--subnet", "largest", "--format", "ctranslate2")
+    assert message.startswith("mos-export --format ctranslate2: for encoder_decoder, the checkpoint is encoder_only")
+    assert refused("mos-export", *path).startswith("subnet is not given: ")
+    twin = ["--path", exported, "--output", tmp_path / "none"]
+    assert "a static twin already" in refused("mos-export", *twin)
+    assert "a static twin already" in refused("mos-export", *twin, "--format", "fairseq", "--subnet", "largest")
+    space = ["--search-space", spaces / "space.yaml", "--vocab-size", 30]
+    message = refused("mos-benchmark", *space, "--output", tmp_path / "none")
+    assert message == "mos-benchmark: for encoder_decoder, the search space is encoder_only"
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--search-space", "tiny"], ["family encoder_decoder", "roberta_mos takes encoder_only"]),
+        (["--mask-whole-words"], ["mask_whole_words is True: it is not offered for supernets"]),
+        (["--subnet", "smallest"], ["subnet is smallest: it has no effect with subnet_sampling sandwich"]),
+        (["--arch", "roberta"], ["arch is roberta: masked_lm_mos trains supernets (--arch roberta_mos)"]),
+    ],
+)
+def test_mistakes_of_training(commands, text, spaces, tmp_path, options, words):
+    arguments = training(text / "bin", tmp_path, *options, space=spaces / "space.yaml")
+    check(commands.fork("train", *arguments, check=False), tmp_path, words)
