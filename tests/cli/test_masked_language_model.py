@@ -343,6 +343,7 @@ def test_a_stock_roberta_needs_no_plugin(commands, text, spaces, trained, tmp_pa
     assert not output.exists()
     commands.fork("mos-export", "--path", checkpoint, *options, "--allow-padding")
     blocks = ["--sample-break-mode", "none", "--batch-size", 1, *LOG]  # which fairseq alone makes under numpy 2 too
+    blocks += ["--required-batch-size-multiple", 1]
     scored = commands.fork("validate", text / "bin", "--task", "masked_lm", "--path", output, *blocks)
     assert "| mos_fairseq." not in scored.out  # no logger of it
     plugin = [*PLUGIN, "--task", "masked_lm_mos", "--path", checkpoint, "--subnet", spaces / "middle.yaml"]
