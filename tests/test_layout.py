@@ -51,7 +51,7 @@ ALLOWED = {
     "nas": {"errors", "evaluation", "figures", "files", "jsonl", "lazy", "progress", "search_space"},
     "plugin": {"compat", "criterions", "models", "noise", "optim", "tasks"},
     "benchmark": {"criterions", "errors", "export", "figures", "files", "lazy", "models", "python", "search_space"},
-    "warm_start": {"checkpoints", "errors", "export", "lazy", "masked", "models", "modules", "search_space", "tasks"},
+    "warm_start": {"checkpoints", "errors", "export", "files", "lazy", "models", "modules", "search_space", "tasks"},
     "cli": {
         "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",
         "latency", "model_options", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space",

@@ -132,7 +132,7 @@ class _Model:
             "attention_probs_dropout_prob": cfg.attention_dropout,
             "max_position_embeddings": len(self._positions()),
             "type_vocab_size": 1,
-            "layer_norm_eps": 1e-5,
+            "layer_norm_eps": cfg.layer_norm_eps,
             "pad_token_id": encoder.dictionary.pad(),
             "bos_token_id": encoder.dictionary.bos(),
             "eos_token_id": encoder.dictionary.eos(),

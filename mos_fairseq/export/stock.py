@@ -24,7 +24,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export.check import ExportError, check_same_model
 from mos_fairseq.export.stock_sizes import STOCK_ARCHITECTURES, StockSizes, stock_sizes
 from mos_fairseq.models import StaticTwin
-from mos_fairseq.modules import ClassificationHead, MultiheadAttention
+from mos_fairseq.modules import ClassificationHead, LayerOptions, MultiheadAttention
 
 
 def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: bool = False) -> dict[str, Any]:
@@ -39,6 +39,9 @@ def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: boo
     sizes = stock_sizes(twin.subnet, allow_padding)
     if twin.cfg.activation_fn == "swish":
         raise InputError("activation_fn is swish: stock fairseq's does not run")
+    epsilon = getattr(twin.cfg, "layer_norm_eps", LayerOptions.layer_norm_eps)
+    if epsilon != LayerOptions.layer_norm_eps:
+        raise InputError(f"layer_norm_eps is {epsilon}: stock fairseq's is {LayerOptions.layer_norm_eps}")
     args = _arguments(twin, sizes, state["cfg"]["task"])
     words = [getattr(twin, stack.name).dictionary for stack in twin.family.stacks]
     dictionaries = SimpleNamespace(source_dictionary=words[0], target_dictionary=words[-1])

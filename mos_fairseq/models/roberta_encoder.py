@@ -27,7 +27,7 @@ class RobertaEncoder(EncoderStack):
         super().__init__(cfg, dictionary, embed_tokens, stack, subnet, kit)
         untied = cfg.untie_weights_roberta
         self.output_embedding = embedding_table(dictionary, width) if untied else embed_tokens
-        dense, norm = kit.linear(width, width), kit.norm(width)
+        dense, norm = kit.linear(width, width), kit.norm(width, cfg.layer_norm_eps)
         self.lm_head = MaskedLanguageHead(dense, norm, str(cfg.activation_fn), len(dictionary))
         _reset_parameters(self, around_each=all(subnet.maps(stack.name)))
 

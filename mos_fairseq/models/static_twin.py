@@ -50,7 +50,7 @@ def _layer(sizes: LayerSizes, options: LayerOptions) -> TransformerLayer:
         for name, attention in sizes.attentions.items()
     }
     fc1, fc2 = _linear(sizes.width, sizes.ffn, gain=None), _linear(sizes.ffn, sizes.width, gain=None)
-    norms = [nn.LayerNorm(sizes.width) for _ in range(len(attentions) + 1)]
+    norms = [nn.LayerNorm(sizes.width, options.layer_norm_eps) for _ in range(len(attentions) + 1)]
     return TransformerLayer(attentions, fc1, fc2, norms, options)
 
 

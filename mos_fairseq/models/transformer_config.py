@@ -81,6 +81,10 @@ class RobertaBaseConfig(FairseqDataclass):
         default="${oc.select:task.tokens_per_sample,null}",
         metadata={"help": "tokens of the longest sentence (default: --tokens-per-sample)"},
     )
+    layer_norm_eps: float = field(
+        default=LayerOptions.layer_norm_eps,
+        metadata={"help": "added to variances in layer norms; fairseq's own value by default, 1e-12 in Google's BERT"},
+    )
     load_checkpoint_heads: bool = field(
         default=False, metadata={"help": "make the classification heads that a checkpoint has, and load them"}
     )
@@ -99,6 +103,7 @@ def layer_options(cfg: TransformerOptions, stack: Stack) -> LayerOptions:
         activation_dropout=cfg.activation_dropout,
         activation_fn=str(cfg.activation_fn),
         normalize_before=stack.normalize_before(cfg),
+        layer_norm_eps=getattr(cfg, "layer_norm_eps", LayerOptions.layer_norm_eps),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -24,13 +25,13 @@ class LayerKit:
 
     Args:
         layer: of given sizes.
-        norm: of a width.
+        norm: of a width, and with what is added to variances.
         linear: from one width to another, drawn as :class:`torch.nn.Linear` draws.
         maps: around the layers of a stack of a subnet that has such maps; their number and widths are the subnet's.
     """
 
     layer: Callable[[LayerSizes, LayerOptions], nn.Module]
-    norm: Callable[[int], nn.Module]
+    norm: Callable[[int, float], nn.Module]
     linear: Callable[[int, int], nn.Module]
     maps: Callable[[Subnet, str], nn.Module]
 
@@ -66,8 +67,9 @@ class TransformerStack:
         self.embed_positions = build_positions(cfg, stack, width, position_dim or width, self.padding_idx)
         self.layers = nn.ModuleList(layers)
         self.maps = kit.maps(subnet, stack.name) if subnet.maps(stack.name) else None
-        self.layernorm_embedding = kit.norm(width) if stack.setting(cfg, "layernorm_embedding") else None
-        self.layer_norm = kit.norm(width) if stack.normalize_before(cfg) else None
+        norm = partial(kit.norm, width, options.layer_norm_eps)
+        self.layernorm_embedding = norm() if stack.setting(cfg, "layernorm_embedding") else None
+        self.layer_norm = norm() if stack.normalize_before(cfg) else None
         self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
         self.set_active_sizes(subnet)
 

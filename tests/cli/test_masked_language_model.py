@@ -125,7 +125,9 @@ def test_the_largest_subnet_trains_as_stock_roberta(commands, text, spaces, tmp_
     start = tmp_path / "start" / "checkpoint_last.pt"
     more = ["--max-update", 50, "--disable-validation", "--finetune-from-model"]
     stock = commands.fork("train", *training(text / "bin", tmp_path / "stock", *sizes, *more, start))
-    _into_supernet(str(start), tmp_path / "warm.pt", spaces / "space.yaml")
+    warm = ["--path", start, "--search-space", spaces / "space.yaml", "--mos-routing", "none", "--no-reorder"]
+    done = commands.fork("mos-warm-start", *warm, "--output", tmp_path / "warm.pt")
+    assert "fairseq-train … --task masked_lm_mos" in done.out and "--layer-norm-eps 1e-05" in done.out
     largest = ["--subnet-sampling", "largest", "--mos-routing", "none"]
     options = [*largest, *more, tmp_path / "warm.pt"]
     arguments = training(text / "bin", tmp_path / "ours", *options, space=spaces / "space.yaml")
@@ -133,17 +135,6 @@ def test_the_largest_subnet_trains_as_stock_roberta(commands, text, spaces, tmp_
     expected, found = ([float(row["loss"]) for row in done.rows("train_inner")] for done in (stock, ours))
     assert len(expected) == 50 and expected[-1] < expected[0]
     assert found == pytest.approx(expected, abs=0.002)
-
-
-def _into_supernet(path: str, output: Path, space: Path) -> None:
-    from mos_fairseq.models import RobertaMosConfig, RobertaMosModel
-    from tests.models.test_masked_language_model import copy_weights
-
-    (stock,), cfg, task = checkpoint_utils.load_model_ensemble_and_task([path])
-    config = RobertaMosConfig(search_space=str(space), mos_routing="none", max_positions=16)
-    model = RobertaMosModel.from_search_space(config, SearchSpace.from_spec(space), task.source_dictionary)
-    copy_weights(model, stock)
-    torch.save(checkpoint_utils.load_checkpoint_to_cpu(path) | {"model": model.state_dict()}, output)
 
 
 @pytest.mark.slow
@@ -383,6 +374,38 @@ def test_a_fine_tuned_subnet_for_hugging_face_and_stock_fairseq(commands, text, 
         for probabilities, label in zip(expected, (text / "test.label").read_text().split(), strict=True)
     )
     assert float(row["test_accuracy"]) == pytest.approx(100 * right / len(lines), abs=0.1)
+
+
+# --- Hugging Face's models as a start ---
+
+
+def test_from_a_bert_of_hugging_face_to_a_folder_for_it(commands, text, spaces, tmp_path):
+    """Its tokens are the dictionary, the supernet is trained on, and a subnet goes back with its tokenizer."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torchaudio", None)
+        import transformers
+
+        sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 37}
+        config = transformers.BertConfig(vocab_size=len(tokens), max_position_embeddings=16, **sizes)
+        transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    warm = tmp_path / "warm.pt"
+    start = ["--path", tmp_path / "bert", "--search-space", spaces / "bottleneck.yaml", "--output", warm]
+    done = commands.fork("mos-warm-start", *start)
+    assert "--layer-norm-eps 1e-12 --max-positions 16" in done.out and f"{warm}.dict.txt: its dictionary" in done.out
+    paths = [x for split in ("train", "valid") for x in (f"--{split}pref", text / f"{split}.text")]
+    commands.fork("preprocess", "--only-source", *paths, "--srcdict", f"{warm}.dict.txt", "--destdir", tmp_path / "bin")
+    options = ["--layer-norm-eps", 1e-12, "--max-positions", 16, "--finetune-from-model", warm, "--max-update", 3]
+    arguments = training(tmp_path / "bin", tmp_path / "save", *options, space=spaces / "bottleneck.yaml")
+    assert len(commands.fork("train", *arguments).rows("train_inner")) == 3
+    uniform = ["--path", tmp_path / "bert", "--search-space", spaces / "space.yaml", "--output", warm]
+    commands.fork("mos-warm-start", *uniform, "--mos-routing", "layer")
+    out = ["--format", "huggingface", "--output", tmp_path / "out", "--data", tmp_path / "bin"]
+    commands.fork("mos-export", "--path", warm, "--subnet", "largest", *out)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["layer_norm_eps"] == 1e-12
+    message = commands.fork("mos-warm-start", *uniform, "--data", text / "bin", check=False).error()
+    assert message.startswith("data is ") and message.endswith("it has no effect on subnets of family encoder_only")
 
 
 # --- mistakes ---
