@@ -188,7 +188,7 @@ def test_spaces_that_do_not_fit(changes, message):
 
 
 def test_a_space_of_another_family():
-    with pytest.raises(InputError, match="^mos-warm-start: for encoder_decoder, the search space is$"):
+    with pytest.raises(InputError, match="^mos-warm-start: for encoder_decoder, the search space is decoder_only$"):
         check_space(stock().args, SearchSpace.from_dict(LM_SPACE))
 
 
