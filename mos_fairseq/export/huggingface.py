@@ -24,8 +24,7 @@ from mos_fairseq.export.tokenizer import save_tokenizer
 from mos_fairseq.files import write_folder_atomically
 from mos_fairseq.models import RobertaSubnetModel
 
-# names of a layer's modules, fairseq's and Hugging Face's
-_LAYER = {
+LAYER_NAMES = {
     "self_attn.q_proj": "attention.self.query",
     "self_attn.k_proj": "attention.self.key",
     "self_attn.v_proj": "attention.self.value",
@@ -35,6 +34,8 @@ _LAYER = {
     "fc2": "output.dense",
     "final_layer_norm": "output.LayerNorm",
 }
+"""Hugging Face's names of a layer's modules, by fairseq's."""
+
 _LABEL = "LABEL_{}"  # as Hugging Face calls a class without a name
 
 
@@ -163,7 +164,7 @@ class _Model:
         for index, layer in enumerate(encoder.layers):
             for key, tensor in layer_weights(layer, self.sizes).items():
                 module, _, leaf = key.rpartition(".")
-                found[f"{name}.encoder.layer.{index}.{_LAYER[module]}.{leaf}"] = tensor
+                found[f"{name}.encoder.layer.{index}.{LAYER_NAMES[module]}.{leaf}"] = tensor
         return found | (self._masked_head() if self.head is None else self._classifier(self.head))
 
     def _positions(self) -> Tensor:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.export.huggingface import LAYER_NAMES
 from mos_fairseq.export.stock_sizes import StockSizes
 from mos_fairseq.files import read_text
 from mos_fairseq.tasks import MaskedLmMosTask
@@ -25,17 +26,6 @@ from mos_fairseq.warm_start.roberta import MaskedModel, dense_model
 _SPECIAL = {
     "bert": ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"),
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
-}
-# fairseq's names of a layer's modules, and Hugging Face's
-_LAYER = {
-    "self_attn.q_proj": "attention.self.query",
-    "self_attn.k_proj": "attention.self.key",
-    "self_attn.v_proj": "attention.self.value",
-    "self_attn.out_proj": "attention.output.dense",
-    "self_attn_layer_norm": "attention.output.LayerNorm",
-    "fc1": "intermediate.dense",
-    "fc2": "output.dense",
-    "final_layer_norm": "output.LayerNorm",
 }
 _HEAD = {
     "bert": {"dense": "cls.predictions.transform.dense", "layer_norm": "cls.predictions.transform.LayerNorm"},
@@ -173,7 +163,7 @@ def _stock_names(
     yield f"{prefix}embed_positions.weight", positions
     modules = {f"{prefix}layernorm_embedding": "embeddings.LayerNorm"}
     for number in range(layers):
-        modules |= {f"{prefix}layers.{number}.{k}": f"encoder.layer.{number}.{v}" for k, v in _LAYER.items()}
+        modules |= {f"{prefix}layers.{number}.{k}": f"encoder.layer.{number}.{v}" for k, v in LAYER_NAMES.items()}
     if f"{_HEAD[kind]['dense']}.weight" in tensors:
         modules |= {f"encoder.lm_head.{name}": theirs for name, theirs in _HEAD[kind].items()}
         yield "encoder.lm_head.bias", take(_BIAS[kind])[index]
