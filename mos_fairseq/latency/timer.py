@@ -118,8 +118,8 @@ def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
 
 
 def options_dict(options: LatencyOptions) -> dict[str, Any]:
-    """The options as plain values, for a file's header. Files that name no workload are of beam search."""
+    """The options as plain values, for a file's header. Files that name no workload are of beam search; those that name
+    no ``untie_weights_roberta``, which is younger than they may be, are of models without it."""
     values = asdict(options)
-    if values["workload"] == "beam_search":
-        del values["workload"]
-    return values
+    younger = {"workload": "beam_search", "untie_weights_roberta": False}
+    return {name: value for name, value in values.items() if name not in younger or value != younger[name]}
