@@ -21,6 +21,7 @@ NO_WHEEL = (
 )
 
 QUICKSTART = ["num2words", "Babel", "lxml"]
+HUGGINGFACE = ["transformers", "tokenizers", "safetensors", "protobuf"]
 
 setup(
     name="mos-fairseq",
@@ -60,8 +61,13 @@ setup(
     extras_require={
         "quickstart": QUICKSTART,
         "ctranslate2": ["ctranslate2"],
+        "huggingface": HUGGINGFACE,
         "tensorboard": ["tensorboard"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "ctranslate2", "playwright", *QUICKSTART],
+        "test": [
+            *("pytest", "pytest-xdist", "hypothesis", "ruff", "ctranslate2", "playwright"),
+            *HUGGINGFACE,
+            *QUICKSTART,
+        ],
     },
     entry_points={
         "console_scripts": [

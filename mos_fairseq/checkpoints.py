@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +21,8 @@ from mos_fairseq import criterions  # noqa: F401  registers them
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.models import SUPERNETS, StaticTwin, Supernet, placeholder_dictionary
-from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.tasks import SupernetTask
-
-STOCK_CRITERION = "label_smoothed_cross_entropy"
-"""fairseq's criterion that takes the place of ours where a dense model trains."""
+from mos_fairseq.search_space import SearchSpace, Subnet
+from mos_fairseq.tasks import MaskedLmMosTask, SupernetTask
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -70,6 +67,34 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
+def read_model(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a checkpoint from which a subnet can be exported: of a supernet, also of one of which a subnet was
+    fine-tuned by fairseq's own task, or of a static twin (see :func:`is_twin`).
+
+    Raises:
+        InputError: the file cannot be read, or holds neither.
+    """
+    state = read_checkpoint(path)
+    kind, task = _twin_class(state) or _supernet_class(state), _name_of(state, "task")
+    known = () if kind is None else _own_tasks(kind)
+    if task not in known or task == getattr(kind, "task", None):
+        return read_supernet(path)  # tells what it is instead, if it is none
+    if any(_table(stack.name) not in state["model"] for stack in kind.family.stacks):
+        raise InputError(f"checkpoint {path}: its weights lack the embeddings")
+    return state
+
+
+def is_twin(state: dict[str, Any]) -> bool:
+    """Whether ``state`` is of a static twin."""
+    return _twin_class(state) is not None
+
+
+def _own_tasks(kind: type[Supernet] | type[StaticTwin]) -> tuple[str, ...]:
+    """fairseq's own tasks by which models of a family are fine-tuned; and, if there are some, pre-trained."""
+    tasks = getattr(kind, "finetuning_tasks", ())
+    return (TASK_REGISTRY[SUPERNETS[kind.family.name].task].stock, *tasks) if tasks else ()
+
+
 def _name_of(state: dict[str, Any], section: str) -> str | None:
     """What fairseq's registry calls the model or the task of ``state``."""
     found = state["cfg"].get(section)
@@ -81,13 +106,19 @@ def _supernet_class(state: dict[str, Any]) -> type[Supernet] | None:
     return {kind.arch: kind for kind in SUPERNETS.values()}.get(_name_of(state, "model"))
 
 
+def _twin_class(state: dict[str, Any]) -> type[StaticTwin] | None:
+    """The class of the static twin of ``state``; None where the model is none."""
+    return {kind.twin.arch: kind.twin for kind in SUPERNETS.values()}.get(_name_of(state, "model"))
+
+
 def _table(stack: str) -> str:
     return f"{stack}.embed_tokens.weight"
 
 
 def _dictionary_sizes(state: dict[str, Any]) -> list[int]:
     """Entries of each stack's dictionary, which the weights of a supernet tell."""
-    return [len(state["model"][_table(stack.name)]) for stack in _supernet_class(state).family.stacks]
+    kind = _supernet_class(state) or _twin_class(state)
+    return [len(state["model"][_table(stack.name)]) for stack in kind.family.stacks]
 
 
 def search_space_of(state: dict[str, Any]) -> SearchSpace:
@@ -101,12 +132,76 @@ def build_supernet(state: dict[str, Any]) -> Supernet:
     The words of its dictionaries are not needed, only their number, which the weights tell.
     """
     kind = _supernet_class(state)
-    config = MODEL_DATACLASS_REGISTRY[kind.arch]
-    cfg = config(**{k: v for k, v in _known(state["cfg"]["model"], config).items() if k != "_name"})
-    words = [placeholder_dictionary(size) for size in _dictionary_sizes(state)]
-    model = kind.from_search_space(cfg, search_space_of(state), *words)
+    model = kind.from_search_space(_model_config(state), search_space_of(state), *_placeholders(state))
     model.load_state_dict(state["model"])
     return model.eval()
+
+
+def build_twin(state: dict[str, Any]) -> StaticTwin:
+    """The static twin of ``state`` (see :func:`read_model`) in eval mode, without its data.
+
+    Raises:
+        InputError: its configuration names no subnet.
+    """
+    cfg = _model_config(state)
+    twin = _twin_class(state).from_subnet(cfg, Subnet.from_text(cfg.subnet or "{}"), *_placeholders(state))
+    twin.load_state_dict(state["model"])
+    return twin.eval()
+
+
+def _model_config(state: dict[str, Any]) -> Any:
+    """The configuration of the model of ``state``, with the classification heads that the weights have."""
+    config = MODEL_DATACLASS_REGISTRY[_name_of(state, "model")]
+    cfg = config(**{k: v for k, v in _known(state["cfg"]["model"], config).items() if k != "_name"})
+    if hasattr(cfg, "load_checkpoint_heads"):
+        cfg.load_checkpoint_heads = True
+    return cfg
+
+
+def _placeholders(state: dict[str, Any]) -> list[Dictionary]:
+    return [placeholder_dictionary(size) for size in _dictionary_sizes(state)]
+
+
+def read_words(state: dict[str, Any], data: str | None = None) -> list[str]:
+    """The words of the one dictionary of a masked language model of ``state`` (see :func:`read_model`), in order.
+
+    Args:
+        data: as of :func:`read_vocabularies`.
+    """
+    if issubclass(_task_class(state), SupernetTask):
+        return read_vocabularies(state, data)[0]
+    folder = _data_folder(state, data)
+    paths = [os.path.join(folder, *parts, "dict.txt") for parts in ((), ("input0",))]
+    found = [path for path in paths if os.path.isfile(path)]
+    if not found:
+        raise InputError(f"data is {folder}: it lacks dict.txt")
+    return _read_words(found[0], MaskedLmMosTask.added_symbols, _dictionary_sizes(state)[0], "model")
+
+
+def read_labels(state: dict[str, Any], data: str | None = None) -> list[str]:
+    """Names of the classes of a model that was fine-tuned to tell them, in order; none where its data are gone."""
+    folder = next(iter(utils.split_paths(data or state["cfg"]["task"].get("data") or "")), "")
+    path = os.path.join(folder, "label", "dict.txt")
+    if not os.path.isfile(path):
+        return []
+    labels = Dictionary.load(path)
+    return labels.symbols[labels.nspecial :]
+
+
+def _data_folder(state: dict[str, Any], data: str | None) -> str:
+    folder = next(iter(utils.split_paths(data or state["cfg"]["task"].get("data") or "")), "")
+    if not os.path.isdir(folder):
+        raise InputError(f"data is {folder or 'not given'}: no such folder (it holds the dictionaries)")
+    return folder
+
+
+def _read_words(path: str, added: Sequence[str], size: int, owner: str) -> list[str]:
+    dictionary = Dictionary.load(path)
+    for symbol in added:
+        dictionary.add_symbol(symbol)
+    if len(dictionary) != size:
+        raise InputError(f"{path}: it has {len(dictionary)} words, the checkpoint's {owner} has {size}")
+    return dictionary.symbols
 
 
 def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[list[str]]:
@@ -118,20 +213,14 @@ def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[li
     Raises:
         InputError: the folder or a dictionary is missing, or is not of the supernet's size.
     """
-    task = state["cfg"]["task"]
-    folder = next(iter(utils.split_paths(data or task.get("data") or "")), "")
-    if not os.path.isdir(folder):
-        raise InputError(f"data is {folder or 'not given'}: no such folder (it holds the dictionaries)")
-    names = TASK_REGISTRY[task["_name"]].dictionary_names(SimpleNamespace(**task), folder)
+    task, folder, kind = state["cfg"]["task"], _data_folder(state, data), _task_class(state)
+    names = kind.dictionary_names(SimpleNamespace(**task), folder)
     words = []
     for name, stack, size in zip(names, _supernet_class(state).family.stacks, _dictionary_sizes(state), strict=True):
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise InputError(f"data is {folder}: it lacks {name}")
-        symbols = Dictionary.load(path).symbols
-        if len(symbols) != size:
-            raise InputError(f"{path}: it has {len(symbols)} words, the checkpoint's {stack.name} has {size}")
-        words.append(symbols)
+        words.append(_read_words(path, kind.added_symbols, size, stack.name))
     return words
 
 
@@ -144,8 +233,12 @@ def twin_checkpoint(state: dict[str, Any], twin: StaticTwin) -> dict[str, Any]:
 
 def stock_task(state: dict[str, Any]) -> str:
     """fairseq's own task in the place of the supernet's of ``state``."""
-    kind: type[SupernetTask] = TASK_REGISTRY[_name_of(state, "task")]
-    return kind.stock
+    task = _task_class(state)
+    return task.stock if issubclass(task, SupernetTask) else _name_of(state, "task")
+
+
+def _task_class(state: dict[str, Any]) -> type[SupernetTask]:
+    return TASK_REGISTRY[_name_of(state, "task")]
 
 
 def is_ours(component: type | None) -> bool:
@@ -168,8 +261,9 @@ def model_checkpoint(
     cfg["task"] = _known(cfg["task"], TASK_DATACLASS_REGISTRY[task]) | {"_name": task}
     criterion = cfg.get("criterion") or {}
     if is_ours(CRITERION_REGISTRY.get(criterion.get("_name"))):
-        options = _known(criterion, CRITERION_DATACLASS_REGISTRY[STOCK_CRITERION])
-        cfg["criterion"] = options | {"_name": STOCK_CRITERION}
+        name = _task_class(state).stock_criterion
+        options = _known(criterion, CRITERION_DATACLASS_REGISTRY[name])
+        cfg["criterion"] = options | {"_name": name}
     # fairseq reads a history and a train iterator even where it is told to reset both
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": updates_of(state)}
     return {

@@ -11,7 +11,10 @@ from typing import Any
 
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.model_options import ModelOptions
-from mos_fairseq.search_space import Stack, Subnet
+from mos_fairseq.search_space import FAMILIES, Stack, Subnet
+
+POSITIONS = tuple(dict.fromkeys(stack.positions for family in FAMILIES.values() for stack in family.stacks))
+"""Options that give a number of positions."""
 
 _FIRST_POSITION = 2  # fairseq counts positions from after the padding symbol, number 1
 
@@ -25,6 +28,7 @@ class CostOptions(ModelOptions):
         vocab_size: entries of the dictionary, or of the source dictionary; None: unknown, so are the embeddings.
         tgt_vocab_size: entries of the target dictionary, where that is another one.
         max_source_positions, max_target_positions: of learned position embeddings.
+        max_positions: the same, of a model with an encoder only.
 
     Raises:
         InputError: a size is not positive, or all embeddings are shared between two dictionaries.
@@ -38,9 +42,10 @@ class CostOptions(ModelOptions):
     decoder_learned_pos: bool = False
     max_source_positions: int = 1024
     max_target_positions: int = 1024
+    max_positions: int = 512
 
     def __post_init__(self) -> None:
-        sizes = ("src_len", "tgt_len", "vocab_size", "tgt_vocab_size", "max_source_positions", "max_target_positions")
+        sizes = ("src_len", "tgt_len", "vocab_size", "tgt_vocab_size", *POSITIONS)
         at_least(1, **{name: getattr(self, name) for name in sizes})
         if self.share_all_embeddings and self.tgt_vocab_size not in (None, self.vocab_size):
             raise InputError(
@@ -57,18 +62,13 @@ class CostOptions(ModelOptions):
             values["tgt_vocab_size"] = vocab_sizes[1]
         return cls(vocab_size=vocab_sizes[0], **values)
 
-    def normalize_before(self, stack: Stack) -> bool:
-        """Whether a stack is pre-norm."""
-        fixed = stack.normalize_before
-        return getattr(self, f"{stack.name}_normalize_before") if fixed is None else fixed
-
     def length(self, stack: Stack) -> int:
         """Tokens that a stack works on."""
         return {"source": self.src_len, "target": self.tgt_len}[stack.tokens]
 
     def positions(self, stack: Stack) -> int:
         """Learned positions of a stack, without those before the first token's."""
-        return {"source": self.max_source_positions, "target": self.max_target_positions}[stack.tokens]
+        return getattr(self, stack.positions)
 
     def dictionary_size(self, stack: Stack) -> int:
         """Entries of the dictionary of a stack's tokens."""
@@ -112,17 +112,26 @@ def subnet_cost(subnet: Subnet, options: CostOptions | None = None) -> Cost:
 
 
 def _layers(subnet: Subnet, options: CostOptions) -> tuple[int, int]:
-    """(parameters, multiply-accumulates) of everything between the embeddings and the output projection."""
+    """(parameters, multiply-accumulates) of everything between the embeddings and the projection to the vocabulary."""
     params = macs = 0
     for stack in subnet.family.stacks:
-        width = subnet.width(stack.name)
-        params += _norms(options.layernorm_embedding + options.normalize_before(stack), width)
+        outside = stack.setting(options, "layernorm_embedding") + stack.normalize_before(options)
+        params += _norms(outside, subnet.width(stack.name))
+        length = options.length(stack)
         for layer in subnet.layers(stack.name):
             for block in stack.blocks:
                 memory = subnet.family.stack(getattr(block, "reads", None) or stack.name)
-                block_params, block_macs = block.cost(layer, options.length(stack), options.length(memory))
-                params += block_params + _norms(block.norms, width)
+                block_params, block_macs = block.cost(layer, length, options.length(memory))
+                params += block_params + _norms(block.norms, layer.width)
                 macs += block_macs
+        for before, after in filter(None, subnet.maps(stack.name)):
+            params += (before + 1) * after
+            macs += length * before * after
+    if (head := subnet.family.head) is not None:
+        output = subnet.family.stack(subnet.family.output)
+        head_params, head_macs = head.cost(subnet.width(output.name), options.length(output))
+        params += head_params + _norms(head.norms, subnet.width(output.name))
+        macs += head_macs
     return params, macs
 
 
@@ -140,10 +149,11 @@ def _embeddings(subnet: Subnet, options: CostOptions) -> int:
     if options.share_all_embeddings:
         params = max(sizes.values())
     else:
-        params = sum(sizes.values())
-        if not options.share_decoder_input_output_embed:
-            params += sizes[family.output]
+        option, value = family.own_output
+        params = sum(sizes.values()) + (sizes[family.output] if getattr(options, option) == value else 0)
+    if family.head is not None:
+        params += options.dictionary_size(family.stack(family.output))  # the projection's bias
     for stack in family.stacks:
-        if getattr(options, f"{stack.name}_learned_pos"):
+        if stack.learned_pos(options):
             params += (options.positions(stack) + _FIRST_POSITION) * subnet.width(stack.name)
     return params

@@ -9,11 +9,11 @@ from itertools import combinations, product
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mos_fairseq.evaluation.evaluator import SubnetEvaluator
 from mos_fairseq.figures import new_figure, save_figure
+from mos_fairseq.masked import predicted_tokens, summed_loss
 from mos_fairseq.models.supernet import Supernet
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.modules import ElasticLinear
@@ -101,11 +101,10 @@ def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:
     model = evaluator.model
     model.set_active_subnet(subnet)
     model.zero_grad(set_to_none=True)
-    tokens = sum(batch["ntokens"] for batch in evaluator.batches)
+    padding = evaluator.task.target_dictionary.pad()
+    tokens = sum(predicted_tokens(model, batch, padding) for batch in evaluator.batches)
     for batch in evaluator.batches:
-        logits = model(**batch["net_input"])[0].float().flatten(0, 1)
-        padding = evaluator.task.target_dictionary.pad()
-        loss = F.cross_entropy(logits, batch["target"].flatten(), ignore_index=padding, reduction="sum")
+        loss, _ = summed_loss(model, batch, padding)
         (loss / tokens).backward()
     with torch.no_grad():
         used = [place for place in _layers(model) if place[1] < getattr(model, place[0]).num_active_layers]

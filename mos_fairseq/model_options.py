@@ -8,6 +8,7 @@ from typing import Any
 FLAGS = {
     "share_all_embeddings": "one table for encoder, decoder and output projection (needs a joined dictionary)",
     "share_decoder_input_output_embed": "one table for decoder and output projection",
+    "untie_weights_roberta": "two tables for encoder and output projection",
     "encoder_normalize_before": "pre-norm encoder, with one layer norm more",
     "decoder_normalize_before": "pre-norm decoder, with one layer norm more",
     "layernorm_embedding": "layer norms on the embeddings",
@@ -25,6 +26,7 @@ class ModelOptions:
 
     share_all_embeddings: bool = False
     share_decoder_input_output_embed: bool = False
+    untie_weights_roberta: bool = False
     encoder_normalize_before: bool = False
     decoder_normalize_before: bool = False
     layernorm_embedding: bool = False

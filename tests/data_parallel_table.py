@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two processes, neuron-wise routing")
     parser.add_argument("--json", action="store_true", help="a row a line")
-    parser.add_argument("--task", choices=("translation_mos", "language_modeling_mos"), default="translation_mos")
+    parser.add_argument("--task", choices=tuple(processes.SPACES), default="translation_mos")
     args = parser.parse_args()
     processes.import_everything()
     worst, agree = 0.0, True

@@ -9,6 +9,8 @@ from fairseq.data import Dictionary
 
 import mos_fairseq  # noqa: F401  registers everything
 from mos_fairseq.models import (
+    RobertaMosConfig,
+    RobertaMosModel,
     TransformerLanguageModelMosConfig,
     TransformerLanguageModelMosModel,
     TransformerMosConfig,
@@ -49,6 +51,22 @@ LM_SPACE = {
 }
 
 
+# masked language models: one width, an own width for all layers, an own width for each
+BERT_SPACE = {
+    "family": "encoder_only",
+    "encoder_embed_dim": [24, 18, 12],
+    "encoder_layers": [3, 2, 1],
+    "encoder_ffn_embed_dim": [37, 19],
+    "encoder_attention_heads": [4, 2],
+    "head_dim": 6,
+}
+FACTORISED_SPACE = BERT_SPACE | {"encoder_embed_dim": [14], "encoder_hidden_dim": [24, 18, 6]}
+BOTTLENECK_SPACE = {key: value for key, value in BERT_SPACE.items() if key not in ("head_dim", "encoder_embed_dim")} | {
+    "encoder_embed_dim": [24],
+    "encoder_bottleneck_dim": [24, 16, 8],
+}
+
+
 def small_space(**changes) -> SearchSpace:
     return SearchSpace.from_dict(SMALL_SPACE | changes)
 
@@ -79,6 +97,16 @@ def language_model(space: SearchSpace | None = None, seed: int = 1, **options) -
     cfg = TransformerLanguageModelMosConfig(search_space=space.dumps(), **options)
     torch.manual_seed(seed)
     model = TransformerLanguageModelMosModel.from_search_space(cfg, space, dictionary())
+    perturb(model)
+    return model
+
+
+def masked_language_model(space: SearchSpace | None = None, seed: int = 1, **options) -> RobertaMosModel:
+    """A masked language model's supernet, as :func:`supernet`."""
+    space = space or SearchSpace.from_dict(BERT_SPACE)
+    cfg = RobertaMosConfig(search_space=space.dumps(), **{"max_positions": 50} | options)
+    torch.manual_seed(moved(seed))
+    model = RobertaMosModel.from_search_space(cfg, space, dictionary())
     perturb(model)
     return model
 

@@ -48,6 +48,15 @@ LM_SPACE = {
     "decoder_attention_heads": [4, 2],
     "qkv_dim": 16,
 }
+BERT_SPACE = {
+    "family": "encoder_only",
+    "encoder_embed_dim": [24],
+    "encoder_layers": [3, 2, 1],
+    "encoder_bottleneck_dim": [24, 16],
+    "encoder_ffn_embed_dim": [32, 24],
+    "encoder_attention_heads": [4, 2],
+}
+SPACES = {"translation_mos": SPACE, "language_modeling_mos": LM_SPACE, "masked_lm_mos": BERT_SPACE}
 
 T = TypeVar("T")
 
@@ -179,12 +188,12 @@ def prepare(folder: Path, sentences: int = 120, task: str = "translation_mos") -
         pairs = [[draw.choice("abcdefgh") for _ in range(draw.randint(2, 7))] for _ in range(count)]
         (folder / f"{split}.xx").write_text("".join(" ".join(words) + "\n" for words in pairs))
         (folder / f"{split}.yy").write_text("".join(" ".join(w.upper() for w in words) + "\n" for words in pairs))
-    is_language_model = task == "language_modeling_mos"
-    end = ".yy" if is_language_model else ""
+    translates = task == "translation_mos"
+    end = "" if translates else ".yy"
     prefixes = [x for split in ("train", "valid", "test") for x in (f"--{split}pref", folder / f"{split}{end}")]
-    kind = ["--only-source"] if is_language_model else ["-s", "xx", "-t", "yy", "--joined-dictionary"]
+    kind = ["-s", "xx", "-t", "yy", "--joined-dictionary"] if translates else ["--only-source"]
     run("preprocess", *kind, *prefixes, "--destdir", folder / "bin", log=folder / "preprocess.log")
-    (folder / "space.yaml").write_text(yaml.safe_dump(LM_SPACE if is_language_model else SPACE))
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACES[task]))
     return folder / "bin", folder / "space.yaml"
 
 
@@ -194,6 +203,8 @@ _MODELS = {
                         "--max-target-positions", 64],
     "language_modeling_mos": ["--arch", "transformer_lm_mos", "--share-decoder-input-output-embed",
                               "--sample-break-mode", "eos", "--tokens-per-sample", 64],
+    "masked_lm_mos": ["--arch", "roberta_mos", "--sample-break-mode", "eos", "--tokens-per-sample", 64,
+                      "--mask-prob", 0.4],
 }
 
 

@@ -8,13 +8,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import (
+    RobertaSubnetConfig,
+    RobertaSubnetModel,
     TransformerLanguageModelSubnetConfig,
     TransformerLanguageModelSubnetModel,
     TransformerSubnetConfig,
     TransformerSubnetModel,
 )
 from mos_fairseq.search_space import SearchSpace, Subnet, check_options
-from tests.helpers import ELASTIC_Q_SPACE, HEAD_DIM_SPACE, LM_SPACE, SMALL_SPACE, dictionary
+from tests.helpers import (
+    BERT_SPACE,
+    BOTTLENECK_SPACE,
+    ELASTIC_Q_SPACE,
+    FACTORISED_SPACE,
+    HEAD_DIM_SPACE,
+    LM_SPACE,
+    SMALL_SPACE,
+    dictionary,
+)
 
 VOCAB, TARGET_VOCAB = 31, 37
 EMBEDDINGS = [
@@ -90,6 +101,39 @@ def test_a_language_models_counts_are_those_of_the_built_twin(elastic_q, options
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(torch.full((1, 5), 6))
         assert cost.flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("options", [{}, {"untie_weights_roberta": True, "encoder_normalize_before": True}], ids=len)
+@pytest.mark.parametrize("data", [BERT_SPACE, FACTORISED_SPACE, BOTTLENECK_SPACE], ids=["bert", "hidden", "bottleneck"])
+def test_a_masked_language_models_counts_are_those_of_the_built_twin(data, options):
+    space = SearchSpace.from_dict(data)
+    for subnet in (space.largest(), space.smallest(), *(space.sample_subnet("cost", i) for i in range(8))):
+        config = RobertaSubnetConfig(subnet=subnet.key, max_positions=19, **options)
+        model = RobertaSubnetModel.from_subnet(config, subnet, dictionary(VOCAB)).eval()
+        cost = subnet_cost(subnet, CostOptions(src_len=5, vocab_size=VOCAB, max_positions=19, **options))
+        assert cost.params == sum(p.numel() for p in model.parameters())
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(torch.full((1, 5), 6))
+        assert cost.flops == counter.get_total_flops()
+        assert cost.flops - cost.flops_without_output_projection == 2 * 5 * subnet.encoder_embed_dim * VOCAB
+
+
+def test_published_figures_of_mos_bert():
+    """Of MoS-BERT's code (arXiv 2306.04845): bert-base-uncased's vocabulary, maps merged, no bias of the output."""
+    options = CostOptions(vocab_size=30522)  # 512 positions; its table has as many, and two token types
+
+    def params(subnet: Subnet) -> int:
+        return subnet_cost(subnet, options).params - options.vocab_size
+
+    bottleneck = SearchSpace.from_spec("bert_bottleneck")
+    assert bottleneck.size == 7**12
+    assert params(bottleneck.smallest()) == 34_362_624
+    assert params(bottleneck.smallest().replace(encoder_bottleneck_dim=360)) == 59_251_584
+    assert params(bottleneck.largest()) == 117_161_472
+    sizes = {"encoder_layers": 12, "encoder_attention_heads": 6}
+    for width, ratio, published in ((120, 200, 5_137_560), (768, 400, 109_483_776)):
+        found = Subnet("encoder_only", encoder_embed_dim=width, encoder_ffn_ratio=ratio, **sizes)
+        assert params(found) == published
 
 
 def test_options_that_mean_nothing_for_a_family_are_refused():

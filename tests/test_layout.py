@@ -18,6 +18,7 @@ ALLOWED = {
     "command": set(),
     "errors": set(),
     "lazy": set(),
+    "masked": set(),
     "noise": set(),
     "processor": set(),
     "progress": set(),
@@ -25,7 +26,7 @@ ALLOWED = {
     "sizes": set(),
     "versions": set(),
     "compat": {"errors"},
-    "criterions": {"command", "errors", "modules"},
+    "criterions": {"command", "errors", "masked", "modules"},
     "distributed": {"errors"},
     "figures": {"files"},
     "files": {"errors"},
@@ -39,13 +40,13 @@ ALLOWED = {
     "mos_options": {"search_space"},
     "models": {"command", "distributed", "errors", "model_options", "modules", "mos_options", "search_space", "sizes"},
     "checkpoints": {"criterions", "errors", "files", "models", "search_space", "tasks"},
-    "evaluation": {"errors", "files", "lazy", "models", "search_space", "transfer"},
+    "evaluation": {"errors", "files", "lazy", "masked", "models", "search_space", "transfer"},
     "latency": {
         "device", "errors", "files", "jsonl", "lazy", "model_options", "models", "modules", "processor", "search_space",
         "transfer",
     },
     "tasks": {"command", "cost", "distributed", "errors", "models", "search_space"},
-    "diagnosis": {"evaluation", "figures", "files", "models", "modules", "search_space"},
+    "diagnosis": {"evaluation", "figures", "files", "masked", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
     "standalone": {
         "checkpoints", "errors", "evaluation", "files", "models", "python", "search_space", "tasks",
@@ -61,7 +62,7 @@ ALLOWED = {
         "criterions", "device", "errors", "export", "figures", "files", "lazy", "models", "modules", "python",
         "search_space",
     },
-    "warm_start": {"checkpoints", "errors", "export", "lazy", "models", "modules", "search_space", "tasks"},
+    "warm_start": {"checkpoints", "errors", "export", "files", "lazy", "models", "modules", "search_space", "tasks"},
     "cli": {
         "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",
         "latency", "model_options", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space",
@@ -112,17 +113,18 @@ def test_keys_are_named_where_they_are_declared():
     assert len(keys) == 10
     names = re.compile(rf"\b(?:{'|'.join(keys)})\b|\}}_(?:embed_dim|layers|ffn_embed_dim|attention_heads)\b")
     naming = {file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py") if names.search(file.read_text("utf-8"))}
-    declarations = {file.relative_to(PACKAGE) for file in (PACKAGE / "search_space" / "families").glob("*_*coder*.py")}
+    declarations = {file.relative_to(PACKAGE) for file in (PACKAGE / "search_space" / "families").glob("*coder*.py")}
     assert Path("search_space/families/encoder_decoder.py") in declarations
     assert len(naming) <= 6 and not {file for file in naming - declarations if file.parts[0] != "search_space"}
 
 
 def test_what_is_on_or_off_in_a_model_is_in_one_table():
     """mos-warm-start, mos-cost and mos-latency read it; one that is not there would be left out by them."""
-    from mos_fairseq.models import TransformerLanguageModelMosConfig, TransformerMosConfig
+    from mos_fairseq.models import RobertaMosConfig, TransformerLanguageModelMosConfig, TransformerMosConfig
 
-    configs = (TransformerMosConfig, TransformerLanguageModelMosConfig)
+    configs = (TransformerMosConfig, TransformerLanguageModelMosConfig, RobertaMosConfig)
     flags = {option.name: option.metadata["help"] for c in configs for option in fields(c) if option.type is bool}
+    del flags["load_checkpoint_heads"]  # of reading weights, not of the model
     assert flags == FLAGS
 
 

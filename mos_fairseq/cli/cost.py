@@ -17,6 +17,7 @@ _HELP = {
     "tgt_vocab_size": "size of the target dictionary, where that is another one than the source's",
     "max_source_positions": "number of learned positions in the encoder",
     "max_target_positions": "number of learned positions in the decoder",
+    "max_positions": "number of positions of a masked language model",
 }
 
 

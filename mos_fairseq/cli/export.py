@@ -6,6 +6,7 @@ import argparse
 import json
 
 from mos_fairseq.cli import check_exists, command_parser, start
+from mos_fairseq.errors import InputError
 from mos_fairseq.export import FORMATS, QUANTIZATIONS, ExportOptions, find_format
 from mos_fairseq.search_space import resolve_subnet
 
@@ -18,12 +19,22 @@ def get_parser() -> argparse.ArgumentParser:
         "slicing, and the same results.",
         "mos-export --path checkpoints/checkpoint_best.pt --subnet search/best.yaml --output best.pt",
     )
-    parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
     parser.add_argument(
-        "--subnet", required=True, metavar="S", help="largest, smallest, random:SEED, a YAML file, or JSON in braces"
+        "--path",
+        required=True,
+        metavar="CKPT",
+        help="the supernet's checkpoint; or that of a roberta_subnet, fine-tuned with sentence_prediction for example",
     )
     parser.add_argument(
-        "--output", required=True, metavar="FILE", help="the checkpoint (with ctranslate2: the folder) to write"
+        "--subnet",
+        metavar="S",
+        help="of a supernet: largest, smallest, random:SEED, a YAML file, or JSON in braces",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the checkpoint (with ctranslate2 and huggingface: the folder) to write",
     )
     names = [known.name for known in FORMATS]
     parser.add_argument(
@@ -36,8 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-padding",
         action="store_true",
-        help="with --format fairseq: make layers of unequal FFN sizes or heads equal by adding zeros; the same "
-        "translations, at the cost of the padded sizes",
+        help="with --format fairseq and huggingface: make layers of unequal FFN sizes or heads equal by adding zeros; "
+        "the same results, at the cost of the padded sizes",
     )
     parser.add_argument(
         "--quantization", choices=QUANTIZATIONS, help="with --format ctranslate2: of the weights (default: none)"
@@ -45,7 +56,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="with --format ctranslate2: folder of the dictionaries (default: the supernet's training data)",
+        help="with --format ctranslate2 and huggingface: folder of the dictionaries (default: the training data)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FILE",
+        help="with --format huggingface: what made the words of text, a unigram model of SentencePiece's or a "
+        "tokenizer.json of Hugging Face's (default: words stand between spaces)",
     )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     return parser
@@ -54,20 +71,32 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
-    chosen, options = find_format(args.format), ExportOptions(args.allow_padding, args.quantization, args.data)
+    options = ExportOptions(args.allow_padding, args.quantization, args.data, args.tokenizer)
+    chosen = find_format(args.format)
     chosen.check_options(options)
     check_exists(args.path)
     start()
-    from mos_fairseq.checkpoints import build_supernet, read_supernet, search_space_of, stock_task
+    from mos_fairseq.checkpoints import build_supernet, build_twin, is_twin, read_model, search_space_of, stock_task
 
-    state = read_supernet(args.path)
-    space = search_space_of(state)
-    chosen.check_family(space.family)
-    subnet = resolve_subnet(args.subnet, space)
-    chosen.check(subnet, options)
-    model = build_supernet(state)
-    model.set_active_subnet(subnet)
-    twin = model.get_active_subnet()
+    state = read_model(args.path)
+    if is_twin(state):
+        if args.subnet is not None or chosen.name == "twin":
+            given = f"subnet is {args.subnet}" if args.subnet is not None else "format is twin"
+            raise InputError(f"{given}: {args.path} is of one subnet, a static twin already")
+        twin = build_twin(state)
+        subnet = twin.subnet
+        chosen.check_family(subnet.family)
+        chosen.check(subnet, options)
+    else:
+        if args.subnet is None:
+            raise InputError(f"subnet is not given: {args.path} is a supernet's, --subnet says which to export")
+        space = search_space_of(state)
+        chosen.check_family(space.family)
+        subnet = resolve_subnet(args.subnet, space)
+        chosen.check(subnet, options)
+        model = build_supernet(state)
+        model.set_active_subnet(subnet)
+        twin = model.get_active_subnet()
     chosen.write(state, twin, args.output, options)
     params = sum(parameter.numel() for parameter in twin.parameters())
     if args.json:

@@ -6,6 +6,7 @@ Not ``mos-import``, though it is the way back of ``mos-export``: ``import`` is a
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,28 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.model_options import FLAGS
 from mos_fairseq.mos_options import CHOICES, MosOptions
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.warm_start import SIDES, check_family_of, has_narrower_attention
+from mos_fairseq.warm_start import MASKED, SIDES, check_family_of, has_narrower_attention
 
 if TYPE_CHECKING:
+    from mos_fairseq.models import Supernet
     from mos_fairseq.warm_start import Orders, StockModel
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-warm-start``."""
     parser = command_parser(
         "mos-warm-start",
-        "Make a supernet out of a trained fairseq transformer, which becomes its largest subnet: the same "
-        "translations before any training. Neurons and heads (and channels, with learned positions) are put in the "
-        "order of their importance, since a subnet uses the first of them.",
+        "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
+        "which becomes its largest subnet: the same results before any training. Neurons and heads (and channels, with "
+        "learned positions) are put in the order of their importance, since a subnet uses the first of them.",
         "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt",
     )
-    parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint of fairseq's own transformer")
+    parser.add_argument(
+        "--path",
+        required=True,
+        metavar="CKPT",
+        help="checkpoint of fairseq's own transformer or roberta; or a folder of Hugging Face's with config.json, "
+        "model.safetensors and a vocabulary, whose tokens are written as a dictionary beside the output, FILE.dict.txt",
+    )
     parser.add_argument(
         "--search-space",
         required=True,
@@ -37,7 +45,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the supernet's checkpoint")
     parser.add_argument(
-        "--data", metavar="DIR", help="judge importance by gradients on sentences of this folder, not by weights' sizes"
+        "--data",
+        metavar="DIR",
+        help="of a transformer: judge importance by gradients on sentences of this folder, not by weights' sizes",
     )
     parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in it (default: valid)")
     parser.add_argument(
@@ -81,6 +91,9 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("data is given with --no-reorder, which needs no importance")
     space = SearchSpace.from_spec(args.search_space)
     check_family_of(space)
+    if space.family == MASKED:
+        _warm_start_masked(args, space)
+        return
     check_exists(args.path)
     start()
     from mos_fairseq.checkpoints import save_checkpoint
@@ -90,14 +103,55 @@ def main(argv: list[str] | None = None) -> None:
     stock = read_transformer(args.path)
     check_space(stock.args, space)
     learned = {f"{side}_learned_pos": args.learn_positions for side in SIDES}
-    routing = {field.name: getattr(args, field.name) for field in fields(MosOptions)}
-    cfg = TransformerMosConfig(search_space=space.dumps(), **routing, **learned)
+    cfg = TransformerMosConfig(search_space=space.dumps(), **_routing(args), **learned)
     model = supernet_from(stock, cfg, _orders(args, stock, space), args.expert_noise, args.seed)
-    save_checkpoint(supernet_checkpoint(stock, model), args.output)
-    print(f"{args.output}: a supernet of {space.size:,} subnets; the largest is {args.path}")
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in routing.items()]
-    options += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(cfg, name)]
-    supernet = f"--task translation_mos --search-space {args.search_space} --arch transformer_mos {' '.join(options)}"
+    save_checkpoint(supernet_checkpoint(stock.state, model), args.output)
+    _tell(args, model)
+
+
+def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
+    for name in ("data", "learn_positions"):
+        if getattr(args, name):
+            raise InputError(f"{name} is {getattr(args, name)}: it has no effect on subnets of family {MASKED.name}")
+    is_folder = os.path.isdir(args.path)
+    if not is_folder:
+        check_exists(args.path)
+    start()
+    from mos_fairseq.checkpoints import save_checkpoint
+    from mos_fairseq.files import write_atomically
+    from mos_fairseq.models import RobertaMosConfig
+    from mos_fairseq.warm_start import Orders, check_masked_space, masked_orders, masked_supernet, supernet_checkpoint
+
+    if is_folder:
+        from mos_fairseq.warm_start import read_huggingface as read
+    else:
+        from mos_fairseq.warm_start import read_roberta as read
+    source = read(args.path)
+    check_masked_space(source.model.subnet, space)
+    orders = Orders() if args.no_reorder else masked_orders(source.model, heads=has_narrower_attention(space))
+    cfg = RobertaMosConfig(search_space=space.dumps(), **_routing(args))
+    model = masked_supernet(source, cfg, orders, args.expert_noise, args.seed)
+    if source.words is not None:
+        dictionary = f"{args.output}.dict.txt"
+        nspecial = source.model.encoder.dictionary.nspecial
+        write_atomically(dictionary, "".join(f"{word} 1\n" for word in source.words[nspecial:]))
+        print(f"{dictionary}: its dictionary, for fairseq-preprocess --only-source --srcdict")
+    save_checkpoint(supernet_checkpoint(source.state, model), args.output)
+    _tell(args, model)
+
+
+def _routing(args: argparse.Namespace) -> dict[str, str | int]:
+    return {field.name: getattr(args, field.name) for field in fields(MosOptions)}
+
+
+def _tell(args: argparse.Namespace, model: Supernet) -> None:
+    """Say what was made, and how to train it."""
+    print(f"{args.output}: a supernet of {model.search_space.size:,} subnets; the largest is {args.path}")
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in _routing(args).items()]
+    options += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(model.cfg, name, False)]
+    if (epsilon := getattr(model.cfg, "layer_norm_eps", None)) is not None:
+        options += [f"--layer-norm-eps {epsilon} --max-positions {model.cfg.max_positions}"]
+    supernet = f"--task {model.task} --search-space {args.search_space} --arch {model.arch} {' '.join(options)}"
     print(f"to train it: fairseq-train … {supernet} --finetune-from-model {args.output}")
 
 

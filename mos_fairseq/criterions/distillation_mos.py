@@ -23,9 +23,6 @@ from mos_fairseq.criterions.label_smoothed_cross_entropy_mos import (
 from mos_fairseq.criterions.teacher import FrozenTeacher
 from mos_fairseq.errors import InputError, at_least
 
-# where fairseq's models return the layer outputs of a stack that reads the source, or the target
-_STATES = {"source": "encoder_states", "target": "inner_states"}
-
 
 @dataclass
 class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
@@ -161,6 +158,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
     def forward(self, model, sample, reduce=True):
         """As label-smoothed cross entropy. A student's logging output also has ``distillation_loss``, the divergence
         summed over tokens, and with ``hidden_weight`` the ``hidden_loss``, the mean distance x sample size."""
+        sample = self._predicted(model, sample)
         if model.training and self._students_left and self.hidden_weight:
             sample = sample | {"net_input": sample["net_input"] | {"return_all_hiddens": True}}
         self._student_log = {}
@@ -192,14 +190,12 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         return loss, nll_loss
 
     def _distill(self, logits: Tensor, teacher: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        skip = self.ignore_prefix_size
+        if skip := self.ignore_prefix_size:
+            logits, teacher, target = (tensor[:, skip:] for tensor in (logits, teacher, target))
+        rows = [tensor.reshape(-1, tensor.size(-1)) for tensor in (logits, teacher)]
         with torch.autocast(logits.device.type, enabled=False):  # it would add up the tokens in half precision
             loss, nll_loss, divergence = DistillationLoss.apply(
-                logits[:, skip:].flatten(0, 1),
-                teacher[:, skip:].flatten(0, 1),
-                target[:, skip:].flatten(),
-                self.padding_idx,
-                self.options,
+                *rows, target.reshape(-1), self.padding_idx, self.options
             )
         self._student_log["distillation_loss"] = divergence
         return loss, nll_loss
@@ -207,7 +203,9 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
     @staticmethod
     def _states(model, net_output) -> list[list[Tensor]]:
         """Layer outputs of each stack, without the embeddings'."""
-        return [net_output[1][_STATES[stack.tokens]][1:] for stack in model.family.stacks]
+        family = model.family
+        names = ["inner_states" if stack.name == family.output else "encoder_states" for stack in family.stacks]
+        return [net_output[1][name][1:] for name in names]
 
     def _hidden_loss(self, model, students: list[list[Tensor]], teachers: list[list[Tensor]], sample) -> Tensor:
         distances = []

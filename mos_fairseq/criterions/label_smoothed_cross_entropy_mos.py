@@ -13,7 +13,8 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mos_fairseq.errors import below_one
+from mos_fairseq.errors import InputError, below_one
+from mos_fairseq.masked import masked_only, predicts_masked
 from mos_fairseq.modules import kernels
 
 
@@ -64,7 +65,11 @@ class LabelSmoothedCrossEntropyMosConfig(LabelSmoothedCrossEntropyCriterionConfi
 
 @register_criterion("label_smoothed_cross_entropy_mos", dataclass=LabelSmoothedCrossEntropyMosConfig)
 class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
-    """Label-smoothed cross entropy of the active subnet; equals fairseq's in loss, nll and gradients."""
+    """Label-smoothed cross entropy of the active subnet; equals fairseq's in loss, nll and gradients.
+
+    Of masked language models, masked tokens alone count, as in fairseq's ``masked_lm``, which it equals without
+    smoothing.
+    """
 
     def __init__(
         self,
@@ -76,6 +81,21 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
     ) -> None:
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         below_one(label_smoothing=label_smoothing)
+        if ignore_prefix_size and hasattr(task, "mask_idx"):
+            raise InputError(f"ignore_prefix_size is {ignore_prefix_size}: masked language models predict no prefix")
+        self._masked: tuple[dict, dict] | None = None
+
+    def forward(self, model, sample, reduce=True):
+        """As fairseq's."""
+        return super().forward(model, self._predicted(model, sample), reduce)
+
+    def _predicted(self, model, sample: dict) -> dict:
+        """The mini-batch as ``model`` is asked it: the same for all subnets."""
+        if not predicts_masked(model) or "masked_tokens" in sample["net_input"]:
+            return sample
+        if self._masked is None or self._masked[0] is not sample:
+            self._masked = sample, masked_only(sample, self.padding_idx)
+        return self._masked[1]
 
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
         """Loss and nll; the fast path where the loss is summed and the model's output is logits."""
@@ -87,5 +107,5 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         if skip > 0:
             logits, target = logits[:, skip:], target[:, skip:]
         return _LabelSmoothedLoss.apply(
-            logits.flatten(0, 1), target.reshape(-1), self.eps, self.padding_idx
+            logits.reshape(-1, logits.size(-1)), target.reshape(-1), self.eps, self.padding_idx
         )

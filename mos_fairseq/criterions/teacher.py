@@ -52,7 +52,7 @@ class FrozenTeacher:
         most, needed = (np.asarray(positions).tolist() for positions in (model.max_positions(), needed))
         if np.less(most, needed).any():
             raise InputError(f"teacher is {self.path}: it takes {most} positions, the training has {needed}")
-        if getattr(model, "adaptive_softmax", None) or getattr(model.decoder, "adaptive_softmax", None):
+        if any(getattr(part, "adaptive_softmax", None) for part in (model, getattr(model, "decoder", None))):
             raise InputError(f"teacher is {self.path}: its adaptive softmax gives no logits")
 
     def logits(self, sample: dict[str, Any], like: Tensor) -> Tensor:

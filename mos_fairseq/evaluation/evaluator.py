@@ -22,6 +22,7 @@ from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.evaluation.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
 from mos_fairseq.files import file_digest
+from mos_fairseq.masked import summed_loss
 from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.search_space import FAMILIES, Family, Subnet
 from mos_fairseq.transfer import check_encoder, pack, unpack
@@ -77,13 +78,14 @@ class ModelEvaluator:
     def _batches(self) -> list[dict[str, Any]]:
         """Mini-batches of the chosen examples: sentence pairs, or blocks of text."""
         dataset, options = self.task.dataset(self.options.valid_subset), self.options
+        dataset.set_epoch(1)  # as in validation: masks depend on it
         count = len(dataset) if options.valid_samples is None else min(options.valid_samples, len(dataset))
         if not count:
             raise InputError(f"valid_subset {options.valid_subset}: it is empty")
         chosen = np.random.default_rng(options.seed).permutation(len(dataset))[:count]
         lengths = np.array([dataset.num_tokens(index) for index in chosen])
         order = chosen[np.argsort(lengths, kind="stable")]
-        self._check_lengths(np.asarray(dataset.sizes)[chosen].reshape(count, -1), int(lengths.max()))
+        self._check_lengths(np.asarray(dataset.sizes).reshape(len(dataset), -1)[chosen], int(lengths.max()))
         batches = data_utils.batch_by_size(order, dataset.num_tokens, max_tokens=options.max_tokens)
         samples = [dataset.collater([dataset[index] for index in batch]) for batch in batches]
         return utils.apply_to_sample(lambda tensor: tensor.to(self.device), samples)
@@ -96,7 +98,7 @@ class ModelEvaluator:
         for stack, found, most in zip(self.family.stacks, sizes.max(0), longest_of, strict=True):
             if found > most:
                 raise InputError(
-                    f"max_{stack.tokens}_positions of {self.path} is {most}: {self.options.valid_subset} holds a "
+                    f"{stack.positions} of {self.path} is {most}: {self.options.valid_subset} holds a "
                     f"sentence of {found} tokens"
                 )
 
@@ -126,19 +128,15 @@ class ModelEvaluator:
 
     @torch.inference_mode()
     def loss(self) -> float:
-        """Bits per target token, without label smoothing: fairseq's ``nll_loss``."""
-        found, tokens = [], 0
+        """Bits per predicted token (of masked language models, masked token), without label smoothing: fairseq's
+        ``nll_loss``."""
+        found, tokens, padding = [], 0, self.task.target_dictionary.pad()
         for batch in self.batches:
-            logits = self.model(**batch["net_input"])[0]
-            target = batch["target"]
-            losses = torch.nn.functional.cross_entropy(
-                logits.float().flatten(0, 1),
-                target.flatten(),
-                ignore_index=self.task.target_dictionary.pad(),
-                reduction="sum",
-            )
-            found.append(losses)
-            tokens += batch["ntokens"]
+            loss, count = summed_loss(self.model, batch, padding)
+            found.append(loss)
+            tokens += count
+        if not tokens:
+            raise InputError(f"valid_subset {self.options.valid_subset}: no token of the chosen examples is masked")
         # read at once: after each batch, the host would wait for a GPU
         return sum(torch.stack(found).tolist()) / tokens / math.log(2)
 

@@ -6,6 +6,7 @@ __getattr__, __all__ = names_of(
     __name__,
     {
         "ctranslate2": ["save_ctranslate2"],
+        "huggingface": ["save_huggingface"],
         "formats": ["FORMATS", "QUANTIZATIONS", "ExportOptions", "Format", "find_format"],
         "stock": ["stock_checkpoint"],
         "stock_sizes": ["StockSizes", "stock_sizes"],

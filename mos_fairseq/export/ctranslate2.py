@@ -19,7 +19,7 @@ from mos_fairseq.export.stock import attention_weights
 from mos_fairseq.export.stock_sizes import check_last_output_only
 from mos_fairseq.files import write_folder_atomically
 from mos_fairseq.models import TransformerSubnetModel
-from mos_fairseq.models.transformer_config import embed_scale, normalize_before
+from mos_fairseq.models.transformer_config import embed_scale
 from mos_fairseq.modules import MultiheadAttention
 
 
@@ -87,7 +87,7 @@ def _spec(kind, twin: TransformerSubnetModel, stack: nn.Module):
         len(layers),
         heads,
         head_dim=1,
-        pre_norm=normalize_before(twin.cfg, stack.stack),
+        pre_norm=stack.stack.normalize_before(twin.cfg),
         activation=_activation(twin),
         layernorm_embedding=twin.cfg.layernorm_embedding,
     )
@@ -122,7 +122,7 @@ def _set_side(spec, stack: nn.Module, embeddings) -> None:
     """What both sides have around their layers."""
     weight = stack.embed_tokens.weight[:, : stack.embed_dim]
     embeddings.weight = _array(weight)
-    spec.scale_embeddings = embed_scale(stack.cfg, stack.embed_dim)
+    spec.scale_embeddings = embed_scale(stack.cfg, stack.stack, stack.embed_dim)
     positions = stack.embed_positions
     rows = positions.table(weight)[positions.padding_idx + 1 : positions.num_rows]
     spec.position_encodings.encodings = _array(rows)

@@ -8,7 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.export.stock_sizes import STOCK_ARCHITECTURES, check_last_output_only, stock_sizes
+from mos_fairseq.export.stock_sizes import (
+    STOCK_ARCHITECTURES,
+    check_hugging_face,
+    check_last_output_only,
+    stock_sizes,
+)
 from mos_fairseq.search_space import FAMILIES, Family, Subnet, check_family
 
 if TYPE_CHECKING:
@@ -26,11 +31,13 @@ class ExportOptions:
         allow_padding: smaller layers may be padded with zeros.
         quantization: of the weights, one of :data:`QUANTIZATIONS`; None keeps them as they are.
         data: folder of the dictionaries; None: the supernet's training data.
+        tokenizer: file of the tokenizer that made the words of text; None: they stand between spaces.
     """
 
     allow_padding: bool = False
     quantization: str | None = None
     data: str | None = None
+    tokenizer: str | None = None
 
 
 Checkpoint = dict[str, Any]
@@ -100,6 +107,16 @@ def _write_ctranslate2(state: Checkpoint, twin: StaticTwin, output: Output, opti
     save_ctranslate2(twin, read_vocabularies(state, options.data), output, options.quantization)
 
 
+def _write_huggingface(state: Checkpoint, twin: StaticTwin, output: Output, options: ExportOptions) -> None:
+    from mos_fairseq.checkpoints import read_labels, read_words
+    from mos_fairseq.export.huggingface import save_huggingface
+
+    words = read_words(state, options.data)
+    labels = read_labels(state, options.data)
+    more = {"allow_padding": options.allow_padding, "tokenizer": options.tokenizer}
+    save_huggingface(twin, words, output, labels=labels, **more)
+
+
 FORMATS = (
     Format(
         "twin",
@@ -113,7 +130,7 @@ FORMATS = (
     Format(
         "fairseq",
         tuple(STOCK_ARCHITECTURES),
-        f"fairseq's own {' or '.join(STOCK_ARCHITECTURES.values())}, which needs no plugin, for subnets it can express",
+        f"fairseq's own {', '.join(STOCK_ARCHITECTURES.values())}, which needs no plugin, for subnets it can express",
         ("allow_padding",),
         lambda subnet, options: stock_sizes(subnet, options.allow_padding),
         _write_stock,
@@ -126,5 +143,14 @@ FORMATS = (
         ("quantization", "data"),
         lambda subnet, options: check_last_output_only(subnet, "CTranslate2"),
         _write_ctranslate2,
+    ),
+    Format(
+        "huggingface",
+        ("encoder_only",),
+        "a folder that transformers' AutoModelForMaskedLM, AutoModelForSequenceClassification and pipeline load: "
+        "RoBERTa, or Electra where all layers have a width of their own",
+        ("allow_padding", "data", "tokenizer"),
+        lambda subnet, options: check_hugging_face(subnet, options.allow_padding),
+        _write_huggingface,
     ),
 )

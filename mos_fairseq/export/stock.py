@@ -1,4 +1,4 @@
-"""A static twin as a checkpoint of fairseq's own ``transformer`` or ``transformer_lm``, which needs no plugin.
+"""A static twin as a checkpoint of fairseq's own ``transformer``, ``transformer_lm`` or ``roberta``: without plugin.
 
 Stock fairseq knows one FFN size, one number of heads of width embed_dim / heads, and no cross-attention span. What
 differs from layer to layer can be padded with zeros: a head of zeros adds zero, and so does a neuron whose outgoing
@@ -24,8 +24,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export.check import ExportError, check_same_model
 from mos_fairseq.export.stock_sizes import STOCK_ARCHITECTURES, StockSizes, stock_sizes
 from mos_fairseq.models import StaticTwin
-from mos_fairseq.models.transformer_config import normalize_before
-from mos_fairseq.modules import MultiheadAttention
+from mos_fairseq.modules import ClassificationHead, LayerOptions, MultiheadAttention
 
 
 def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: bool = False) -> dict[str, Any]:
@@ -40,10 +39,16 @@ def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: boo
     sizes = stock_sizes(twin.subnet, allow_padding)
     if twin.cfg.activation_fn == "swish":
         raise InputError("activation_fn is swish: stock fairseq's does not run")
+    epsilon = getattr(twin.cfg, "layer_norm_eps", LayerOptions.layer_norm_eps)
+    if epsilon != LayerOptions.layer_norm_eps:
+        raise InputError(f"layer_norm_eps is {epsilon}: stock fairseq's is {LayerOptions.layer_norm_eps}")
     args = _arguments(twin, sizes, state["cfg"]["task"])
     words = [getattr(twin, stack.name).dictionary for stack in twin.family.stacks]
     dictionaries = SimpleNamespace(source_dictionary=words[0], target_dictionary=words[-1])
-    stock = MODEL_REGISTRY[args.arch].build_model(args, dictionaries).eval()
+    stock = MODEL_REGISTRY[args.arch].build_model(args, dictionaries)
+    for name, head in heads_of(twin).items():
+        stock.register_classification_head(name, head.num_classes, head.inner_dim)
+    stock.eval()
     missing, unknown = nn.Module.load_state_dict(stock, _weights(twin, sizes), strict=False)
     # sinusoidal positions keep a buffer of no meaning
     if absent := [name for name in missing if not name.endswith(("version", "_float_tensor"))] + unknown:
@@ -80,8 +85,9 @@ def _arguments(twin: StaticTwin, sizes: dict[str, StockSizes], task: Mapping[str
     for stack in family.stacks:
         values |= sizes[stack.name].options(stack)
         values[f"{stack.name}_learned_pos"] = _positions(getattr(twin, stack.name)) is not None
-        values[f"{stack.name}_normalize_before"] = normalize_before(cfg, stack)
-    values |= {f"{family.output}_{end}_dim": sizes[family.output].width for end in ("input", "output")}
+        values[f"{stack.name}_normalize_before"] = stack.normalize_before(cfg)
+    if family.head is None:
+        values |= {f"{family.output}_{end}_dim": sizes[family.output].width for end in ("input", "output")}
     if getattr(cfg, "share_all_embeddings", False):
         # stock fairseq shares between stacks of one width
         values["share_all_embeddings"] = len({size.width for size in sizes.values()}) == 1
@@ -115,6 +121,7 @@ def _weights(twin: StaticTwin, sizes: dict[str, StockSizes]) -> dict[str, Tensor
     result: dict[str, Tensor] = {}
     for name, size in sizes.items():
         stack = getattr(twin, name)
+        name += ".sentence_encoder" if twin.family.head is not None else ""
         result[f"{name}.embed_tokens.weight"] = stack.embed_tokens.weight[:, : stack.embed_dim]
         if (table := _positions(stack)) is not None:
             result[f"{name}.embed_positions.weight"] = table
@@ -122,14 +129,26 @@ def _weights(twin: StaticTwin, sizes: dict[str, StockSizes]) -> dict[str, Tensor
             if (norm := getattr(stack, norm_name)) is not None:
                 result |= _named(f"{name}.{norm_name}", norm.weight, norm.bias)
         for index, layer in enumerate(stack.layers):
-            result |= {f"{name}.layers.{index}.{k}": v for k, v in _layer_weights(layer, size).items()}
-    output = getattr(twin, twin.family.output)
+            result |= {f"{name}.layers.{index}.{k}": v for k, v in layer_weights(layer, size).items()}
+    output, name = getattr(twin, twin.family.output), twin.family.output
     weight = output.output_embedding.weight[:, : output.embed_dim]
-    result[f"{twin.family.output}.output_projection.weight"] = weight
+    if twin.family.head is None:
+        result[f"{name}.output_projection.weight"] = weight
+    else:
+        result[f"{name}.lm_head.weight"] = weight
+        result |= {f"{name}.lm_head.{k}": v for k, v in output.lm_head.state_dict().items()}
+    for name, head in heads_of(twin).items():
+        result |= {f"classification_heads.{name}.{k}": v for k, v in head.state_dict().items()}
     return {name: tensor.detach() for name, tensor in result.items()}
 
 
-def _layer_weights(layer: nn.Module, size: StockSizes) -> dict[str, Tensor]:
+def heads_of(twin: StaticTwin) -> Mapping[str, ClassificationHead]:
+    """Its classification heads by name: of a masked language model that was fine-tuned."""
+    return getattr(twin, "classification_heads", {})
+
+
+def layer_weights(layer: nn.Module, size: StockSizes) -> dict[str, Tensor]:
+    """The weights of one layer under stock fairseq's names, padded to ``size``."""
     result: dict[str, Tensor] = {}
     for name, module in layer.named_children():
         if isinstance(module, MultiheadAttention):

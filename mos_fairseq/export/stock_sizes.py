@@ -1,5 +1,5 @@
-"""What fairseq's own Transformers have one number of, and whether a subnet can be written in such numbers. Sizes only,
-no torch."""
+"""What fairseq's own Transformers, and those of Hugging Face, have one number of, and whether a subnet can be written
+in such numbers. Sizes only, no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import Stack, Subnet
 
-STOCK_ARCHITECTURES = {"encoder_decoder": "transformer", "decoder_only": "transformer_lm"}
+STOCK_ARCHITECTURES = {"encoder_decoder": "transformer", "decoder_only": "transformer_lm", "encoder_only": "roberta"}
 """fairseq's own model of each family that it has."""
 
 
@@ -47,9 +47,32 @@ def stock_sizes(subnet: Subnet, allow_padding: bool = False) -> dict[str, StockS
     Raises:
         InputError: there are no such sizes; says why.
     """
-    sizes = {stack.name: _stack_sizes(subnet, stack, allow_padding) for stack in subnet.family.stacks}
+    for stack in subnet.family.stacks:
+        if subnet.maps(stack.name):
+            key = stack.inside(subnet.values).key
+            raise InputError(f"{key} is {subnet.to_dict()[key]}: stock fairseq has no maps around layers")
+    sizes = {stack.name: stack_sizes(subnet, stack, allow_padding) for stack in subnet.family.stacks}
     check_last_output_only(subnet, "stock fairseq")
     return sizes
+
+
+def check_hugging_face(subnet: Subnet, allow_padding: bool = False) -> StockSizes:
+    """The sizes of a masked language model of Hugging Face's transformers that can hold ``subnet``.
+
+    Raises:
+        InputError: there is none; says why.
+    """
+    (stack,) = subnet.family.stacks
+    if stack.inside(subnet.values) is stack.bottleneck:
+        widths = [layer.width for layer in subnet.layers(stack.name)]
+        raise InputError(
+            f"{stack.bottleneck.key} is {widths}: transformers has no model with a map before each layer, which goes "
+            "into the residual connection too; --format twin holds such subnets"
+        )
+    if stack.inside(subnet.values) is stack.hidden and subnet[stack.hidden.key] == subnet.width(stack.name):
+        width = subnet.width(stack.name)
+        raise InputError(f"{stack.hidden.key} is {width}, as wide as the embeddings: Electra has no maps then")
+    return stack_sizes(subnet, stack, allow_padding)
 
 
 def check_last_output_only(subnet: Subnet, reader: str) -> None:
@@ -61,7 +84,8 @@ def check_last_output_only(subnet: Subnet, reader: str) -> None:
             )
 
 
-def _stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool) -> StockSizes:
+def stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool) -> StockSizes:
+    """Those of one stack, whose layers are of one width; see :func:`stock_sizes`."""
     layers = subnet.layers(stack.name)
     width, ffns = layers[0].width, [layer.ffn for layer in layers]
     width_name, _, ffn_name, _ = option_names(stack)

@@ -64,6 +64,6 @@ class LatencyOptions(ModelOptions):
         if workload not in family.workloads:
             known = ", ".join(family.workloads)
             raise InputError(f"workload is {workload}: allowed for family {family.name} are {known}")
-        if workload == "forward" and self.beam != LatencyOptions.beam:
-            raise InputError(f"beam is {self.beam}: it has no effect with workload forward")
+        if workload in ("forward", "features") and self.beam != LatencyOptions.beam:
+            raise InputError(f"beam is {self.beam}: it has no effect with workload {workload}")
         return replace(self, workload=workload)

@@ -42,13 +42,13 @@ class SubnetTimer:
         self.options = options = options.of_family(subnet.family)
         twin = twin_of(subnet.family)
         positions = {"source": options.src_len, "target": options.tgt_len + 1}
-        values: dict[str, Any] = {f"max_{stack.tokens}_positions": 1024 for stack in subnet.family.stacks}
-        values = {name: max(most, positions[name.split("_")[1]]) for name, most in values.items()}
+        stacks = subnet.family.stacks
+        values: dict[str, Any] = {stack.positions: max(1024, positions[stack.tokens]) for stack in stacks}
         values |= {name: getattr(options, name) for name in ModelOptions.values_of(twin.config)}
         cfg = twin.config(subnet=subnet.key, **values)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            model = twin.from_subnet(cfg, subnet, *[words] * len(subnet.family.stacks))
+            model = twin.from_subnet(cfg, subnet, *[words] * len(stacks))
         self.model = model.eval().to(device=options.device, dtype=getattr(torch, options.dtype))
         self.workload = WORKLOADS[options.workload](self.model, options, words)
 
@@ -125,8 +125,8 @@ def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
 
 
 def options_dict(options: LatencyOptions) -> dict[str, Any]:
-    """The options as plain values, for a file's header. Files that name no workload are of beam search."""
+    """The options as plain values, for a file's header. Files that name no workload are of beam search; those that name
+    no ``untie_weights_roberta``, which is younger than they may be, are of models without it."""
     values = asdict(options)
-    if values["workload"] == "beam_search":
-        del values["workload"]
-    return values
+    younger = {"workload": "beam_search", "untie_weights_roberta": False}
+    return {name: value for name, value in values.items() if name not in younger or value != younger[name]}

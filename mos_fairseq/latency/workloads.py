@@ -2,6 +2,7 @@
 
 ``beam_search``: fairseq's beam search translates one batch. ``generate``: the same search continues one batch of empty
 sentences, token by token, as a language model does. ``forward``: one forward pass of one batch, as in scoring.
+``features``: the same without the projection to the vocabulary, as in classification.
 """
 
 from __future__ import annotations
@@ -118,19 +119,34 @@ class Generate(_Search):
 
 
 class Forward(_Workload):
-    """One forward pass of ``tgt_len`` target tokens, and of ``src_len`` source tokens where there is an encoder."""
+    """One forward pass of ``src_len`` source tokens where there is an encoder, and of ``tgt_len`` target tokens where
+    there is a decoder."""
 
     def prepare(self) -> None:
-        targets = self.tokens(self.options.tgt_len)
-        self._inputs = {"prev_output_tokens": targets}
+        self._inputs: dict[str, Any] = {}
+        if hasattr(self.model, "decoder"):
+            self._inputs["prev_output_tokens"] = self.tokens(self.options.tgt_len)
         if hasattr(self.model, "encoder"):
             sources = self.tokens(self.options.src_len)
             self._inputs |= {"src_tokens": sources, "src_lengths": self.lengths(sources)}
         else:
-            self._inputs = {"src_tokens": targets}
+            self._inputs = {"src_tokens": self._inputs["prev_output_tokens"]}
 
     def run(self) -> Latency:
         return Latency(None, self.timed(lambda: self.model(**self._inputs)))
 
 
-WORKLOADS: dict[str, type[_Workload]] = {"beam_search": BeamSearch, "generate": Generate, "forward": Forward}
+class Features(Forward):
+    """The same, without the projection to the vocabulary."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._inputs["features_only"] = True
+
+
+WORKLOADS: dict[str, type[_Workload]] = {
+    "beam_search": BeamSearch,
+    "generate": Generate,
+    "forward": Forward,
+    "features": Features,
+}

@@ -1,9 +1,11 @@
 """Models registered with fairseq, for each family a supernet and its static twin.
 
 ``transformer_mos`` and ``transformer_subnet`` translate; ``transformer_lm_mos`` and ``transformer_lm_subnet`` model
-language.
+language; ``roberta_mos`` and ``roberta_subnet`` model masked language.
 """
 
+from mos_fairseq.models.roberta_mos import RobertaMosConfig, RobertaMosModel
+from mos_fairseq.models.roberta_subnet import RobertaSubnetConfig, RobertaSubnetModel
 from mos_fairseq.models.static_twin import StaticTwin
 from mos_fairseq.models.supernet import Supernet
 from mos_fairseq.models.transformer_lm_mos import TransformerLanguageModelMosConfig, TransformerLanguageModelMosModel
@@ -16,7 +18,9 @@ from mos_fairseq.models.transformer_mos import TransformerMosConfig, Transformer
 from mos_fairseq.models.transformer_subnet import TransformerSubnetConfig, TransformerSubnetModel
 from mos_fairseq.search_space import Family
 
-SUPERNETS = {model.family.name: model for model in (TransformerMosModel, TransformerLanguageModelMosModel)}
+SUPERNETS = {
+    model.family.name: model for model in (TransformerMosModel, TransformerLanguageModelMosModel, RobertaMosModel)
+}
 """The class of supernets of each family, by its name."""
 
 
@@ -27,6 +31,10 @@ def twin_of(family: Family) -> type[StaticTwin]:
 
 __all__ = [
     "SUPERNETS",
+    "RobertaMosConfig",
+    "RobertaMosModel",
+    "RobertaSubnetConfig",
+    "RobertaSubnetModel",
     "StaticTwin",
     "Supernet",
     "TransformerLanguageModelMosConfig",

@@ -7,10 +7,13 @@ from mos_fairseq.search_space import SearchSpace, Subnet
 DROPOUT_SCALINGS = ("width", "layer", "largest", "none")
 
 
-def dropout_scales(scaling: str, subnet: Subnet, space: SearchSpace, side: str) -> tuple[float, list[float]]:
+def dropout_scales(
+    scaling: str, subnet: Subnet, space: SearchSpace, side: str
+) -> tuple[float, list[tuple[float, float]]]:
     """Factors on the dropout rates of one ``side``, "encoder" or "decoder", of a supernet with ``subnet`` active.
 
-    - ``width``: d / d_max of the side's embedding width on all rates (HAT, arXiv 2005.14187).
+    - ``width``: d / d_max of the width of what is dropped on all rates (HAT, arXiv 2005.14187): of a side's embeddings,
+      and of its layers, which are mostly as wide.
     - ``layer``: every dropout by the width of what it drops (after TODM's adaptive dropout, arXiv 2309.01947, which
       scales that of each feed-forward layer by its sampled over its largest number of channels): activation dropout by
       f / f_max of its own layer's FFN, the rest by d / d_max.
@@ -20,11 +23,14 @@ def dropout_scales(scaling: str, subnet: Subnet, space: SearchSpace, side: str) 
     - ``none``: 1.
 
     Returns:
-        the factor on all rates but activation dropout's, and those on activation dropout, layer by layer.
+        the factor on the rate of the embeddings' dropout, and layer by layer that on activation dropout's rate, after
+        that on the layer's other rates.
     """
-    largest, layers = space.largest(), subnet.layers(side)
-    width = subnet.width(side) / largest.width(side)
-    if scaling == "layer":
-        return width, [layer.ffn / most.ffn for layer, most in zip(layers, largest.layers(side), strict=False)]
-    scale = {"width": width, "largest": float(subnet == largest), "none": 1.0}[scaling]
-    return scale, [scale] * len(layers)
+    largest = space.largest()
+    pairs = list(zip(subnet.layers(side), largest.layers(side), strict=False))
+    if scaling in ("width", "layer"):
+        widths = [layer.width / most.width for layer, most in pairs]
+        inner = [layer.ffn / most.ffn for layer, most in pairs] if scaling == "layer" else widths
+        return subnet.width(side) / largest.width(side), list(zip(widths, inner, strict=True))
+    scale = {"largest": float(subnet == largest), "none": 1.0}[scaling]
+    return scale, [(scale, scale)] * len(pairs)

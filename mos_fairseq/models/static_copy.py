@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
-from mos_fairseq.modules import ElasticEmbedding, ElasticLayerNorm, ElasticLinear, PositionalEmbedding
+from mos_fairseq.modules import (
+    ElasticEmbedding,
+    ElasticLayerMaps,
+    ElasticLayerNorm,
+    ElasticLinear,
+    MaskedLanguageHead,
+    PositionalEmbedding,
+)
 
 
 @torch.no_grad()
@@ -20,9 +30,20 @@ def copy_active(side: nn.Module, twin: nn.Module) -> None:
         layer.materialize()
     left_out = {id(module) for layer in side.layers[side.num_active_layers :] for module in layer.modules()}
     left_out |= {id(module) for layer in side.layers if layer.router is not None for module in layer.router.modules()}
+    copy_modules(side, twin, left_out)
+
+
+@torch.no_grad()
+def copy_modules(origin: nn.Module, twin: nn.Module, left_out: Collection[int] = ()) -> None:
+    """Copy what is in force of ``origin``, but for the modules whose ids are ``left_out``; see :func:`copy_active`."""
+    left_out = set(left_out)
     copies, written = dict(twin.named_modules()), set()
-    for name, module in side.named_modules():
-        if id(module) not in left_out and (isinstance(module, PositionalEmbedding) or _own_tensors(module)):
+    for name, module in origin.named_modules():
+        if id(module) in left_out:
+            continue
+        if isinstance(module, ElasticLayerMaps):
+            left_out |= {id(part) for part in module.modules()}  # which have no counterparts one by one
+        if isinstance(module, (PositionalEmbedding, ElasticLayerMaps)) or _own_tensors(module):
             written |= {id(tensor) for tensor in _copy(name, module, copies.get(name))}
     for name, tensor in (*twin.named_parameters(), *twin.named_buffers()):
         if id(tensor) not in written:
@@ -38,11 +59,16 @@ def _copy(name: str, module: nn.Module, twin: nn.Module | None) -> list[Tensor]:
     if twin is None:
         raise TypeError(f"{name} of the supernet, a {type(module).__name__}, has no counterpart in the static twin")
     if isinstance(module, ElasticLinear):
-        pairs = zip((twin.weight, twin.bias), module._materialized, strict=True)
+        pairs = zip((twin.weight, twin.bias), module._materialized or module.merge(), strict=True)
     elif isinstance(module, ElasticLayerNorm):
         pairs = zip((twin.weight, twin.bias), module.merge(), strict=True)
     elif isinstance(module, ElasticEmbedding):
         pairs = [(twin.weight, module.weight[:, : twin.embedding_dim])]
+    elif isinstance(module, ElasticLayerMaps):
+        dense = [(linear.weight, linear.bias) for linear in twin if isinstance(linear, nn.Linear)]
+        pairs = zip(chain(*dense), chain(*module.merged()), strict=True)
+    elif isinstance(module, MaskedLanguageHead):
+        pairs = [(twin.bias, module.bias)]
     elif isinstance(module, PositionalEmbedding):
         if module.weight is None and twin.embedding_dim != module.embedding_dim:
             widths = f"{twin.embedding_dim}, the supernet's of {module.embedding_dim}"

@@ -18,7 +18,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.models.lasting_buffers import from_bits, to_bits
 from mos_fairseq.models.transformer_config import check_rates, record_in_config
 from mos_fairseq.models.transformer_stack import LayerKit
-from mos_fairseq.modules import LayerOptions, Linear, MultiheadAttention, TransformerLayer
+from mos_fairseq.modules import LayerMaps, LayerOptions, Linear, MultiheadAttention, TransformerLayer
 from mos_fairseq.search_space import Family, Subnet
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
 
@@ -50,8 +50,12 @@ def _layer(sizes: LayerSizes, options: LayerOptions) -> TransformerLayer:
         for name, attention in sizes.attentions.items()
     }
     fc1, fc2 = _linear(sizes.width, sizes.ffn, gain=None), _linear(sizes.ffn, sizes.width, gain=None)
-    norms = [nn.LayerNorm(sizes.width) for _ in range(len(attentions) + 1)]
+    norms = [nn.LayerNorm(sizes.width, options.layer_norm_eps) for _ in range(len(attentions) + 1)]
     return TransformerLayer(attentions, fc1, fc2, norms, options)
+
+
+def _maps(subnet: Subnet, stack: str) -> LayerMaps:
+    return LayerMaps(subnet.maps(stack))
 
 
 def _packed(numbers: Sequence[int]) -> Tensor:
@@ -129,5 +133,5 @@ class StaticTwin:
         if subnet.family != cls.family:
             raise InputError(f"subnet is of family {subnet.family.name}: --arch {cls.arch} takes {cls.family.name}")
         check_rates(cfg, "dropout", "attention_dropout", "activation_dropout")
-        kit = LayerKit(_layer, nn.LayerNorm)
+        kit = LayerKit(_layer, nn.LayerNorm, Linear, _maps)
         return cls(cfg, cls.build_stacks(cfg, subnet, dictionaries, kit, position_dims), subnet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -20,7 +21,13 @@ from mos_fairseq.models.static_copy import copy_active
 from mos_fairseq.models.static_twin import StaticTwin
 from mos_fairseq.models.transformer_config import check_rates
 from mos_fairseq.models.transformer_stack import LayerKit
-from mos_fairseq.modules import ElasticLayerNorm, ElasticTransformerLayer, MixtureOptions
+from mos_fairseq.modules import (
+    ElasticLayerMaps,
+    ElasticLayerNorm,
+    ElasticLinear,
+    ElasticTransformerLayer,
+    MixtureOptions,
+)
 from mos_fairseq.search_space import Family, SearchSpace, Subnet, arch_encoding
 
 logger = logging.getLogger(__name__)
@@ -38,6 +45,18 @@ def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
         router_layers=cfg.router_layers,
         router_dropout=cfg.router_dropout,
     )
+
+
+def _linear(in_features: int, out_features: int) -> ElasticLinear:
+    linear = ElasticLinear(in_features, out_features, gain=None)
+    bound = 1 / math.sqrt(in_features)
+    nn.init.uniform_(linear.bias, -bound, bound)
+    return linear
+
+
+def _maps(largest: Subnet, stack: str) -> ElasticLayerMaps:
+    widths = [layer.width for layer in largest.layers(stack)]
+    return ElasticLayerMaps(largest.width(stack), widths, around_each=all(largest.maps(stack)))
 
 
 class Supernet:
@@ -88,7 +107,8 @@ class Supernet:
             raise InputError(
                 f"search_space is of family {space.family.name}: --arch {cls.arch} takes {cls.family.name}"
             )
-        kit = LayerKit(partial(ElasticTransformerLayer, mixture=_mixture_options(cfg, space)), ElasticLayerNorm)
+        layer = partial(ElasticTransformerLayer, mixture=_mixture_options(cfg, space))
+        kit = LayerKit(layer, ElasticLayerNorm, _linear, _maps)
         return cls(cfg, cls.build_stacks(cfg, space.largest(), dictionaries, kit), space)
 
     # --- choosing a subnet -----------------------------------------------------------------------------------------
@@ -118,18 +138,16 @@ class Supernet:
         """Set sizes, depth, dropout and the routers' input of one stack."""
         name = stack.stack.name
         sizes = subnet.layers(name)
-        scale, activation_scales = dropout_scales(str(self.cfg.dropout_scaling), subnet, self.search_space, name)
-        for layer, active, activation_scale in zip(stack.layers, sizes, activation_scales, strict=False):
+        scale, of_layers = dropout_scales(str(self.cfg.dropout_scaling), subnet, self.search_space, name)
+        for layer, active, (layer_scale, activation_scale) in zip(stack.layers, sizes, of_layers, strict=False):
             layer.set_active_sizes(active)
-            layer.set_arch(encoding, scale)
+            layer.set_arch(encoding, layer_scale)
             layer.activation_dropout_module.p = self.cfg.activation_dropout * activation_scale
         for layer in stack.layers[len(sizes) :]:
             layer.forget()  # no forward tells it of updates: momentum may move it
         stack.set_active_sizes(subnet)
+        stack.set_outer_sizes(subnet)
         stack.dropout_module.p = self.cfg.dropout * scale
-        for norm in (stack.layernorm_embedding, stack.layer_norm):
-            if norm is not None:
-                norm.set_active_size(stack.embed_dim)
 
     def describe_active_subnet(self) -> str:
         """One line for logs."""

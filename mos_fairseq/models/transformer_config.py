@@ -60,16 +60,39 @@ class TransformerLanguageModelBaseConfig(TransformerOptions):
     max_target_positions: Optional[int] = II("task.max_target_positions")  # default: a sample of the task's
 
 
+@dataclass
+class RobertaBaseConfig(FairseqDataclass):
+    """Options of masked language models, as fairseq's ``roberta`` names them and by default has them. Positions are
+    learned, embeddings normalised and not scaled."""
+
+    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
+        default="gelu", metadata={"help": "activation function of the feed-forward layers and of the head"}
+    )
+    pooler_activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
+        default="tanh", metadata={"help": "activation function of classification heads"}
+    )
+    dropout: float = field(default=0.1, metadata={"help": "dropout of embeddings and sublayer outputs"})
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention probabilities"})
+    activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the activation in the FFN"})
+    pooler_dropout: float = field(default=0.0, metadata={"help": "dropout in classification heads"})
+    encoder_normalize_before: bool = _flag("encoder_normalize_before")
+    untie_weights_roberta: bool = _flag("untie_weights_roberta")
+    max_positions: Optional[int] = field(
+        default="${oc.select:task.tokens_per_sample,null}",
+        metadata={"help": "tokens of the longest sentence (default: --tokens-per-sample)"},
+    )
+    layer_norm_eps: float = field(
+        default=LayerOptions.layer_norm_eps,
+        metadata={"help": "added to variances in layer norms; fairseq's own value by default, 1e-12 in Google's BERT"},
+    )
+    load_checkpoint_heads: bool = field(
+        default=False, metadata={"help": "make the classification heads that a checkpoint has, and load them"}
+    )
+
+
 def check_rates(cfg: FairseqDataclass, *names: str) -> None:
     """Raise InputError unless each named option lies in [0, 1)."""
     below_one(**{name: getattr(cfg, name) for name in names})
-
-
-def normalize_before(cfg: TransformerOptions, stack: Stack) -> bool:
-    """Whether the layer norms of a stack come before their sublayers."""
-    if stack.normalize_before is not None:
-        return stack.normalize_before
-    return getattr(cfg, f"{stack.name}_normalize_before")
 
 
 def layer_options(cfg: TransformerOptions, stack: Stack) -> LayerOptions:
@@ -79,23 +102,23 @@ def layer_options(cfg: TransformerOptions, stack: Stack) -> LayerOptions:
         attention_dropout=cfg.attention_dropout,
         activation_dropout=cfg.activation_dropout,
         activation_fn=str(cfg.activation_fn),
-        normalize_before=normalize_before(cfg, stack),
+        normalize_before=stack.normalize_before(cfg),
+        layer_norm_eps=getattr(cfg, "layer_norm_eps", LayerOptions.layer_norm_eps),
     )
 
 
-def embed_scale(cfg: TransformerOptions, embed_dim: int) -> float:
+def embed_scale(cfg: TransformerOptions, stack: Stack, embed_dim: int) -> float:
     """Factor on token embeddings of (active) width d: sqrt(d), or 1 with ``no_scale_embedding``."""
-    return 1.0 if cfg.no_scale_embedding else math.sqrt(embed_dim)
+    return 1.0 if stack.setting(cfg, "no_scale_embedding") else math.sqrt(embed_dim)
 
 
 def build_positions(
     cfg: TransformerOptions, stack: Stack, embed_dim: int, position_dim: int, padding_idx: int
 ) -> PositionalEmbedding | None:
     """Position embeddings of one stack: learned ones as wide as it is, or sinusoidal ones cut from ``position_dim``."""
-    if cfg.no_token_positional_embeddings:
+    if stack.setting(cfg, "no_token_positional_embeddings"):
         return None
-    learned = getattr(cfg, f"{stack.name}_learned_pos")
-    positions = getattr(cfg, f"max_{stack.tokens}_positions")
+    learned, positions = stack.learned_pos(cfg), getattr(cfg, stack.positions)
     return PositionalEmbedding(positions, embed_dim if learned else position_dim, padding_idx, learned)
 
 

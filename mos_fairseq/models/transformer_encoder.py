@@ -12,9 +12,8 @@ from mos_fairseq.modules import ElasticEmbedding
 from mos_fairseq.search_space import Stack, Subnet
 
 
-class TransformerEncoder(TransformerStack, FairseqEncoder):
-    """Transformer encoder whose last outputs, not only the last, may be read by the decoder (HAT's cross-attention
-    span, arXiv 2005.14187).
+class EncoderStack(TransformerStack, FairseqEncoder):
+    """What Transformer encoders of all families do: layers that see the whole sentence.
 
     Args:
         embed_tokens: the input table.
@@ -34,13 +33,7 @@ class TransformerEncoder(TransformerStack, FairseqEncoder):
         super().__init__(dictionary)
         self.padding_idx = dictionary.pad()
         self.embed_tokens = embed_tokens
-        self.max_source_positions = cfg.max_source_positions
         self.init_stack(cfg, stack, subnet, kit, position_dim)
-
-    def set_active_sizes(self, subnet: Subnet) -> None:
-        """Run the sizes of ``subnet``, and return as many outputs as are read."""
-        super().set_active_sizes(subnet)
-        self.num_outputs = max(subnet.cross_spans)
 
     def padding_of(self, tokens: Tensor) -> Tensor:
         """Where padding needs a mask: tokens [B, S] -> [B, S]."""
@@ -49,6 +42,35 @@ class TransformerEncoder(TransformerStack, FairseqEncoder):
     def forward_embedding(self, tokens: Tensor) -> Tensor:
         """tokens [B, S] -> [B, S, d]."""
         return self.embed(tokens, lambda x: self.embed_positions(tokens, x))
+
+    def layer_outputs(self, tokens: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """tokens [B, S], padded on either side -> the input of the first layer and the output of each, [B, S, d] (or of
+        the layer's own width), and where there is padding [B, S], None if there is none."""
+        padding = self.padding_of(tokens)
+        has_padding = self.padding_memo.any(tokens, padding)
+        mask = ~padding[:, None, None, :] if has_padding else None
+        x = self.forward_embedding(tokens)
+        states = [x]
+        for index, layer in enumerate(self.layers[: self.num_active_layers]):
+            if self.maps is not None:
+                x = self.maps.before(index, x)
+            x, _ = layer(x, self_mask=mask)
+            states.append(x)
+        return states, padding if has_padding else None
+
+    def max_positions(self) -> int:
+        """Longest sentence in tokens."""
+        return getattr(self.cfg, self.stack.positions)
+
+
+class TransformerEncoder(EncoderStack):
+    """Transformer encoder whose last outputs, not only the last, may be read by the decoder (HAT's cross-attention
+    span, arXiv 2005.14187)."""
+
+    def set_active_sizes(self, subnet: Subnet) -> None:
+        """Run the sizes of ``subnet``, and return as many outputs as are read."""
+        super().set_active_sizes(subnet)
+        self.num_outputs = max(subnet.cross_spans)
 
     def forward(
         self, src_tokens: Tensor, src_lengths: Tensor | None = None, return_all_hiddens: bool = False
@@ -62,21 +84,14 @@ class TransformerEncoder(TransformerStack, FairseqEncoder):
             fairseq's dictionary of lists. ``encoder_out``: outputs of the last layers, the last layer first, each
             [S, B, d]; ``encoder_padding_mask``: [B, S], True at padding, an empty list if there is none.
         """
-        padding = self.padding_of(src_tokens)
-        has_padding = self.padding_memo.any(src_tokens, padding)
-        mask = ~padding[:, None, None, :] if has_padding else None
-        x = self.forward_embedding(src_tokens)
-        states = [x]
-        for layer in self.layers[: self.num_active_layers]:
-            x, _ = layer(x, self_mask=mask)
-            states.append(x)
+        states, padding = self.layer_outputs(src_tokens)
         outputs = states[: -self.num_outputs - 1 : -1]
         if self.layer_norm is not None:
             # pre-norm layers leave unnormalised sums: whatever the decoder reads goes through the final norm
             outputs = [self.layer_norm(y) for y in outputs]
         return {
             "encoder_out": [y.transpose(0, 1) for y in outputs],
-            "encoder_padding_mask": [padding] if has_padding else [],
+            "encoder_padding_mask": [] if padding is None else [padding],
             "encoder_embedding": [],
             "encoder_states": [y.transpose(0, 1) for y in states] if return_all_hiddens else [],
             "src_tokens": [],
@@ -105,11 +120,6 @@ class TransformerEncoder(TransformerStack, FairseqEncoder):
             if name != "beam_size"
         }
         return reordered | {"beam_size": [torch.tensor(beam)]}
-
-    def max_positions(self) -> int:
-        """Longest source sentence in tokens."""
-        return self.max_source_positions
-
 
 
 def beam_size_of(encoder_out: dict[str, list[Tensor]]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -12,7 +13,6 @@ from mos_fairseq.models.transformer_config import (
     build_positions,
     embed_scale,
     layer_options,
-    normalize_before,
 )
 from mos_fairseq.modules import Dropout, ElasticEmbedding, LayerOptions, PaddingMemo
 from mos_fairseq.search_space import Stack, Subnet
@@ -21,10 +21,19 @@ from mos_fairseq.sizes import LayerSizes
 
 @dataclass(frozen=True)
 class LayerKit:
-    """What layers and norms are made of: elastic ones for a supernet, dense ones for a static twin."""
+    """What models are made of: elastic modules for a supernet, dense ones for a static twin.
+
+    Args:
+        layer: of given sizes.
+        norm: of a width, and with what is added to variances.
+        linear: from one width to another, drawn as :class:`torch.nn.Linear` draws.
+        maps: around the layers of a stack of a subnet that has such maps; their number and widths are the subnet's.
+    """
 
     layer: Callable[[LayerSizes, LayerOptions], nn.Module]
-    norm: Callable[[int], nn.Module]
+    norm: Callable[[int, float], nn.Module]
+    linear: Callable[[int, int], nn.Module]
+    maps: Callable[[Subnet, str], nn.Module]
 
 
 class TransformerStack:
@@ -54,26 +63,36 @@ class TransformerStack:
         """
         width, options = subnet.width(stack.name), layer_options(cfg, stack)
         layers = [kit.layer(sizes, options) for sizes in subnet.layers(stack.name)]
-        self.cfg, self.stack = cfg, stack
+        self.cfg, self.stack, self.kit = cfg, stack, kit
         self.embed_positions = build_positions(cfg, stack, width, position_dim or width, self.padding_idx)
         self.layers = nn.ModuleList(layers)
-        self.layernorm_embedding = kit.norm(width) if cfg.layernorm_embedding else None
-        self.layer_norm = kit.norm(width) if normalize_before(cfg, stack) else None
+        self.maps = kit.maps(subnet, stack.name) if subnet.maps(stack.name) else None
+        norm = partial(kit.norm, width, options.layer_norm_eps)
+        self.layernorm_embedding = norm() if stack.setting(cfg, "layernorm_embedding") else None
+        self.layer_norm = norm() if stack.normalize_before(cfg) else None
         self.padding_memo = PaddingMemo()
         self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
         self.set_active_sizes(subnet)
 
     def set_active_sizes(self, subnet: Subnet) -> None:
-        """Run the width and the number of layers of ``subnet``. (Its layers are set apart.)"""
+        """Run the width and the number of layers of ``subnet``. (Its modules are set apart.)"""
         self.embed_dim = subnet.width(self.stack.name)
         self.num_active_layers = len(subnet.layers(self.stack.name))
+
+    def set_outer_sizes(self, subnet: Subnet) -> None:
+        """In a supernet: set the modules around the layers to ``subnet``, which runs already."""
+        for norm in (self.layernorm_embedding, self.layer_norm):
+            if norm is not None:
+                norm.set_active_size(self.embed_dim)
+        if self.maps is not None:
+            self.maps.set_active_sizes(self.embed_dim, [layer.width for layer in subnet.layers(self.stack.name)])
 
     def embed(self, tokens: Tensor, positions: Callable[[Tensor], Tensor]) -> Tensor:
         """tokens [B, T] -> scaled embeddings with positions, normalised, dropped out [B, T, d].
 
         ``positions`` gives those that are added to embeddings [B, T, d].
         """
-        x = embed_scale(self.cfg, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
+        x = embed_scale(self.cfg, self.stack, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
         if self.embed_positions is not None:
             x = x + positions(x)
         if self.layernorm_embedding is not None:

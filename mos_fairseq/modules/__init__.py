@@ -5,6 +5,8 @@ from mos_fairseq.modules.elastic_embedding import ElasticEmbedding
 from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
 from mos_fairseq.modules.elastic_transformer_layer import ElasticTransformerLayer, MixtureOptions
+from mos_fairseq.modules.heads import ClassificationHead, MaskedLanguageHead
+from mos_fairseq.modules.layer_maps import ElasticLayerMaps, LayerMaps
 from mos_fairseq.modules.mixture import mix_experts
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
 from mos_fairseq.modules.packed_linear import Linear, PackedWeight
@@ -14,14 +16,18 @@ from mos_fairseq.modules.router import LayerRouter, NeuronRouter
 from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerLayer
 
 __all__ = [
+    "ClassificationHead",
     "Dropout",
     "ElasticEmbedding",
+    "ElasticLayerMaps",
     "ElasticLayerNorm",
     "ElasticLinear",
     "ElasticTransformerLayer",
+    "LayerMaps",
     "LayerOptions",
     "LayerRouter",
     "Linear",
+    "MaskedLanguageHead",
     "MixtureOptions",
     "MultiheadAttention",
     "NeuronRouter",

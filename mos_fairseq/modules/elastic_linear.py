@@ -57,15 +57,18 @@ class ElasticLinear(nn.Module):
         self.reset_parameters(gain)
 
     @torch.no_grad()
-    def reset_parameters(self, gain: float | None) -> None:
-        """Draw one expert as an ordinary layer, and let the others begin as copies of it.
+    def reset_parameters(self, gain: float | None, std: float | None = None) -> None:
+        """Draw one expert as an ordinary layer, and let the others begin as copies of it. With ``std`` it is drawn from
+        a normal distribution, as BERT's linears are.
 
         So the merged weight of a fresh supernet is exactly that of an ordinary fresh layer, whatever the routers say
         (independent draws mixed equally would have 1/sqrt(E) of its spread). Experts part where the routers give them
         different shares of different subnets' gradients, instead of carrying the difference of two random draws.
         """
         for weight in self.weight[0]:
-            if gain is None:
+            if std is not None:
+                nn.init.normal_(weight, std=std)
+            elif gain is None:
                 bound = 1 / math.sqrt(self.max_in_features)
                 nn.init.uniform_(weight, -bound, bound)
             else:

@@ -180,7 +180,7 @@ class ElasticTransformerLayer(_ElasticLayerMixin, TransformerLayer):
     """Layer of a supernet; ``sizes`` are the largest."""
 
     def __init__(self, sizes: LayerSizes, options: LayerOptions, mixture: MixtureOptions) -> None:
-        norms = [ElasticLayerNorm(sizes.width) for _ in range(len(sizes.attentions) + 1)]
+        norms = [ElasticLayerNorm(sizes.width, options.layer_norm_eps) for _ in range(len(sizes.attentions) + 1)]
         attentions = {
             name: _attention(sizes.width, attention, options, mixture) for name, attention in sizes.attentions.items()
         }

@@ -23,6 +23,7 @@ class LayerOptions:
     activation_dropout: float = 0.0
     activation_fn: str = "relu"
     normalize_before: bool = False
+    layer_norm_eps: float = 1e-5
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

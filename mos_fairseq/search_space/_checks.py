@@ -44,7 +44,8 @@ def check_value(value: Any, dimension: Dimension, field: str | None = None) -> i
 
 
 def check_constants(family: Family, values: Mapping[str, Any]) -> dict[str, int]:
-    """The constants that `values` sets, checked: exactly one, unless every attention's q is elastic, then none."""
+    """The constants that `values` sets, checked: exactly one, unless every attention's q is elastic, then none, or the
+    family does without, then none or one."""
     given = {key: values[key] for key in family.constants if values.get(key) is not None}
     names = " and ".join(family.constants)
     attentions = [block for stack in family.stacks for block in stack.attentions]
@@ -53,20 +54,37 @@ def check_constants(family: Family, values: Mapping[str, Any]) -> dict[str, int]
         if given:
             key, value = next(iter(given.items()))
             raise InputError(f"{key}={show(value)} has no effect: {', '.join(dict.fromkeys(elastic))} set it by layer")
-    elif len(given) != 1:
+    elif len(given) > 1 or not (given or family.splits_width):
+        rule, verb = ("at most", "allowed") if family.splits_width else ("exactly", "needed")
         found = " and ".join(f"{key}={show(value)}" for key, value in given.items()) or "neither"
-        raise InputError(f"exactly one of {names} is needed, got {found}")
+        raise InputError(f"{rule} one of {names} is {verb}, got {found}")
     return {key: check_value(value, Dimension(key)) for key, value in given.items()}
 
 
+def check_alternatives(family: Family, values: Mapping[str, Any]) -> None:
+    """Of keys that are in the place of each other, one at most has a value; of some of these, one must."""
+    for keys, needed in family.alternatives:
+        given = [key for key in keys if key in values]
+        if len(given) > 1 or (needed and not given):
+            rule, verb = ("exactly", "needed") if needed else ("at most", "allowed")
+            found = "both" if given else "neither"
+            raise InputError(f"{rule} one of {' and '.join(keys)} is {verb}, got {found}")
+
+
 def check_heads(family: Family, values: Mapping[str, Any]) -> None:
-    """Heads split q, so each number of heads must divide it: in a subnet layer by layer, in a space any with any."""
-    fixed, _ = family.constants
+    """Heads split q, so each number of heads must divide it: in a subnet layer by layer, in a space any with any. A
+    layer that has no more heads than fit its width has room for one."""
+    fixed, per_head = family.constants
     for stack in family.stacks:
+        inside = stack.inside(values).key
         for block in stack.attentions:
             inner = block.inner.key if block.inner is not None and block.inner.key in values else fixed
-            if inner not in values:
-                continue  # a head's width is fixed: q follows from the number of heads
+            if per_head in values and inner not in values:  # q follows from the number of heads
+                widths = values[inside] if isinstance(values[inside], tuple) else (values[inside],)
+                if block.within_width and min(widths) < values[per_head]:
+                    raise InputError(f"{inside}: {min(widths)} is less than {per_head}={values[per_head]}, one head")
+                continue
+            inner = inner if inner in values else inside
             for heads, q, where in _pairs(values, block.heads.key, inner, stack.depth.key):
                 if q % heads:
                     raise InputError(f"{block.heads.key}: {heads} heads do not divide {inner}{where}={q}")

@@ -48,15 +48,31 @@ class Dimension:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Two linears with an activation between: d -> ``size`` -> d, and a layer norm."""
+    """Two linears with an activation between, d -> f -> d, and a layer norm.
+
+    Args:
+        size: f.
+        ratio: f in per cent of d, which a space may name in the place of ``size``.
+    """
 
     size: Dimension
+    ratio: Dimension | None = None
     norms: int = 1
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """In the order of keys."""
-        return (self.size,)
+        return tuple(d for d in (self.size, self.ratio) if d is not None)
+
+    def inner(self, values: Mapping, index: int, width: int) -> int:
+        """f of the layer with this ``index`` and ``width``."""
+        if self.size.key in values:
+            return values[self.size.key][index]
+        return max(1, values[self.ratio.key][index] * width // 100)
+
+    def amounts(self, layer: LayerSizes) -> dict[str, int]:
+        """What the dimensions amount to in a layer, by key."""
+        return {dimension.key: layer.ffn for dimension in self.dimensions}
 
     def cost(self, layer: LayerSizes, length: int, memory_length: int) -> tuple[int, int]:
         """(parameters, multiply-accumulates) for ``length`` tokens, the norm left out."""
@@ -65,7 +81,8 @@ class FeedForward:
 
     def terms(self, mean: Means, stack: Stack, family: Family) -> Terms:
         """Products of means that its time is nearly linear in."""
-        depth, width, size = stack.depth.key, stack.width.key, self.size.key
+        depth, width = stack.depth.key, stack.inside(mean).key
+        size = next(dimension.key for dimension in self.dimensions if dimension.key in mean)
         return _products(mean, (depth, size), (depth, size, width))
 
 
@@ -80,6 +97,7 @@ class Attention:
         span: how many of that stack's last outputs it reads, concatenated along time; None for the last.
         inner: q, the width of queries, keys and values, where a space lets it vary by layer. A space that does not name
             it fixes q by one of the family's constants.
+        within_width: of heads of a fixed width, a layer has no more than fit into its own width.
     """
 
     name: str
@@ -87,12 +105,19 @@ class Attention:
     reads: str | None = None
     span: Dimension | None = None
     inner: Dimension | None = None
+    within_width: bool = False
     norms: int = 1
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """In the order of keys."""
         return tuple(d for d in (self.heads, self.span, self.inner) if d is not None)
+
+    def amounts(self, layer: LayerSizes) -> dict[str, int]:
+        """What the dimensions amount to in a layer, by key; a span counts the outputs that there are."""
+        sizes = layer.attentions[self.name]
+        pairs = ((self.heads, sizes.heads), (self.span, sizes.span), (self.inner, sizes.inner))
+        return {dimension.key: amount for dimension, amount in pairs if dimension is not None}
 
     def cost(self, layer: LayerSizes, length: int, memory_length: int) -> tuple[int, int]:
         """(parameters, multiply-accumulates) for ``length`` queries over ``memory_length`` tokens an output."""
@@ -105,7 +130,7 @@ class Attention:
 
     def terms(self, mean: Means, stack: Stack, family: Family) -> Terms:
         """Products of means that its time is nearly linear in."""
-        depth, width, heads = stack.depth.key, stack.width.key, self.heads.key
+        depth, width, heads = stack.depth.key, stack.inside(mean).key, self.heads.key
         found = _products(mean, (depth, heads), (depth, heads, width))
         if self.span is not None and self.reads is not None:
             span, memory = self.span.key, family.stack(self.reads).width.key
@@ -126,16 +151,32 @@ def _products(mean: Means, *names: tuple[str, ...]) -> Terms:
 
 
 @dataclass(frozen=True)
+class ProjectionHead:
+    """What comes before the projection to the vocabulary, which then has a bias: a linear, an activation, a norm."""
+
+    norms: int = 1
+
+    def cost(self, width: int, length: int) -> tuple[int, int]:
+        """(parameters, multiply-accumulates) for ``length`` tokens, norm and projection left out."""
+        return (width + 1) * width, length * width * width
+
+
+@dataclass(frozen=True)
 class Stack:
     """Layers of one kind.
 
     Args:
         name: of the module in the model, and of fairseq's option prefix: ``encoder``, ``decoder``.
         label: its name in ``Subnet.summary``.
+        width: of the embeddings, and of the layers where a space names neither ``hidden`` nor ``bottleneck``.
         blocks: of each layer, in the order of keys, which need not be that of the forward pass.
+        hidden: the width of all layers; then a linear map leads into the first, and one out of the last.
+        bottleneck: the width of each layer, with a linear map into it and one out of it. Nothing comes between the map
+            out of a layer and that into the next, so that in a static twin they are one.
         tokens: whose length and positions it works on, ``source`` or ``target``.
         causal: a position sees none after it.
-        normalize_before: whether layer norms come before their sublayers; None where that is an option of the model.
+        positions: the option with the largest number of its positions; by default ``max_TOKENS_positions``.
+        fixed: options of models that always have this value, by name.
     """
 
     name: str
@@ -143,14 +184,45 @@ class Stack:
     width: Dimension
     depth: Dimension
     blocks: tuple[FeedForward | Attention, ...]
+    hidden: Dimension | None = None
+    bottleneck: Dimension | None = None
     tokens: str = "source"
     causal: bool = False
-    normalize_before: bool | None = None
+    positions: str = ""
+    fixed: Mapping[str, bool] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positions", self.positions or f"max_{self.tokens}_positions")
 
     @cached_property
     def layer_dimensions(self) -> tuple[Dimension, ...]:
         """Dimensions with a value for each layer; one that several blocks share comes once."""
-        return tuple(dict.fromkeys(d for block in self.blocks for d in block.dimensions))
+        own = () if self.bottleneck is None else (self.bottleneck,)
+        return tuple(dict.fromkeys((*own, *(d for block in self.blocks for d in block.dimensions))))
+
+    def inside(self, values: Mapping) -> Dimension:
+        """The dimension that is the width of layers, of those that have ``values``."""
+        narrower = (d for d in (self.bottleneck, self.hidden) if d is not None and d.key in values)
+        return next(narrower, self.width)
+
+    def amounts(self, layer: LayerSizes) -> dict[str, int]:
+        """What the dimensions of layers amount to in one of them, by key."""
+        found = {} if self.bottleneck is None else {self.bottleneck.key: layer.width}
+        for block in self.blocks:
+            found |= block.amounts(layer)
+        return found
+
+    def setting(self, options: object, name: str) -> bool:
+        """What ``options`` (of a model, of its cost) say of the option ``name``, unless it is fixed."""
+        return self.fixed[name] if name in self.fixed else getattr(options, name)
+
+    def normalize_before(self, options: object) -> bool:
+        """Whether layer norms come before their sublayers."""
+        return self.setting(options, f"{self.name}_normalize_before")
+
+    def learned_pos(self, options: object) -> bool:
+        """Whether positions are learned."""
+        return self.setting(options, f"{self.name}_learned_pos")
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
@@ -173,6 +245,9 @@ class Family:
         output: the stack whose last output is projected to the vocabulary.
         constants: keys that fix q of every attention without an elastic ``inner``, of which exactly one is then set:
             q itself, or the width of a head.
+        splits_width: none of them need be set; then q is the width of the layer, as in BERT.
+        head: what comes before the projection to the vocabulary, if anything.
+        own_output: (option, value) with which the projection to the vocabulary has a table of its own.
         objectives: by what its subnets may be judged.
         workloads: what may be timed of them, the usual one first (see ``mos_fairseq.latency.workloads``).
         term_order: names of the latency predictor's terms that come first, in this order; the others follow as the
@@ -185,6 +260,9 @@ class Family:
     workloads: tuple[str, ...]
     objectives: tuple[str, ...] = ("loss",)
     constants: tuple[str, str] = ("qkv_dim", "head_dim")
+    splits_width: bool = False
+    head: ProjectionHead | None = None
+    own_output: tuple[str, bool] = ("share_decoder_input_output_embed", False)
     term_order: tuple[str, ...] = ()
 
     def stack(self, name: str) -> Stack:
@@ -192,9 +270,27 @@ class Family:
         return next(stack for stack in self.stacks if stack.name == name)
 
     @cached_property
+    def widths(self) -> tuple[Dimension, ...]:
+        """Dimensions with one value per subnet that are no depths."""
+        hidden = tuple(s.hidden for s in self.stacks if s.hidden is not None)
+        return tuple(s.width for s in self.stacks) + hidden
+
+    @cached_property
     def scalars(self) -> tuple[Dimension, ...]:
         """Dimensions with one value per subnet: widths, then depths."""
-        return tuple(s.width for s in self.stacks) + tuple(s.depth for s in self.stacks)
+        return self.widths + tuple(s.depth for s in self.stacks)
+
+    @cached_property
+    def alternatives(self) -> tuple[tuple[tuple[str, str], bool], ...]:
+        """(keys of which a space names one at most, whether it has to name one)."""
+        found = []
+        for stack in self.stacks:
+            if stack.hidden is not None and stack.bottleneck is not None:
+                found.append(((stack.hidden.key, stack.bottleneck.key), False))
+            for block in stack.blocks:
+                if isinstance(block, FeedForward) and block.ratio is not None:
+                    found.append(((block.size.key, block.ratio.key), True))
+        return tuple(found)
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -204,7 +300,8 @@ class Family:
     @cached_property
     def encoded(self) -> tuple[Dimension, ...]:
         """In the order of the arch encoding: stack by stack."""
-        return tuple(d for s in self.stacks for d in (s.width, s.depth, *s.layer_dimensions))
+        dimensions = (d for s in self.stacks for d in (s.width, s.hidden, s.depth, *s.layer_dimensions))
+        return tuple(d for d in dimensions if d is not None)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -213,11 +310,12 @@ class Family:
 
     @cached_property
     def options(self) -> frozenset[str]:
-        """Names of those options of models, cost and latency that depend on which stacks there are."""
-        names = {f"{stack.name}_learned_pos" for stack in self.stacks}
-        names |= {f"{stack.name}_normalize_before" for stack in self.stacks if stack.normalize_before is None}
-        for tokens in {stack.tokens for stack in self.stacks}:
-            names |= {f"max_{tokens}_positions", {"source": "src_len", "target": "tgt_len"}[tokens]}
+        """Names of those options of models, cost and latency that not all families have."""
+        names = {self.own_output[0], "layernorm_embedding"}
+        for stack in self.stacks:
+            names |= {f"{stack.name}_learned_pos", f"{stack.name}_normalize_before", stack.positions}
+            names.add({"source": "src_len", "target": "tgt_len"}[stack.tokens])
+            names -= set(stack.fixed)
         return frozenset(names | ({"tgt_vocab_size", "share_all_embeddings"} if len(self.stacks) > 1 else set()))
 
     @cached_property
@@ -247,34 +345,53 @@ class Family:
         encoder of 2 layers has no third output, and repeating one would only double its weight in the softmax.
         """
         found = []
-        for index in range(values[stack.depth.key]):
+        for index, width in enumerate(self._widths(stack, values)):
             ffn, attentions = 0, {}
             for block in stack.blocks:
                 if isinstance(block, FeedForward):
-                    ffn = values[block.size.key][index]
+                    ffn = block.inner(values, index, width)
                 else:
-                    attentions[block.name] = self._attention(block, stack, values, index)
-            found.append(LayerSizes(values[stack.width.key], ffn, attentions))
+                    attentions[block.name] = self._attention(block, values, index, width)
+            found.append(LayerSizes(width, ffn, attentions))
         return tuple(found)
 
-    def _attention(self, block: Attention, stack: Stack, values: Mapping, index: int) -> AttentionSizes:
-        heads = values[block.heads.key][index]
+    def _widths(self, stack: Stack, values: Mapping) -> tuple[int, ...]:
+        inside = values[stack.inside(values).key]
+        return inside if isinstance(inside, tuple) else (inside,) * values[stack.depth.key]
+
+    def _attention(self, block: Attention, values: Mapping, index: int, width: int) -> AttentionSizes:
+        heads, (fixed, per_head) = values[block.heads.key][index], self.constants
         if block.inner is not None and block.inner.key in values:
             inner = values[block.inner.key][index]
+        elif per_head in values:
+            heads = min(heads, width // values[per_head]) if block.within_width else heads
+            inner = values[per_head] * heads
         else:
-            fixed, per_head = self.constants
-            inner = values[fixed] if fixed in values else values[per_head] * heads
-        read = self.stack(block.reads) if block.reads else stack
-        span = 1
+            inner = values.get(fixed, width)
+        if block.reads is None:
+            return AttentionSizes(heads, inner, width)
+        read, span = self.stack(block.reads), 1
         if block.span is not None:
             span = min(block.span.amount(values[block.span.key][index]), values[read.depth.key])
-        return AttentionSizes(heads, inner, values[read.width.key], block.reads is not None, span)
+        return AttentionSizes(heads, inner, values[read.width.key], True, span)
+
+    def maps(self, stack: Stack, values: Mapping) -> tuple[tuple[int, int] | None, ...]:
+        """(input, output) widths of the linear maps around the layers of a subnet's static twin: before each layer, and
+        after the last; None where there is none. Empty where layers have no width of their own."""
+        inside, outside = stack.inside(values), values[stack.width.key]
+        if inside is stack.width:
+            return ()
+        widths = (outside, *self._widths(stack, values), outside)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        if inside is stack.hidden:
+            pairs[1:-1] = [None] * (len(pairs) - 2)
+        return tuple(pairs)
 
     def terms(self, mean: Means) -> Terms:
         """The latency predictor's terms of a subnet, or of HAT's averages, in their order."""
         found: Terms = {}
         for stack in self.stacks:
-            depth, width = stack.depth.key, stack.width.key
+            depth, width = stack.depth.key, stack.inside(mean).key
             found |= _products(mean, (depth,), (depth, width), (width,))
             for block in stack.blocks:
                 found |= block.terms(mean, stack, self)

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.search_space._checks import check_constants, check_heads, check_keys, check_value, show
+from mos_fairseq.search_space._checks import (
+    check_alternatives,
+    check_constants,
+    check_heads,
+    check_keys,
+    check_value,
+    show,
+)
 from mos_fairseq.search_space._hat import is_hat_space, is_hat_subnet, space_from_hat
 from mos_fairseq.search_space._schema import check_types
 from mos_fairseq.search_space._values import FAMILY_KEY, FamilyValues
@@ -39,6 +46,7 @@ class SearchSpace(FamilyValues):
 
     def _check(self, family: Family, values: dict[str, Any]) -> dict[str, Any]:
         checked: dict[str, Any] = {d.key: _choices(values[d.key], d) for d in family.dimensions if d.key in values}
+        check_alternatives(family, checked)
         checked |= check_constants(family, values)
         check_heads(family, checked)
         return checked
@@ -99,11 +107,10 @@ class SearchSpace(FamilyValues):
     @cached_property
     def size(self) -> int:
         """The exact number of distinct subnets: values of absent layers do not count."""
-        total = 1
+        total = prod(len(self.values[key]) for key in self._widths)
         for stack in self.family.stacks:
             one_layer = prod(len(self.values[d.key]) for d in self._per_layer(stack))
-            depths = self.values[stack.depth.key]
-            total *= len(self.values[stack.width.key]) * sum(one_layer**depth for depth in depths)
+            total *= sum(one_layer**depth for depth in self.values[stack.depth.key])
         return total
 
     def max(self, key: str) -> int:
@@ -151,7 +158,6 @@ class SearchSpace(FamilyValues):
 
     def iterate(self) -> Iterator[Subnet]:
         """Every distinct subnet once, in a fixed order from the largest. Lazy; meant for small spaces."""
-        widths = [stack.width.key for stack in self.family.stacks]
 
         def stacks(rest: tuple[Stack, ...], found: dict[str, Any]) -> Iterator[Subnet]:
             if not rest:
@@ -160,8 +166,8 @@ class SearchSpace(FamilyValues):
             for layers in self._layer_values(rest[0]):
                 yield from stacks(rest[1:], found | layers)
 
-        for chosen in product(*(self.values[key] for key in widths)):
-            yield from stacks(self.family.stacks, dict(zip(widths, chosen, strict=True)))
+        for chosen in product(*(self.values[key] for key in self._widths)):
+            yield from stacks(self.family.stacks, dict(zip(self._widths, chosen, strict=True)))
 
     def difference(self, other: SearchSpace) -> str:
         """One line with each key that differs and both its values, `''` if the spaces are equal."""
@@ -221,6 +227,10 @@ class SearchSpace(FamilyValues):
     def _uniform(self, index: int) -> Subnet:
         """The subnet with the choice at `index` everywhere; choices are in descending order."""
         return self._subnet({d.key: self.values[d.key][index] for d in self.dimensions})
+
+    @property
+    def _widths(self) -> list[str]:
+        return [d.key for d in self.family.widths if d.key in self.values]
 
     def _per_layer(self, stack: Stack) -> list[Dimension]:
         return [d for d in stack.layer_dimensions if d.key in self.values]

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.search_space._checks import check_constants, check_heads, check_value, show
+from mos_fairseq.search_space._checks import check_alternatives, check_constants, check_heads, check_value, show
 from mos_fairseq.search_space._hat import HAT_QKV_DIM, is_hat_space, is_hat_subnet, subnet_from_hat
 from mos_fairseq.search_space._values import FamilyValues
 from mos_fairseq.search_space._yaml import load_json, load_yaml
@@ -54,6 +54,7 @@ class Subnet(FamilyValues):
                 checked[key] = check_value(values[key], dimension)
             else:
                 checked[key] = _per_layer(values[key], dimension, stack, checked[stack.depth.key])
+        check_alternatives(family, checked)
         checked |= check_constants(family, values)
         check_heads(family, checked)
         return checked
@@ -97,24 +98,25 @@ class Subnet(FamilyValues):
         return tuple(span for span in spans if span)
 
     def width(self, stack: str) -> int:
-        """Width of a stack: of its embeddings and layers."""
+        """Width of a stack's embeddings and output, and of its layers where these have no width of their own."""
         return self.values[self.family.stack(stack).width.key]
+
+    def maps(self, stack: str) -> tuple[tuple[int, int] | None, ...]:
+        """Widths of the linear maps around the layers of a stack, see :meth:`Family.maps`."""
+        return self.family.maps(self.family.stack(stack), self.values)
 
     @property
     def amounts(self) -> dict[str, int | tuple[int, ...]]:
         """What each dimension in use amounts to, in the arch encoding's order.
 
-        Codes stand for quantities; spans count the outputs that there are."""
+        Codes stand for quantities; spans count the outputs that there are, and heads those that a layer has."""
         found: dict[str, int | tuple[int, ...]] = {}
         for dimension in self.encoded:
-            value = self.values[dimension.key]
-            read = self.family.read_by_span.get(dimension.key)
-            if dimension.key not in self.family.owners:
-                found[dimension.key] = dimension.amount(value)
+            stack = self.family.owners.get(dimension.key)
+            if stack is None:
+                found[dimension.key] = dimension.amount(self.values[dimension.key])
             else:
-                most = self.values[read.depth.key] if read is not None else None
-                amounts = (dimension.amount(item) for item in value)
-                found[dimension.key] = tuple(amount if most is None else min(amount, most) for amount in amounts)
+                found[dimension.key] = tuple(stack.amounts(layer)[dimension.key] for layer in self.layers(stack.name))
         return found
 
     @classmethod
@@ -149,14 +151,16 @@ class Subnet(FamilyValues):
 
     def summary(self) -> str:
         """One line for logs, for example `enc 6x512 ffn 3072*6 heads 8*6 | dec 2x640 ... | qkv 512`."""
-        parts = []
+        parts, amounts = [], self.amounts
         for stack in self.family.stacks:
-            sizes = [
-                f"{dimension.label} {_runs([dimension.amount(value) for value in self.values[dimension.key]])}"
-                for dimension in stack.layer_dimensions
-                if dimension.key in self.values
-            ]
+            sizes = []
+            for dimension in stack.layer_dimensions:
+                if dimension.key in self.values:
+                    chosen = self.values[dimension.key] if dimension.codes else amounts[dimension.key]
+                    sizes.append(f"{dimension.label} {_runs([dimension.amount(value) for value in chosen])}")
             size = f"{stack.label} {self.values[stack.depth.key]}x{self.values[stack.width.key]}"
+            if stack.hidden is not None and stack.hidden.key in self.values:
+                size += f" hidden {self.values[stack.hidden.key]}"
             parts.append(" ".join([size, *sizes]))
         parts += [f"{key.removesuffix('_dim')} {value}" for key, value in self.constants.items()]
         return " | ".join(parts)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fairseq.registry import REGISTRIES
 
-from mos_fairseq.checkpoints import STOCK_CRITERION, is_ours
+from mos_fairseq.checkpoints import is_ours
 from mos_fairseq.errors import InputError
 from mos_fairseq.standalone.configuration import (
     COMPONENTS,
@@ -24,6 +24,7 @@ from mos_fairseq.standalone.configuration import (
     mandatory_fields,
     plain,
 )
+from mos_fairseq.tasks import TranslationMosTask
 
 Options = dict[str, str | None]
 """Options of ``fairseq-train`` by name; None for one that takes no value."""
@@ -88,7 +89,7 @@ def _component(cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
     else:
         name = plain(cfg.get(part)).get("_name")
         if part == "criterion" and (name is None or is_ours(registry.get(name))):
-            return STOCK_CRITERION
+            return TranslationMosTask.stock_criterion
         if name not in registry:
             raise InputError(f"{part} of the checkpoint is {name}: fairseq here knows {known}; give {option} after --")
     if name == "reduce_lr_on_plateau":

@@ -1,6 +1,7 @@
 """Tasks registered with fairseq: one for each family."""
 
 from mos_fairseq.tasks.language_modeling_mos import LanguageModelingMosConfig, LanguageModelingMosTask
+from mos_fairseq.tasks.masked_lm_mos import MaskedLmMosConfig, MaskedLmMosTask
 from mos_fairseq.tasks.supernet_task import SupernetTask
 from mos_fairseq.tasks.translation_config import TranslationMosConfig
 from mos_fairseq.tasks.translation_mos import TranslationMosTask
@@ -8,6 +9,8 @@ from mos_fairseq.tasks.translation_mos import TranslationMosTask
 __all__ = [
     "LanguageModelingMosConfig",
     "LanguageModelingMosTask",
+    "MaskedLmMosConfig",
+    "MaskedLmMosTask",
     "SupernetTask",
     "TranslationMosConfig",
     "TranslationMosTask",

@@ -1,14 +1,11 @@
 """``language_modeling_mos``: fairseq's language modelling task for supernets."""
 
-import os
 from dataclasses import dataclass
 
-from fairseq import utils
-from fairseq.file_io import PathManager
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.tasks.monolingual_data import DICTIONARY, check_monolingual
 from mos_fairseq.tasks.options import OptionTable, supernet_options
 from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
 from mos_fairseq.tasks.supernet_task import SupernetTask
@@ -53,14 +50,9 @@ class LanguageModelingMosTask(SupernetTask, LanguageModelingTask):
     @classmethod
     def dictionary_names(cls, cfg: LanguageModelingMosConfig, folder: str) -> tuple[str]:
         """fairseq's name of the one dictionary."""
-        return ("dict.txt",)
+        return (DICTIONARY,)
 
     @classmethod
     def check_data(cls, cfg: LanguageModelingMosConfig) -> None:
         """Raise InputError where the first data folder, or its dictionary, is missing."""
-        folder = next(iter(utils.split_paths(cfg.data or "")), "")
-        if not PathManager.exists(folder):
-            raise InputError(f"data is {folder or 'not given'}: no such folder (fairseq-preprocess --only-source)")
-        for name in cls.dictionary_names(cfg, folder):
-            if not PathManager.exists(os.path.join(folder, name)):
-                raise InputError(f"data is {folder}: it lacks {name}, which fairseq-preprocess --only-source makes")
+        check_monolingual(cfg.data)

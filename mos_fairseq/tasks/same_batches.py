@@ -23,9 +23,12 @@ def same_batches(get_batch_iterator: Callable[..., Any]) -> Callable[..., Any]:
     def with_epoch_one(self: FairseqTask, *args: Any, **kwargs: Any) -> Any:
         given = dict(signature.bind(self, *args, **kwargs).arguments)
         del given["self"]
+        epoch = given.get("epoch", 1)
         made_every_epoch = given.get("disable_iterator_cache") or given.get("update_epoch_batch_itr")
         if not made_every_epoch and self.can_reuse_epoch_itr(given["dataset"]):
             given["epoch"] = 1
-        return get_batch_iterator(self, **given)
+        iterator = get_batch_iterator(self, **given)
+        given["dataset"].set_epoch(epoch)  # of a masked set: what is masked, in an epoch that goes on, too
+        return iterator
 
     return with_epoch_one

@@ -40,6 +40,8 @@ class SupernetTask:
 
     Attributes:
         name, stock: its own name, and that of fairseq's task.
+        stock_criterion: fairseq's, in the place of this package's where a dense model trains.
+        added_symbols: what it adds to a dictionary that it has read.
         arch: of its supernets.
         examples: what its sets hold, for messages.
         option_table: under which commands its options act.
@@ -51,6 +53,8 @@ class SupernetTask:
     arch: ClassVar[str]
     examples: ClassVar[str]
     option_table: ClassVar[OptionTable]
+    stock_criterion: ClassVar[str] = "label_smoothed_cross_entropy"
+    added_symbols: ClassVar[tuple[str, ...]] = ()
     metrics_need: ClassVar[str] = "accuracy needs --report-accuracy"
 
     def __init__(self, cfg: Any, *dictionaries: Any, **kwargs: Any) -> None:

@@ -6,8 +6,10 @@ from mos_fairseq.lazy import names_of
 __getattr__, __all__ = names_of(
     __name__,
     {
-        "family": ["SIDES", "check_family_of", "has_narrower_attention"],
-        "importance": ["Orders", "importance_orders"],
+        "family": ["MASKED", "SIDES", "check_family_of", "has_narrower_attention"],
+        "huggingface": ["read_huggingface"],
+        "importance": ["Orders", "importance_orders", "masked_orders"],
+        "roberta": ["MaskedModel", "check_masked_space", "masked_supernet", "read_roberta"],
         "stock": ["StockModel", "check_space", "read_transformer"],
         "supernet": ["supernet_checkpoint", "supernet_from"],
     },

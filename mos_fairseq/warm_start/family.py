@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from mos_fairseq.search_space import FAMILIES, SearchSpace, check_family
 
-FAMILY = FAMILIES["encoder_decoder"]
+FAMILY, MASKED = FAMILIES["encoder_decoder"], FAMILIES["encoder_only"]
 SIDES = tuple(stack.name for stack in FAMILY.stacks)
-"""Its stacks, from the input to the output."""
+"""The stacks of the first, from the input to the output."""
 
 
 def check_family_of(space: SearchSpace) -> None:
-    """Raise InputError unless ``space`` is of the family that warm starts are for."""
-    check_family("mos-warm-start", [FAMILY.name], "the search space", space.family)
+    """Raise InputError unless ``space`` is of a family that warm starts are for."""
+    check_family("mos-warm-start", [FAMILY.name, MASKED.name], "the search space", space.family)
 
 
 def has_narrower_attention(space: SearchSpace) -> bool:
@@ -20,6 +20,6 @@ def has_narrower_attention(space: SearchSpace) -> bool:
     largest, smallest = space.largest(), space.smallest()
     return any(
         smallest.layers(side)[0].attentions[name].inner < sizes.inner
-        for side in SIDES
+        for side in (stack.name for stack in space.family.stacks)
         for name, sizes in largest.layers(side)[0].attentions.items()
     )

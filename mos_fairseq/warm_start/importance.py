@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fairseq.models.transformer import TransformerModel
 from torch import Tensor, nn
 
+from mos_fairseq.models import RobertaSubnetModel
 from mos_fairseq.warm_start.family import FAMILY, SIDES
 
 
@@ -63,6 +64,29 @@ def importance_orders(
         heads={key: value for key, value in order.items() if len(key) == 3} if heads else {},
         channels=_channel_orders(model, channel_scores) if channels else {},
     )
+
+
+@torch.no_grad()
+def masked_orders(model: RobertaSubnetModel, *, heads: bool = True) -> Orders:
+    """Order a masked language model's neurons, heads and channels by the size of weights, as :func:`importance_orders`
+    does without ``batches``.
+
+    Args:
+        heads: whether to order them too.
+    """
+    encoder, ffn, of_heads = model.encoder, {}, {}
+    readers = [encoder.lm_head.dense.weight]
+    for index, layer in enumerate(encoder.layers):
+        ffn[encoder.stack.name, index] = _by_size(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
+        readers.append(layer.fc1.weight)
+        for block in encoder.stack.attentions:
+            attention = getattr(layer, block.name)
+            values, outgoing = attention.qkv_proj.weight.chunk(3)[2], attention.out_proj.weight
+            of_heads[encoder.stack.name, index, block.name] = _by_size(values, outgoing, attention.num_heads)
+            readers.append(attention.qkv_proj.weight)
+    channels = {encoder.stack.name: torch.stack([weight.norm(dim=0) for weight in readers]).sum(0)}
+    scores = (ffn, of_heads if heads else {}, channels)
+    return Orders(*({k: torch.argsort(v, descending=True, stable=True) for k, v in found.items()} for found in scores))
 
 
 def _add(found: dict[Any, Tensor], scores: Mapping[Any, Tensor]) -> None:

@@ -17,8 +17,8 @@ from mos_fairseq.checkpoints import read_checkpoint
 from mos_fairseq.errors import InputError
 from mos_fairseq.export.stock_sizes import StockSizes, option_names
 from mos_fairseq.models import placeholder_dictionary
-from mos_fairseq.search_space import SearchSpace, Stack
-from mos_fairseq.warm_start.family import FAMILY, check_family_of
+from mos_fairseq.search_space import SearchSpace, Stack, check_family
+from mos_fairseq.warm_start.family import FAMILY
 
 # what stock fairseq can do and a supernet cannot
 _UNSUPPORTED = (
@@ -89,7 +89,7 @@ def _check_options(args: Namespace) -> None:
 
 def check_space(args: Namespace, space: SearchSpace) -> None:
     """Raise InputError unless the largest subnet of ``space`` has the sizes of the model with the options ``args``."""
-    check_family_of(space)
+    check_family("mos-warm-start", [FAMILY.name], "the search space", space.family)
     for stack in FAMILY.stacks:
         sizes = StockSizes.from_options(vars(args), stack)
         wanted = {stack.width.key: sizes.width, stack.depth.key: sizes.layers, stack.feed_forward.size.key: sizes.ffn}

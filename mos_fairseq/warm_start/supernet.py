@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from fairseq.models.transformer import TransformerModel
 from fairseq.modules import SinusoidalPositionalEmbedding
+from fairseq.tasks import TASK_REGISTRY
 from torch import Tensor, nn
 
 from mos_fairseq.checkpoints import model_checkpoint
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.export.check import check_same_model
-from mos_fairseq.models import TransformerMosConfig, TransformerMosModel
+from mos_fairseq.models import Supernet, TransformerMosConfig, TransformerMosModel
 from mos_fairseq.models.transformer_config import TransformerBaseConfig
 from mos_fairseq.modules import ElasticLinear
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.tasks import TranslationMosTask
+from mos_fairseq.warm_start.experts import part_experts
 from mos_fairseq.warm_start.family import FAMILY, SIDES
 from mos_fairseq.warm_start.importance import Orders
 from mos_fairseq.warm_start.stock import StockModel, check_space
@@ -29,10 +30,9 @@ def supernet_from(
 ) -> TransformerMosModel:
     """A supernet, in eval mode, whose largest subnet computes what the stock model does.
 
-    Every expert starts as the stock model's matrix, plus noise that cancels in the largest subnet: of draws n_e with
-    ``expert_noise`` times the standard deviation of the matrix, expert e gets n_e - sum_k p_k n_k, where p are the
-    mixing weights that the fresh router gives to the largest subnet. So sum_e p_e W_e is the stock model's matrix,
-    while experts (and what other subnets mix of them) differ from the start.
+    Every expert starts as the stock model's matrix, plus noise that cancels in the largest subnet (see
+    :func:`part_experts`). So sum_e p_e W_e, with the mixing weights p that the fresh router gives to that subnet, is
+    the stock model's matrix, while experts (and what other subnets mix of them) differ from the start.
 
     Args:
         cfg: options of the supernet: ``search_space`` and those of its routing; the rest is taken from the stock
@@ -56,7 +56,7 @@ def supernet_from(
         model = TransformerMosModel.from_search_space(cfg, space, *dictionaries).eval()
     with torch.no_grad():
         _copy_stacks(stock.model, model, orders)
-        _part_experts(model, expert_noise, torch.Generator().manual_seed(seed))
+        part_experts(model, expert_noise, torch.Generator().manual_seed(seed))
     check_same_model(model.get_active_subnet(), stock.model, "the supernet's largest subnet", "the checkpoint")
     return model
 
@@ -135,23 +135,16 @@ def _fill(target: ElasticLinear, sources: list[nn.Module], rows: Tensor, columns
     target.bias.copy_(torch.stack([source.bias[rows] for source in sources]).expand_as(target.bias))
 
 
-def _part_experts(model: TransformerMosModel, noise: float, generator: torch.Generator) -> None:
-    """Add the noise that cancels in the largest subnet, which is active (see :func:`supernet_from`)."""
-    for side in SIDES if noise else ():
-        for layer in getattr(model, side).layers:
-            for name, probs in layer.mixing_probs().items():
-                weight = layer.get_submodule(name).weight
-                draws = torch.randn(weight.shape, generator=generator) * (noise * weight[0].std())
-                shares = probs.view(-1, 1, 1, 1) if probs.dim() == 1 else probs.unsqueeze(-1)
-                weight.add_(draws - (shares * draws).sum(0))
+def supernet_checkpoint(state: dict[str, Any], model: Supernet) -> dict[str, Any]:
+    """A checkpoint of the supernet, as ``fairseq-train`` would have saved it, without optimizer state.
 
-
-def supernet_checkpoint(stock: StockModel, model: TransformerMosModel) -> dict[str, Any]:
-    """A checkpoint of the supernet, as ``fairseq-train`` would have saved it, without optimizer state."""
+    Args:
+        state: of the checkpoint of the model that it is made of.
+    """
     options = {option.name: getattr(model.cfg, option.name) for option in fields(model.cfg)}
     space = model.search_space.dumps()
     options |= {"_name": model.arch, "search_space": space}
-    checkpoint = model_checkpoint(stock.state, options, model.state_dict(), TranslationMosTask.stock)
+    checkpoint = model_checkpoint(state, options, model.state_dict(), TASK_REGISTRY[model.task].stock)
     checkpoint["optimizer_history"][-1]["num_updates"] = 0  # of the supernet
     checkpoint["cfg"]["task"] |= {"_name": model.task, "search_space": space}
     return checkpoint

@@ -181,12 +181,12 @@ def assert_equal(mine, theirs, where: str = "") -> None:
         assert mine == theirs, where
 
 
-def resumed_and_uninterrupted(commands, run, folder: Path, updates: int) -> list[dict]:
+def resumed_and_uninterrupted(commands, run, folder: Path, updates: int, name: str = "checkpoint_1_4.pt") -> list[dict]:
     """Checkpoints of ``run("whole", updates)`` and of ``run("parts", updates)``, which goes on where a run was killed
-    that had written ``checkpoint_1_4.pt``; their parameters and the optimizer's state are found equal."""
+    that had written ``name``, after 4 updates; their parameters and the optimizer's state are found equal."""
     commands.fork("train", *run("whole", updates))
     running = commands.start("train", *run("parts", 100_000))
-    middle = folder / "parts" / "checkpoint_1_4.pt"
+    middle = folder / "parts" / name
     until(middle.exists)
     assert running.kill().status == -9
     for file in middle.parent.iterdir():

@@ -111,7 +111,7 @@ def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_fir
         (["--path", "no.pt"], "checkpoint no.pt: no such file"),
         (["--path", "notes.pt"], "notes.pt: the file is truncated"),
         (["--path", "SUPERNET"], "its arch is transformer_mos, but a warm start is from fairseq's transformer"),
-        (["--search-space", "lm.yaml"], "mos-warm-start: for encoder_decoder, the search space is decoder_only"),
+        (["--search-space", "lm.yaml"], "for encoder_decoder, encoder_only, the search space is decoder_only"),
         (["--search-space", "tiny"], "encoder_embed_dim of the checkpoint is 24"),
         (["--expert-noise", -1], "expert_noise is -1.0: allowed are numbers from 0"),
         (["--expert-noise", "nan"], "expert_noise is nan: allowed are numbers from 0"),

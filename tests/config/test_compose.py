@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mos_fairseq.criterions import LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.criterions.divergence import DistillationOptions
-from mos_fairseq.models import TransformerLanguageModelMosConfig, TransformerMosConfig
+from mos_fairseq.models import SUPERNETS, TransformerLanguageModelMosConfig, TransformerMosConfig
 from mos_fairseq.search_space import FAMILIES, SearchSpace
 from mos_fairseq.standalone.configuration import Command
 from mos_fairseq.standalone.options import MODEL, overridden, training_options
@@ -76,7 +76,7 @@ def test_every_preset_has_a_recipe():
 def test_a_space_brings_its_recipe(compose, name):
     """One name chooses both, and either group takes it."""
     family = SearchSpace.from_spec(name).family.name
-    config = {"encoder_decoder": "translation_mos", "decoder_only": "language_modeling_mos"}[family]
+    config = {task.family.name: task.task for task in SUPERNETS.values()}[family]
     by_space, by_recipe = (compose(f"{group}={name}", name=config) for group in ("search_space", "recipe"))
     assert by_space == by_recipe and by_space.task.search_space == name
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 from fairseq.models import build_model
+from fairseq.models.roberta import RobertaModel
 from fairseq.models.transformer import TransformerModel
 from omegaconf import OmegaConf
 
@@ -13,7 +14,18 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export import stock, stock_checkpoint
 from mos_fairseq.export.check import ExportError
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import HEAD_DIM_SPACE, LM_SPACE, batch, decode_stepwise, fake_task, language_model, supernet
+from tests.helpers import (
+    BOTTLENECK_SPACE,
+    FACTORISED_SPACE,
+    HEAD_DIM_SPACE,
+    LM_SPACE,
+    batch,
+    decode_stepwise,
+    fake_task,
+    language_model,
+    masked_language_model,
+    supernet,
+)
 
 STATE = {
     "cfg": {
@@ -125,7 +137,7 @@ def test_options_are_attributes_too():
 
 def spoiled(name: str, change):
     """``_layer_weights`` with a mistake in one of the weights."""
-    original = stock._layer_weights
+    original = stock.layer_weights
 
     def layer_weights(*args):
         weights = original(*args)
@@ -144,7 +156,7 @@ def spoiled(name: str, change):
     ],
 )
 def test_another_model_is_not_written(monkeypatch, change, message):
-    monkeypatch.setattr(stock, "_layer_weights", spoiled("fc2.bias", change))
+    monkeypatch.setattr(stock, "layer_weights", spoiled("fc2.bias", change))
     with pytest.raises(ExportError, match=message):
         stock_checkpoint(STATE, twin_of(EQUAL))
 
@@ -286,6 +298,62 @@ def test_language_models_that_stock_fairseq_cannot_express():
 
 
 def test_another_language_model_is_not_written(monkeypatch):
-    monkeypatch.setattr(stock, "_layer_weights", spoiled("fc2.bias", lambda bias: bias + torch.arange(len(bias))))
+    monkeypatch.setattr(stock, "layer_weights", spoiled("fc2.bias", lambda bias: bias + torch.arange(len(bias))))
     with pytest.raises(ExportError, match="fairseq's transformer_lm does not compute what the subnet computes: "):
         stock_checkpoint(LM_STATE, language_twin(LM_EQUAL))
+
+
+BERT_STATE = {
+    "cfg": {
+        "task": {"_name": "masked_lm_mos", "data": "somewhere", "search_space": "x", "mask_prob": 0.3},
+        "criterion": {"_name": "distillation_mos", "label_smoothing": 0.1},
+    }
+}
+BERT_EQUAL = {
+    "family": "encoder_only",
+    "encoder_embed_dim": 12,
+    "encoder_layers": 2,
+    "encoder_ffn_embed_dim": 19,
+    "encoder_attention_heads": 2,
+    "head_dim": 6,
+}
+BERT_UNEQUAL = BERT_EQUAL | {
+    "encoder_embed_dim": 24,
+    "encoder_ffn_embed_dim": [37, 19],
+    "encoder_attention_heads": [2, 4],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"untie_weights_roberta": True, "encoder_normalize_before": True}], ids=len)
+@pytest.mark.parametrize("subnet", [BERT_EQUAL, BERT_UNEQUAL], ids=["equal", "padded"])
+@torch.no_grad()
+def test_a_masked_language_model_has_the_same_logits_and_classes(subnet, options):
+    model = masked_language_model(mos_routing="layer", activation_fn="relu", **options)
+    model.register_classification_head("genre", num_classes=3, inner_dim=7)
+    model.set_active_subnet(Subnet.from_dict(subnet))
+    twin = model.get_active_subnet()
+    checkpoint = stock_checkpoint(BERT_STATE, twin, allow_padding=subnet is BERT_UNEQUAL)
+    assert checkpoint["cfg"]["task"] == {"_name": "masked_lm", "data": "somewhere", "mask_prob": 0.3}
+    assert checkpoint["cfg"]["criterion"] == {"_name": "masked_lm"}
+    options = checkpoint["cfg"]["model"] | {"load_checkpoint_heads": True}
+    made = RobertaModel.build_model(Namespace(**options), fake_task())
+    made.load_state_dict(checkpoint["model"])
+    tokens = batch()[2]
+    real = tokens.ne(1)
+    made.eval()
+    torch.testing.assert_close(made(tokens)[0][real], twin(tokens)[0][real], atol=1e-5, rtol=1e-5)
+    found, expected = (net(tokens, classification_head_name="genre")[0] for net in (made, twin))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (BOTTLENECK_SPACE, r"encoder_bottleneck_dim is \[24, 24, 24\]: stock fairseq has no maps around layers"),
+        (FACTORISED_SPACE, "encoder_hidden_dim is 24: stock fairseq has no maps around layers"),
+    ],
+)
+def test_masked_language_models_that_stock_fairseq_cannot_express(space, message):
+    twin = masked_language_model(SearchSpace.from_dict(space)).get_active_subnet()
+    with pytest.raises(InputError, match=f"^{message}$"):
+        stock_checkpoint(BERT_STATE, twin, allow_padding=True)

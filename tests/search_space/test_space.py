@@ -110,6 +110,10 @@ def test_presets_extremes_and_files(name, tmp_path):
 
 def test_preset_values():
     assert SearchSpace.preset_names() == [
+        "bert_bottleneck",
+        "bert_factorised",
+        "bert_tiny",
+        "bert_uniform",
         "iwslt14_de_en",
         "tiny",
         "tiny_lm",
@@ -119,6 +123,7 @@ def test_preset_values():
         "wmt19_en_de",
     ]
     assert SearchSpace.preset_names(FAMILIES["decoder_only"]) == ["tiny_lm", "wikitext103"]
+    assert SearchSpace.preset_names(FAMILIES["encoder_only"]) == SearchSpace.preset_names()[:4]
     wmt = SearchSpace.from_spec("wmt14_en_de")
     assert wmt == SearchSpace.from_spec("wmt14_en_fr") == SearchSpace.from_spec("wmt19_en_de")
     heads, ffn = [8, 4], [3072, 2048, 1024]

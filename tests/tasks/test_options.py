@@ -21,6 +21,8 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.tasks import (
     LanguageModelingMosConfig,
     LanguageModelingMosTask,
+    MaskedLmMosConfig,
+    MaskedLmMosTask,
     TranslationMosConfig,
     TranslationMosTask,
 )
@@ -133,7 +135,11 @@ def was_refused(message: str) -> bool:
 
 @pytest.mark.parametrize(
     ("task", "config"),
-    [(TranslationMosTask, TranslationMosConfig), (LanguageModelingMosTask, LanguageModelingMosConfig)],
+    [
+        (TranslationMosTask, TranslationMosConfig),
+        (LanguageModelingMosTask, LanguageModelingMosConfig),
+        (MaskedLmMosTask, MaskedLmMosConfig),
+    ],
 )
 def test_the_table_knows_every_option(task, config):
     """Other options are those of other parts of the configuration, from which the task's take their values."""

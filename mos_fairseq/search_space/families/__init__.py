@@ -7,9 +7,10 @@ from typing import Any
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space.families.decoder_only import DECODER_ONLY
 from mos_fairseq.search_space.families.encoder_decoder import ENCODER_DECODER
+from mos_fairseq.search_space.families.encoder_only import ENCODER_ONLY
 from mos_fairseq.search_space.family import Family
 
-FAMILIES = {family.name: family for family in (ENCODER_DECODER, DECODER_ONLY)}
+FAMILIES = {family.name: family for family in (ENCODER_DECODER, DECODER_ONLY, ENCODER_ONLY)}
 
 
 def check_options(options: Any, family: Family) -> None:
@@ -26,4 +27,4 @@ def check_family(command: str, names: Collection[str], what: str, family: Family
         raise InputError(f"{command}: for {', '.join(names)}, {what} is {family.name}")
 
 
-__all__ = ["DECODER_ONLY", "ENCODER_DECODER", "FAMILIES", "check_family", "check_options"]
+__all__ = ["DECODER_ONLY", "ENCODER_DECODER", "ENCODER_ONLY", "FAMILIES", "check_family", "check_options"]

@@ -11,7 +11,8 @@ DECODER_ONLY = Family(
             "dec",
             tokens="target",
             causal=True,
-            normalize_before=True,  # as fairseq's transformer_lm_gpt and _big: training is not stable without
+            # as fairseq's transformer_lm_gpt and _big: training is not stable without
+            fixed={"decoder_normalize_before": True},
         ),
     ),
     output="decoder",

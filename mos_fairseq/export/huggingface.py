@@ -1,0 +1,209 @@
+"""A static twin of a masked language model as a folder for Hugging Face's transformers: RoBERTa where layers are as
+wide as the embeddings, Electra where all have another width. What the folder holds is JSON, safetensors and no code.
+
+Layers of unequal widths are in no model of transformers: the map between two of them feeds attention, which could take
+it up, and the residual connection, which cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.export.stock import heads_of, layer_weights
+from mos_fairseq.export.stock_sizes import StockSizes, check_hugging_face
+from mos_fairseq.export.tokenizer import save_tokenizer
+from mos_fairseq.files import write_folder_atomically
+from mos_fairseq.models import RobertaSubnetModel
+
+LAYER_NAMES = {
+    "self_attn.q_proj": "attention.self.query",
+    "self_attn.k_proj": "attention.self.key",
+    "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense",
+    "self_attn_layer_norm": "attention.output.LayerNorm",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+    "final_layer_norm": "output.LayerNorm",
+}
+"""Hugging Face's names of a layer's modules, by fairseq's."""
+
+_LABEL = "LABEL_{}"  # as Hugging Face calls a class without a name
+
+
+def save_huggingface(
+    twin: RobertaSubnetModel,
+    words: Sequence[str],
+    output: str | os.PathLike[str],
+    *,
+    allow_padding: bool = False,
+    tokenizer: str | None = None,
+    labels: Sequence[str] = (),
+) -> None:
+    """Write ``twin`` into the new folder ``output``; a reader sees no folder or the whole one. With a classification
+    head it is a classifier, otherwise a masked language model.
+
+    Args:
+        words: of the dictionary, in order.
+        allow_padding: layers that are smaller than others may be padded with zeros.
+        tokenizer: file of the tokenizer that made the words of text; None: they stand between spaces.
+        labels: names of the classes.
+
+    Raises:
+        InputError: safetensors is not installed, transformers cannot express the model, or the folder is there or
+            cannot be written.
+    """
+    try:
+        from safetensors.torch import save_file
+    except ImportError:
+        raise InputError("format huggingface needs an extra: pip install 'mos-fairseq[huggingface]'") from None
+    if os.path.exists(output):
+        raise InputError(f"{output}: exists already, give the name of a new folder")
+    model = _Model(twin, check_hugging_face(twin.subnet, allow_padding), labels)
+    weights = {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in model.weights().items()}
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"the weights are not finite ({name}), nothing is written; has the training diverged?")
+
+    def fill(folder: str) -> None:
+        (Path(folder) / "config.json").write_text(json.dumps(model.config(), indent=2) + "\n", encoding="utf-8")
+        save_file(weights, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+        save_tokenizer(words, folder, tokenizer, twin.max_positions())
+
+    write_folder_atomically(output, fill)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The configuration and the weights, under Hugging Face's names."""
+
+    twin: RobertaSubnetModel
+    sizes: StockSizes
+    labels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        cfg = self.twin.cfg
+        if cfg.encoder_normalize_before:
+            raise InputError("encoder_normalize_before is set: transformers' RoBERTa and Electra are post-norm")
+        if cfg.activation_fn != "gelu":
+            raise InputError(f"activation_fn is {cfg.activation_fn}: transformers' RoBERTa and Electra have gelu")
+        if len(heads_of(self.twin)) > 1:
+            raise InputError(f"the model has {len(heads_of(self.twin))} classification heads: transformers has one")
+        wanted = "gelu" if self.is_electra else "tanh"
+        if self.head is not None and cfg.pooler_activation_fn != wanted:
+            raise InputError(
+                f"pooler_activation_fn is {cfg.pooler_activation_fn}: transformers' classifier of this kind has "
+                f"{wanted}; fine-tune with --pooler-activation-fn {wanted}"
+            )
+
+    @property
+    def is_electra(self) -> bool:
+        return self.twin.encoder.maps is not None
+
+    @property
+    def name(self) -> str:
+        return "electra" if self.is_electra else "roberta"
+
+    @property
+    def head(self) -> nn.Module | None:
+        return next(iter(heads_of(self.twin).values()), None)
+
+    def config(self) -> dict[str, Any]:
+        """What config.json holds."""
+        cfg, encoder, sizes = self.twin.cfg, self.twin.encoder, self.sizes
+        kind = "ForMaskedLM" if self.head is None else "ForSequenceClassification"
+        values: dict[str, Any] = {
+            "architectures": [f"{'Electra' if self.is_electra else 'Roberta'}{kind}"],
+            "model_type": self.name,
+            "vocab_size": len(encoder.dictionary),
+            "hidden_size": sizes.width,
+            "num_hidden_layers": sizes.layers,
+            "num_attention_heads": sizes.heads,
+            "intermediate_size": sizes.ffn,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": cfg.dropout,
+            "attention_probs_dropout_prob": cfg.attention_dropout,
+            "max_position_embeddings": len(self._positions()),
+            "type_vocab_size": 1,
+            "layer_norm_eps": cfg.layer_norm_eps,
+            "pad_token_id": encoder.dictionary.pad(),
+            "bos_token_id": encoder.dictionary.bos(),
+            "eos_token_id": encoder.dictionary.eos(),
+            "tie_word_embeddings": encoder.output_embedding is encoder.embed_tokens,
+            "dtype": "float32",
+        }
+        if self.is_electra:
+            values |= {"embedding_size": encoder.embed_dim}
+        if self.head is not None:
+            count = self.head.num_classes
+            labels = [*self.labels, *(_LABEL.format(i) for i in range(len(self.labels), count))][:count]
+            values |= {"classifier_dropout": cfg.pooler_dropout, "id2label": dict(enumerate(labels))}
+            values |= {"label2id": {label: number for number, label in enumerate(labels)}}
+        return values
+
+    def weights(self) -> dict[str, Tensor]:
+        """What model.safetensors holds; tied weights once."""
+        encoder, name = self.twin.encoder, self.name
+        width = encoder.embed_tokens.embedding_dim
+        found = {
+            f"{name}.embeddings.word_embeddings.weight": encoder.embed_tokens.weight,
+            f"{name}.embeddings.position_embeddings.weight": self._positions(),
+            f"{name}.embeddings.token_type_embeddings.weight": torch.zeros(1, width),
+        }
+        found |= _of(f"{name}.embeddings.LayerNorm", encoder.layernorm_embedding)
+        if self.is_electra:
+            found |= _of(f"{name}.embeddings_project", encoder.maps[0])
+        for index, layer in enumerate(encoder.layers):
+            for key, tensor in layer_weights(layer, self.sizes).items():
+                module, _, leaf = key.rpartition(".")
+                found[f"{name}.encoder.layer.{index}.{LAYER_NAMES[module]}.{leaf}"] = tensor
+        return found | (self._masked_head() if self.head is None else self._classifier(self.head))
+
+    def _positions(self) -> Tensor:
+        """Positions [rows, d]: RoBERTa numbers them as fairseq, Electra from the first token's."""
+        table = self.twin.encoder.embed_positions
+        return table.weight[table.padding_idx + 1 :] if self.is_electra else table.weight
+
+    def _masked_head(self) -> dict[str, Tensor]:
+        encoder, head = self.twin.encoder, self.twin.encoder.lm_head
+        dense, norm, bias = ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias")
+        if not self.is_electra:
+            dense, norm, bias = "lm_head.dense", "lm_head.layer_norm", "lm_head.bias"
+        found = self._after_maps(dense, head.dense) | _of(norm, head.layer_norm) | {bias: head.bias}
+        if encoder.output_embedding is not encoder.embed_tokens:
+            name = "generator_lm_head" if self.is_electra else "lm_head.decoder"
+            found |= {f"{name}.weight": encoder.output_embedding.weight, f"{name}.bias": head.bias}
+        return found
+
+    def _classifier(self, head: nn.Module) -> dict[str, Tensor]:
+        inner, width = head.dense.out_features, self.sizes.width
+        if inner > width or (inner < width and not self.is_electra):
+            raise InputError(f"the classification head is {inner} wide inside: transformers' is {width} wide")
+        found = self._after_maps("classifier.dense", head.dense) | _of("classifier.out_proj", head.out_proj)
+        # of Electra's, neurons that are not there: gelu(0) is 0
+        more = width - inner
+        pads = {"dense.weight": (0, 0, 0, more), "dense.bias": (0, more), "out_proj.weight": (0, more)}
+        for key, pad in pads.items():
+            found[f"classifier.{key}"] = nn.functional.pad(found[f"classifier.{key}"], pad)
+        return found
+
+    def _after_maps(self, name: str, linear: nn.Module) -> dict[str, Tensor]:
+        """``linear``, of the last layer's output: the map out of it and ``linear`` are one."""
+        if not self.is_electra:
+            return _of(name, linear)
+        last = self.twin.encoder.maps[-1]
+        weight = linear.weight.double() @ last.weight.double()
+        bias = linear.weight.double() @ last.bias.double() + linear.bias.double()
+        return {f"{name}.weight": weight, f"{name}.bias": bias}
+
+
+def _of(name: str, module: nn.Module) -> Mapping[str, Tensor]:
+    return {f"{name}.weight": module.weight, f"{name}.bias": module.bias}

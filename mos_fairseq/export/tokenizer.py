@@ -1,0 +1,118 @@
+"""Files of a tokenizer for Hugging Face's transformers that gives fairseq's numbers of words."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.files import read_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BOS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
+_SCORE_OF_NONE = -1e4  # of a word that is no piece: never the best
+
+
+def save_tokenizer(words: Sequence[str], folder: str, source: str | None, max_length: int) -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json`` into a folder.
+
+    Args:
+        words: of fairseq's dictionary, in order.
+        source: file of the tokenizer that made the words of text: a model of SentencePiece's, or a ``tokenizer.json``
+            of Hugging Face's; None: they stand between spaces.
+        max_length: tokens of the longest sentence.
+
+    Raises:
+        InputError: tokenizers is not installed, or the file cannot be read or is of another vocabulary.
+    """
+    try:
+        from tokenizers import Tokenizer, processors
+    except ImportError:
+        raise InputError("format huggingface needs an extra: pip install 'mos-fairseq[huggingface]'") from None
+    numbers = {word: number for number, word in enumerate(words)}
+    if source is None:
+        tokenizer = _spaces(numbers)
+    elif source.endswith(".json"):
+        tokenizer = Tokenizer.from_str(json.dumps(_renumbered(source, numbers)))
+    else:
+        tokenizer = _sentencepiece(source, words)
+    tokenizer.add_special_tokens([BOS, PAD, EOS, UNK, MASK])
+    # as fairseq's tasks do: masked_lm's <s>, the </s> of preprocessing, and sentence_prediction's --separator-token 2
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A {EOS}",
+        pair=f"{BOS} $A {EOS} {EOS} $B {EOS}",
+        special_tokens=[(BOS, numbers[BOS]), (EOS, numbers[EOS])],
+    )
+    tokenizer.save(os.path.join(folder, "tokenizer.json"))
+    special = {"bos": BOS, "eos": EOS, "unk": UNK, "pad": PAD, "cls": BOS, "sep": EOS, "mask": MASK}
+    config = {f"{name}_token": token for name, token in special.items()}
+    # a list of sentences is padded on the right, as fairseq pads them
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "padding_side": "right"}
+    config |= {"model_input_names": ["input_ids", "attention_mask"], "clean_up_tokenization_spaces": False}
+    (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _spaces(numbers: dict[str, int]) -> Tokenizer:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def _sentencepiece(path: str, words: Sequence[str]) -> Tokenizer:
+    """Of a unigram model of SentencePiece's; other kinds are refused."""
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+
+        pieces = SentencePieceProcessor(model_file=path)
+        proto = sentencepiece_model_pb2.ModelProto()
+        proto.ParseFromString(Path(path).read_bytes())
+    except ImportError:
+        raise InputError("tokenizer: SentencePiece's models are read with the package protobuf: install it") from None
+    except (OSError, RuntimeError, ValueError):
+        raise InputError(f"tokenizer {path}: it is no model of SentencePiece's") from None
+    if proto.trainer_spec.model_type != proto.trainer_spec.UNIGRAM:
+        raise InputError(f"tokenizer {path}: of SentencePiece's models those of type unigram alone are offered")
+    scores = {pieces.IdToPiece(i): pieces.GetScore(i) for i in range(len(pieces)) if not pieces.IsControl(i)}
+    if not any(word in scores for word in words[4:]):
+        raise InputError(f"tokenizer {path}: none of its pieces is a word of the dictionary")
+    tokenizer = Tokenizer(models.Unigram([(word, scores.get(word, _SCORE_OF_NONE)) for word in words], unk_id=3))
+    steps = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    if charsmap := proto.normalizer_spec.precompiled_charsmap:
+        steps.insert(0, normalizers.Precompiled(charsmap))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    scheme = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    return tokenizer
+
+
+def _renumbered(path: str, numbers: dict[str, int]) -> dict[str, Any]:
+    """A ``tokenizer.json`` of Hugging Face's, whose words get fairseq's numbers."""
+    text = read_text(path, "tokenizer")
+    try:
+        content = json.loads(text)
+        model = content["model"]
+        kind, vocabulary = model["type"], model["vocab"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"tokenizer {path}: it is no tokenizer.json of Hugging Face's") from None
+    if kind not in ("WordPiece", "BPE", "WordLevel"):
+        raise InputError(f"tokenizer {path}: its model is {kind}, allowed are WordPiece, BPE and WordLevel")
+    common = [word for word in vocabulary if word in numbers]
+    if not common:
+        raise InputError(f"tokenizer {path}: none of its words is in the dictionary")
+    model["vocab"] = {word: numbers[word] for word in common} | {t: numbers[t] for t in (BOS, PAD, EOS, UNK, MASK)}
+    if "merges" in model:
+        pairs = (merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"])
+        model["merges"] = [list(pair) for pair in pairs if all(p in numbers for p in (*pair, "".join(pair)))]
+    model["unk_token"] = UNK
+    return content | {"added_tokens": [], "post_processor": None, "padding": None, "truncation": None}

@@ -1,0 +1,39 @@
+"""Mini-batches of masked language models: words are predicted where they are masked, and only there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def predicts_masked(model: Any) -> bool:
+    """Whether ``model``, one of fairseq's or of this package, is a masked language model."""
+    return "self" in (getattr(model, "supported_targets", None) or ())
+
+
+def masked_only(sample: dict[str, Any], padding_idx: int) -> dict[str, Any]:
+    """``sample`` for a model that projects only its N masked tokens to the vocabulary: logits [N, V].
+
+    ``target`` becomes [N], and ``ntokens`` N, as in fairseq's criterion ``masked_lm``.
+    """
+    masked = sample["target"].ne(padding_idx)
+    net_input = sample["net_input"] | {"masked_tokens": masked}
+    return sample | {"net_input": net_input, "target": sample["target"][masked], "ntokens": masked.sum()}
+
+
+def predicted_tokens(model: Any, sample: dict[str, Any], padding_idx: int) -> int:
+    """How many words ``model`` predicts of a mini-batch."""
+    return int(sample["target"].ne(padding_idx).sum()) if predicts_masked(model) else sample["ntokens"]
+
+
+def summed_loss(model: Any, sample: dict[str, Any], padding_idx: int) -> tuple[Tensor, int]:
+    """Cross-entropy of a mini-batch, in nats, summed over the words that are predicted, and their number."""
+    if predicts_masked(model):
+        sample = masked_only(sample, padding_idx)
+    logits, target = model(**sample["net_input"])[0], sample["target"]
+    loss = torch.nn.functional.cross_entropy(
+        logits.float().view(-1, logits.size(-1)), target.reshape(-1), ignore_index=padding_idx, reduction="sum"
+    )
+    return loss, int(sample["ntokens"])

@@ -1,0 +1,92 @@
+"""``masked_lm_mos``: fairseq's masked language modelling task for supernets."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq.data import BaseWrapperDataset, LRUCacheDataset
+from fairseq.tasks import register_task
+from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
+
+from mos_fairseq.tasks.monolingual_data import DICTIONARY, check_monolingual
+from mos_fairseq.tasks.options import OptionTable, supernet_options
+from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
+from mos_fairseq.tasks.supernet_task import SupernetTask
+
+
+@dataclass
+class MaskedLmMosConfig(SupernetTaskConfig, MaskedLMConfig):
+    """fairseq's masked language modelling options and the supernet's."""
+
+    # fairseq would ask for it: processes that load data and live on would mask by the first epoch in all
+    reuse_dataloader: bool = field(
+        default=False, metadata={"help": "keep the processes that load data from epoch to epoch"}
+    )
+
+
+class _MasksOfEpoch(BaseWrapperDataset):
+    """A masked set of fairseq's, which keeps the last examples that it gave, masks included, whatever the epoch.
+
+    What it gives would depend on which examples were read before a new epoch began, so that a run that goes on from a
+    checkpoint would see other masks than it would have seen.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Mask by ``epoch`` from now on."""
+        super().set_epoch(epoch)
+        LRUCacheDataset.__getitem__.cache_clear()
+
+
+_COMMANDS = ("train", "validate")
+_ACTS, _NEEDS = supernet_options(_COMMANDS)
+
+
+@register_task("masked_lm_mos", dataclass=MaskedLmMosConfig)
+class MaskedLmMosTask(SupernetTask, MaskedLMTask):
+    """Masked language modelling with a weight-sharing supernet (``--arch roberta_mos``).
+
+    What is masked depends on the seed, the epoch and the place in the set, in validation on the first and the last
+    alone: all subnets of an update, and all that are judged on a set, predict the same words.
+    """
+
+    name, stock, arch = "masked_lm_mos", "masked_lm", "roberta_mos"
+    stock_criterion = "masked_lm"
+    examples = "text"
+    added_symbols = ("<mask>",)
+    option_table = OptionTable(
+        acts={
+            "data": _COMMANDS,
+            "sample_break_mode": _COMMANDS,
+            "tokens_per_sample": _COMMANDS,
+            "mask_prob": _COMMANDS,
+            "leave_unmasked_prob": _COMMANDS,
+            "random_token_prob": _COMMANDS,
+            "freq_weighted_replacement": _COMMANDS,
+            "mask_whole_words": (),  # fairseq's own stops there
+            "mask_multiple_length": _COMMANDS,
+            "mask_stdev": _COMMANDS,
+            "shorten_method": _COMMANDS,
+            "shorten_data_split_list": _COMMANDS,
+            "include_target_tokens": (),  # these four are data2vec's
+            "include_index": (),
+            "skip_masking": (),
+            "d2v2_multi": (),
+            "reuse_dataloader": (),
+        }
+        | _ACTS,
+        needs=_NEEDS,
+    )
+
+    def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
+        """As :meth:`SupernetTask.load_dataset`."""
+        super().load_dataset(split, *args, **kwargs)
+        self.datasets[split] = _MasksOfEpoch(self.datasets[split])
+
+    @classmethod
+    def dictionary_names(cls, cfg: MaskedLmMosConfig, folder: str) -> tuple[str]:
+        """fairseq's name of the one dictionary."""
+        return (DICTIONARY,)
+
+    @classmethod
+    def check_data(cls, cfg: MaskedLmMosConfig) -> None:
+        """Raise InputError where the first data folder, or its dictionary, is missing."""
+        check_monolingual(cfg.data)
