@@ -21,7 +21,9 @@ _NOW = {"sm_clock_mhz": "clocks.sm", "memory_clock_mhz": "clocks.mem"}
 
 def check_device(name: str) -> None:
     """Raise InputError unless ``name`` is a CPU or a GPU that torch finds here."""
-    import torch  # only now: a command's --help needs this module
+    if name == "cpu":
+        return
+    import torch  # only now: a command's mistakes are told without it
 
     try:
         if torch.device(name).type not in ("cpu", "cuda"):

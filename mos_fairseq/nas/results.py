@@ -10,7 +10,6 @@ from typing import Any
 from mos_fairseq.figures import new_figure, save_figure
 from mos_fairseq.files import write_atomically
 from mos_fairseq.nas.candidates import Candidates
-from mos_fairseq.nas.pareto import front
 from mos_fairseq.search_space import Subnet
 
 Row = dict[str, Any]
@@ -37,6 +36,8 @@ def report(candidates: Candidates, best: Subnet | None, cost: str, objective: st
         best: what the algorithm chose; None for the lowest loss.
         cost: what the front trades the objective against.
     """
+    from mos_fairseq.nas.pareto import front  # only now: it imports pymoo, and a command's table needs this module
+
     seen = list(candidates.seen.values())
     chosen = best or min(seen, key=lambda subnet: candidates.known[subnet.key])
     return {
