@@ -17,6 +17,7 @@ from mos_fairseq.cli.search_options import (
     RandomOptions,
     algorithm_options,
     check_split_options,
+    cost_keys,
     evaluation_options,
     get_parser,
 )
@@ -51,9 +52,10 @@ def _run(args: argparse.Namespace) -> None:
     """What needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
     check_split_options(args)
-    cost = args.cost or ("split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops")
-    options, evaluation = algorithm_options(args, cost), evaluation_options(args)
-    if not args.predictor and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
+    usual = "split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops"
+    chosen = cost_keys(args.cost or usual)
+    options, evaluation = algorithm_options(args, chosen), evaluation_options(args)
+    if not args.predictor and "latency_ms" in {*chosen, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
         raise InputError("measure_front needs a predictor, which says how to measure: --predictor FILE")
@@ -65,10 +67,10 @@ def _run(args: argparse.Namespace) -> None:
 
         predictor = LatencyPredictor.load(args.predictor)
     split = _split(args)
-    _check_supplied({cost, *(constraint.key for constraint in constraints)}, predictor, split)
+    _check_supplied({*chosen, *(constraint.key for constraint in constraints)}, predictor, split)
     start()
     prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
-    _run_search(args, prepare, constraints, cost, options, predictor, split)
+    _run_search(args, prepare, constraints, chosen, options, predictor, split)
 
 
 def _split(args: argparse.Namespace) -> SplitLatency | None:
@@ -93,7 +95,7 @@ def _run_search(
     args: argparse.Namespace,
     prepare: Callable[[int], SubnetEvaluator],
     constraints: Sequence[Constraint],
-    cost: str,
+    chosen: tuple[str, ...],
     options: AlgorithmOptions,
     predictor: LatencyPredictor | None,
     split: SplitLatency | None,
@@ -107,6 +109,7 @@ def _run_search(
     from mos_fairseq.nas.judged import JudgedSubnets
     from mos_fairseq.nas.landmarks import landmarks, most_landmarks
     from mos_fairseq.nas.results import report, row, write_results
+    from mos_fairseq.nas.seeds import read_seeds
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
     read_supernet(args.path)  # tells what it is instead, if it is none
@@ -134,7 +137,8 @@ def _run_search(
         if fleet is not None or args.workers > 1:
             store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
             workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        most = min(options.most_subnets + most_landmarks(constraints), evaluator.space.size)
+        seeds = read_seeds(args.seeds_from, evaluator.space) if args.seeds_from else []
+        most = min(options.most_subnets + most_landmarks(constraints) + len(seeds), evaluator.space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
 
         def losses(subnets: Sequence[Subnet]) -> list[float]:
@@ -143,10 +147,12 @@ def _run_search(
         costs = _costs_by(evaluator, predictor, split)
         (costs_of_largest,) = costs([evaluator.space.largest()])
         budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
-        candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known)
+        candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known, seeds=seeds)
+        if beyond := len(seeds) - len(candidates.kept_seeds()):
+            warn(f"{beyond} of {len(seeds)} seeds are beyond the budgets and left out")
         rounds: list[dict[str, Any]] = []
         best = _search(candidates, options, judged.show, rounds.append)
-        results = report(candidates, best, cost, args.objective)
+        results = report(candidates, best, chosen, args.objective)
         if rounds:
             results["rounds"] = rounds
         seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
