@@ -17,6 +17,7 @@ from mos_fairseq.cli.search_options import (
     RandomOptions,
     algorithm_options,
     check_split_options,
+    cost_keys,
     evaluation_options,
     get_parser,
     report_options,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
     from mos_fairseq.latency import LatencyPredictor, SplitLatency
     from mos_fairseq.nas import Candidates
+    from mos_fairseq.nas.budgets import Hole
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,10 +64,11 @@ def _run(args: argparse.Namespace) -> None:
     """What needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
     check_split_options(args)
-    cost = args.cost or ("split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops")
-    options, evaluation = algorithm_options(args, cost), evaluation_options(args)
+    usual = "split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops"
+    chosen = cost_keys(args.cost or usual)
+    options, evaluation = algorithm_options(args, chosen), evaluation_options(args)
     translated = report_options(args)
-    if not args.predictor and "latency_ms" in {cost, *(constraint.key for constraint in constraints)}:
+    if not args.predictor and "latency_ms" in {*chosen, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
         raise InputError("measure_front needs a predictor, which says how to measure: --predictor FILE")
@@ -77,10 +80,10 @@ def _run(args: argparse.Namespace) -> None:
 
         predictor = LatencyPredictor.load(args.predictor)
     split = _split(args)
-    _check_supplied({cost, *(constraint.key for constraint in constraints)}, predictor, split)
+    _check_supplied({*chosen, *(constraint.key for constraint in constraints)}, predictor, split)
     start()
     prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
-    _run_search(args, prepare, constraints, cost, options, predictor, split, translated)
+    _run_search(args, prepare, constraints, chosen, options, predictor, split, translated)
 
 
 def _split(args: argparse.Namespace) -> SplitLatency | None:
@@ -105,7 +108,7 @@ def _run_search(
     args: argparse.Namespace,
     prepare: Callable[[int], SubnetEvaluator],
     constraints: Sequence[Constraint],
-    cost: str,
+    chosen: tuple[str, ...],
     options: AlgorithmOptions,
     predictor: LatencyPredictor | None,
     split: SplitLatency | None,
@@ -118,10 +121,10 @@ def _run_search(
     from mos_fairseq.checkpoints import read_supernet
     from mos_fairseq.latency import check_latency_file
     from mos_fairseq.nas import Candidates
-    from mos_fairseq.nas.budgets import holes
     from mos_fairseq.nas.judged import JudgedSubnets
-    from mos_fairseq.nas.landmarks import landmarks, most_landmarks, uniform_subnets
-    from mos_fairseq.nas.results import report, row, write_results
+    from mos_fairseq.nas.landmarks import most_landmarks
+    from mos_fairseq.nas.results import write_results
+    from mos_fairseq.nas.seeds import read_seeds
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
     read_supernet(args.path)  # tells what it is instead, if it is none
@@ -149,7 +152,8 @@ def _run_search(
         if fleet is not None or args.workers > 1:
             store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
             workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        most = min(options.most_subnets + most_landmarks(constraints), evaluator.space.size)
+        seeds = read_seeds(args.seeds_from, evaluator.space) if args.seeds_from else []
+        most = min(options.most_subnets + most_landmarks(constraints) + len(seeds), evaluator.space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
 
         def losses(subnets: Sequence[Subnet]) -> list[float]:
@@ -158,19 +162,10 @@ def _run_search(
         costs = _costs_by(evaluator, predictor, split)
         (costs_of_largest,) = costs([evaluator.space.largest()])
         budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
-        candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known)
-        rounds: list[dict[str, Any]] = []
-        best = _search(candidates, options, judged.show, rounds.append)
-        results = report(candidates, best, cost, args.objective)
-        if rounds:
-            results["rounds"] = rounds
-        seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
-        compared = landmarks(candidates, Subnet.from_dict(results["best"]["architecture"]))
-        results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
-        around = holes(candidates, uniform_subnets(evaluator.space) if budgets else ())
-    loosest_first = sorted(budgets, key=lambda budget: -budget.limit)
-    results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
-    results["holes"] = [{"key": h.budget.key, "below": h.below, "above": h.above} for h in around]
+        candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known, seeds=seeds)
+        if beyond := len(seeds) - len(candidates.kept_seeds()):
+            warn(f"{beyond} of {len(seeds)} seeds are beyond the budgets and left out")
+        results, seen, around = _found(args, candidates, options, chosen, judged.show)
     if split is not None:
         results["placements"] = split.placements(Subnet.from_dict(results["best"]["architecture"]))
     if evaluator.signature is not None:
@@ -185,6 +180,34 @@ def _run_search(
     for hole in around:
         warn(str(hole))
     _print(args, results, predictor)
+
+
+def _found(
+    args: argparse.Namespace,
+    candidates: Candidates,
+    options: AlgorithmOptions,
+    costs: tuple[str, ...],
+    show: Callable[[int, float], object],
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[Hole]]:
+    """Search, and judge what the best is compared with: the results, the rows of all subnets that the search looked at,
+    and the budgets that lie in a hole of the space."""
+    from mos_fairseq.nas.budgets import holes
+    from mos_fairseq.nas.landmarks import landmarks, uniform_subnets
+    from mos_fairseq.nas.results import report, row
+
+    rounds: list[dict[str, Any]] = []
+    best = _search(candidates, options, show, rounds.append)
+    results = report(candidates, best, costs, args.objective)
+    if rounds:
+        results["rounds"] = rounds
+    seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
+    compared = landmarks(candidates, Subnet.from_dict(results["best"]["architecture"]))
+    results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
+    loosest_first = sorted(candidates.constraints, key=lambda budget: -budget.limit)
+    results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
+    around = holes(candidates, uniform_subnets(candidates.space) if candidates.constraints else ())
+    results["holes"] = [{"key": hole.budget.key, "below": hole.below, "above": hole.above} for hole in around]
+    return results, seen, around
 
 
 def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | None, rank: int) -> SubnetEvaluator:

@@ -70,9 +70,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
     parser.add_argument(
         "--cost",
-        choices=COST_KEYS,
-        help="what the front trades quality against (default: split_latency_ms with --split, latency_ms with a "
-        "predictor, or else flops)",
+        metavar="KEY[,KEY]",
+        help=f"what the front trades quality against, of {', '.join(COST_KEYS)}; several with nsga2 or "
+        "random (default: split_latency_ms with --split, latency_ms with a predictor, or else flops)",
+    )
+    parser.add_argument(
+        "--seeds-from",
+        metavar="FILE",
+        help="begin with known subnets: a subnet's YAML file, or front.jsonl or search.json of another search; those "
+        "beyond the budgets are left out",
     )
     parser.add_argument(
         "--cache",
@@ -203,9 +209,24 @@ _EARLIER = (*_TAKES["evolution"], *_TAKES["random"])
 """Options that other algorithms of the same age have always left unread: commands that name them go on working."""
 
 
-def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
+def cost_keys(text: str) -> tuple[str, ...]:
+    """Keys of ``--cost``. Raises InputError for an unknown one, or one that comes twice."""
+    keys = tuple(key.strip() for key in text.split(","))
+    for key in keys:
+        if key not in COST_KEYS:
+            raise InputError(f"cost is {text}: {key} is not known; allowed are {', '.join(COST_KEYS)}")
+    if len(set(keys)) < len(keys):
+        raise InputError(f"cost is {text}: each is allowed once")
+    return keys
+
+
+def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> AlgorithmOptions:
     """What the chosen algorithm takes. Raises InputError if a number is out of range, or an option has no effect."""
-    algorithm = args.algorithm
+    algorithm, cost = args.algorithm, costs[0]
+    if len(costs) > 1 and algorithm not in ("nsga2", "random"):
+        raise InputError(f"cost is {','.join(costs)}: several belong to algorithm nsga2 or random, this is {algorithm}")
+    if args.seeds_from is not None and algorithm == "asng":
+        raise InputError(f"seeds_from is {args.seeds_from}: it has no effect with algorithm asng, which draws all")
     given = {name: value for names in _TAKES.values() for name in names if (value := getattr(args, name)) is not None}
     for name, value in given.items():
         may_be_left = algorithm in ("evolution", "nsga2", "random") and name in _EARLIER
@@ -229,7 +250,7 @@ def algorithm_options(args: argparse.Namespace, cost: str) -> AlgorithmOptions:
 
     hat = EvolutionOptions()
     size = taken.get("population_size", hat.population_size)
-    return ParetoOptions(cost, size, taken.get("iterations", hat.iterations), args.seed)
+    return ParetoOptions(costs if len(costs) > 1 else cost, size, taken.get("iterations", hat.iterations), args.seed)
 
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:

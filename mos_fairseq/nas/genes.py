@@ -62,7 +62,8 @@ class GeneSpace:
 
     def features(self, vectors: Sequence[Vector]) -> np.ndarray:
         """What a regression sees of ``vectors`` [n, f]: one column for each choice of each entry, 1 where it is taken,
-        and none of absent layers'. Equal subnets have equal rows."""
+        and none of absent layers'; and last, ``num_totals`` columns of how many layers take each choice. Equal subnets
+        have equal rows."""
         indices = np.array(vectors, dtype=int).reshape(len(vectors), len(self.sizes))
         columns = []
         for slot, (size, depth) in enumerate(zip(self.sizes, self._depths, strict=True)):
@@ -71,8 +72,24 @@ class GeneSpace:
                 layers = np.array(self.space[self._slots[depth[0]][0]])[indices[:, depth[0]]]
                 chosen &= (layers > depth[1])[:, None]
             if size > 1:
-                columns.append(chosen)
-        return np.concatenate(columns, axis=1).astype(float) if columns else np.zeros((len(vectors), 0))
+                columns.append(chosen.astype(float))
+        totals = [sum(columns[i] for i in slots) for slots in self._layers_of.values()]
+        return np.concatenate([np.zeros((len(vectors), 0)), *columns, *totals], axis=1)
+
+    @cached_property
+    def _layers_of(self) -> dict[str, list[int]]:
+        """Of each key with a value for each layer, the places of its entries among those with a choice."""
+        found: dict[str, list[int]] = {}
+        varied = [slot for slot, size in zip(self._slots, self.sizes, strict=True) if size > 1]
+        for place, (key, layer) in enumerate(varied):
+            if layer is not None:
+                found.setdefault(key, []).append(place)
+        return found
+
+    @property
+    def num_totals(self) -> int:
+        """Columns of :meth:`features` that are totals over layers."""
+        return sum(len(self.space[key]) for key in self._layers_of)
 
     def random(self, rng: random.Random) -> Vector:
         """Each entry uniformly drawn."""

@@ -97,7 +97,7 @@ def linas_search(
             break
         seed = options.seed + iteration + 1
         y = np.array([candidates.known[genes.decode(vector).key] for vector in judged])
-        predictor = QualityPredictor(genes.features(judged), y, options.quality_predictor, seed)
+        predictor = QualityPredictor(genes.features(judged), y, options.quality_predictor, seed, genes.num_totals)
         batch = _next_batch(candidates, options, predictor, rng, seed)
         if not batch:  # all that there are were judged
             break

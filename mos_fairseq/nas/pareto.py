@@ -24,9 +24,9 @@ from mos_fairseq.search_space import Subnet
 
 @dataclass(frozen=True)
 class ParetoOptions:
-    """``objective``: the cost that is traded against the loss; the rest as NSGA-II calls it."""
+    """``objective``: the cost that is traded against the loss, or several; the rest as NSGA-II calls it."""
 
-    objective: str = "latency_ms"
+    objective: str | tuple[str, ...] = "latency_ms"
     population_size: int = 50
     generations: int = 30
     seed: int = 1
@@ -43,12 +43,13 @@ class ParetoOptions:
 
 
 class _SubnetProblem(Problem):
-    """Loss and one cost of vectors; missed constraints are pymoo's G. Only what keeps them is evaluated."""
+    """Loss and costs of vectors; missed constraints are pymoo's G. Only what keeps them is evaluated."""
 
-    def __init__(self, candidates: Candidates, objective: str) -> None:
+    def __init__(self, candidates: Candidates, objective: str | Sequence[str]) -> None:
         sizes = np.array(candidates.genes.sizes)
-        super().__init__(n_var=len(sizes), n_obj=2, n_ieq_constr=1, xl=0, xu=sizes - 1, vtype=int)
-        self.candidates, self.objective = candidates, objective
+        keys = _keys(objective)
+        super().__init__(n_var=len(sizes), n_obj=1 + len(keys), n_ieq_constr=1, xl=0, xu=sizes - 1, vtype=int)
+        self.candidates, self.keys = candidates, keys
 
     def _evaluate(self, x, out, *args, **kwargs) -> None:
         subnets = [self.candidates.genes.decode(vector) for vector in x]
@@ -58,7 +59,7 @@ class _SubnetProblem(Problem):
         losses = dict(zip([s.key for s in kept], self.candidates.losses(kept), strict=True))
         worst = max(losses.values(), default=0.0)  # of no account: pymoo ranks what keeps constraints first
         loss = [losses.get(subnet.key, worst) for subnet in subnets]
-        out["F"] = np.column_stack([loss, [found[self.objective] for found in costs]])
+        out["F"] = np.column_stack([loss, [[found[key] for key in self.keys] for found in costs]])
         out["G"] = excess[:, None]
 
 
@@ -73,7 +74,8 @@ class _Redraw(Mutation):
 def pareto_search(
     candidates: Candidates, options: ParetoOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
 ) -> list[Subnet]:
-    """The front of all subnets judged, by rising cost. As repeatable as :func:`~mos_fairseq.nas.evolution.evolve`."""
+    """The front of all subnets judged, by rising cost, the first of several. As repeatable as
+    :func:`~mos_fairseq.nas.evolution.evolve`."""
     first = candidates.first(options.population_size, random.Random(f"nsga2/{options.seed}"))
     crossover = UniformCrossover(prob=0.9, repair=RoundingRepair())
     algorithm = NSGA2(
@@ -92,8 +94,17 @@ def pareto_search(
     return front(candidates, list(candidates.seen.values()), options.objective)
 
 
-def front(candidates: Candidates, subnets: Sequence[Subnet], objective: str) -> list[Subnet]:
-    """Those of ``subnets`` that no other beats in loss and cost, by rising cost; of equals the first."""
+def _keys(objective: str | Sequence[str]) -> tuple[str, ...]:
+    return (objective,) if isinstance(objective, str) else tuple(objective)
+
+
+def front(candidates: Candidates, subnets: Sequence[Subnet], objective: str | Sequence[str]) -> list[Subnet]:
+    """Those of ``subnets`` that no other beats in loss and cost, or in loss and all of several costs, by rising cost,
+    the first of several; of equals the first."""
+    keys = _keys(objective)
+    if len(keys) > 1:
+        return _front_of_many(candidates, subnets, keys)
+    objective = keys[0]
     losses, costs = _values(candidates, subnets, objective).T
     chosen, lowest = [], np.inf
     for index in np.lexsort((losses, costs)).tolist():  # stable; by cost, then by loss
@@ -101,6 +112,17 @@ def front(candidates: Candidates, subnets: Sequence[Subnet], objective: str) -> 
             chosen.append(subnets[index])
             lowest = losses[index]
     return chosen
+
+
+def _front_of_many(candidates: Candidates, subnets: Sequence[Subnet], keys: Sequence[str]) -> list[Subnet]:
+    losses = np.array(candidates.losses(subnets))
+    points = np.column_stack([losses, [[found[key] for key in keys] for found in candidates.costs_of(subnets)]])
+    _, first = np.unique(points, axis=0, return_index=True)
+    first = np.sort(first)
+    (best, *_) = NonDominatedSorting().do(points[first], only_non_dominated_front=False, n_stop_if_ranked=1)
+    chosen = first[np.asarray(best)]
+    order = np.lexsort((chosen, points[chosen, 0], points[chosen, 1]))
+    return [subnets[index] for index in chosen[order].tolist()]
 
 
 def spread(points: np.ndarray, number: int) -> list[int]:

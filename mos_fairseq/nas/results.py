@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +29,27 @@ _AXES = {
 }
 
 
-def report(candidates: Candidates, best: Subnet | None, cost: str, objective: str) -> dict[str, Any]:
+def report(
+    candidates: Candidates, best: Subnet | None, cost: str | Sequence[str], objective: str
+) -> dict[str, Any]:
     """Best subnet, front and number of the subnets that this search looked at, as plain data.
 
     Args:
         best: what the algorithm chose; None for the lowest loss.
-        cost: what the front trades the objective against.
+        cost: what the front trades the objective against; of several, pictures of two dimensions show the first.
     """
     from mos_fairseq.nas.pareto import front  # only now: it imports pymoo, and a command's table needs this module
 
+    costs = [cost] if isinstance(cost, str) else list(cost)
     seen = list(candidates.seen.values())
     chosen = best or min(seen, key=lambda subnet: candidates.known[subnet.key])
     return {
         "best": row(candidates, chosen, objective),
-        "front": [row(candidates, subnet, objective) for subnet in front(candidates, seen, cost)],
+        "front": [row(candidates, subnet, objective) for subnet in front(candidates, seen, costs)],
         "judged": len(seen),
         "objective": objective,
-        "cost": cost,
+        "cost": costs[0],
+        **({"costs": costs} if len(costs) > 1 else {}),
     }
 
 
@@ -151,8 +155,23 @@ def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:
         hoverlabel={"align": "left", "font": {"family": "monospace"}},
     )
     page = figure.to_html(include_plotlyjs=True, full_html=True, div_id="front", config={"displaylogo": False})
+    if "costs" in results:
+        page = page.replace("</body>", _parallel(results) + "</body>", 1)
     title = "<head><title>mos-search: front</title>"
     write_atomically(path, page.replace("<head>", title, 1))
+
+
+def _parallel(results: dict[str, Any]) -> str:
+    """The front's subnets as lines over parallel axes, of quality and of each cost: a range drawn on an axis leaves the
+    lines that pass through it."""
+    from plotly.graph_objects import Figure, Parcoords
+
+    rows, objective = results["front"], results["objective"]
+    axes = [{"label": _AXES[key], "values": [found[key] for found in rows]} for key in (objective, *results["costs"])]
+    colour = {"color": [found[objective] for found in rows], "colorscale": "Viridis", "showscale": False}
+    figure = Figure(Parcoords(line=colour, dimensions=axes))
+    figure.update_layout(title=f"Front of {1 + len(results['costs'])} objectives", template="plotly_white")
+    return figure.to_html(include_plotlyjs=False, full_html=False, div_id="parallel", config={"displaylogo": False})
 
 
 def describe(found: Row, objective: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -206,6 +207,14 @@ class Running:
         return Done(status, *(Path(self.files[name]).read_text("utf-8") for name in ("stdout", "stderr")))
 
 
+@pytest.fixture
+def log_level():
+    """A command that runs in this process sets the root logger's level; it is as before afterwards."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
+
+
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory):
     commands = Commands(tmp_path_factory.mktemp("commands"))
@@ -358,6 +367,11 @@ def language_supernet(commands, monolingual, tmp_path_factory) -> Path:
     saving = ["--save-dir", folder, "--no-epoch-checkpoints", "--disable-validation", "--no-progress-bar"]
     commands.fork("train", monolingual, *plugin, "--share-decoder-input-output-embed", *data, *optimizer, *saving)
     return folder / "checkpoint_last.pt"
+
+
+def spec(name: str, folder: Path) -> str:
+    """What --subnet takes for a validation subnet's name; middle.yaml is in ``folder``."""
+    return {"random7": "random:7", "middle": str(folder / "middle.yaml")}.get(name, name)
 
 
 def generation(data: Path, checkpoint: Path, *options: object, task: str = "translation_mos") -> list[object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 
 import pytest
@@ -75,13 +74,6 @@ def test_started_again_it_trains_nothing(commands, one_answer, supernet, finetun
     again = json.loads(commands.fork("mos-finetune", *arguments(one_answer, supernet, output, *words)).out)
     assert log.stat().st_mtime_ns == before and again["output"] == str(output / "finetuned.pt")
     assert f"{again['finetuned']['loss']:.4f}" in done.out
-
-
-@pytest.fixture
-def log_level():
-    level = logging.getLogger().level
-    yield
-    logging.getLogger().setLevel(level)
 
 
 @pytest.mark.parametrize(

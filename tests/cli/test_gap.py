@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -160,13 +159,6 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
     (log,) = (tmp_path / "finetuned").rglob("train.log")
     assert log.read_text().count("loading pretrained model from") == 1 and "@ 1 updates" in log.read_text()
     assert "after 60 updates more" in done.err and "extra updates" in done.out
-
-
-@pytest.fixture
-def log_level():
-    level = logging.getLogger().level
-    yield
-    logging.getLogger().setLevel(level)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 from tests.helpers import LM_SPACE
 from tests.seeds import moved
 
-from .conftest import USER_DIR
+from .conftest import USER_DIR, spec
 from .test_bad_input import check
 from .test_train import best_updates, resumed_and_uninterrupted, updates_of
 
@@ -86,10 +86,6 @@ def model(trained):
     path = str(trained[0] / "checkpoint_last.pt")
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
     return models[0].eval(), task
-
-
-def spec(name: str, spaces: Path) -> str:
-    return {"random7": "random:7", "middle": str(spaces / "middle.yaml")}.get(name, name)
 
 
 # --- training ---

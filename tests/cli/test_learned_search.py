@@ -67,9 +67,51 @@ def test_asng(commands, joined, supernet, tmp_path, budget):
     assert all(params(json.loads(key)) <= budget for key in keys[: results["judged"]])
 
 
+KEYS = "params_without_embeddings,flops_without_output_projection"
+
+
+def test_several_objectives_and_seeds_from_another_search(commands, joined, supernet, tmp_path, budget):
+    several = ["--algorithm", "nsga2", "--population-size", 8, "--iterations", 3, "--cost", KEYS]
+    search(commands, joined, supernet, tmp_path / "one", *several)
+    results, page = results_of(tmp_path / "one"), (tmp_path / "one" / "front.html").read_text()
+    assert (results["cost"], ",".join(results["costs"])) == (KEYS.split(",")[0], KEYS) and len(results["front"]) > 2
+    assert 'id="parallel"' in page and "FLOPs without output projection" in page.split('id="parallel"')[1]
+    limit = ["--constraint", f"params_without_embeddings<={budget}"]
+    within = [row for row in results["front"] if params(row["architecture"]) <= budget]
+    assert within
+    for name, number in (("search.json", len(within)), ("front.jsonl", len(within)), ("best.yaml", 1)):
+        seeds = ["--seeds-from", tmp_path / "one" / name, "--algorithm", "random", "--num-subnets", 9]
+        done = search(commands, joined, supernet, tmp_path / name, *seeds, *(limit if number > 1 else ()))
+        first = judged_keys(tmp_path / name)[:number]
+        known = {Subnet.from_dict(row["architecture"]).key for row in [*results["front"], results["best"]]}
+        assert set(first) <= known and len(set(first)) == number
+        assert ("seeds are beyond the budgets and left out" in done.err) == (number > 1)
+    assert 'id="parallel"' not in (tmp_path / "best.yaml" / "front.html").read_text()
+
+
+def test_bad_seeds(commands, joined, supernet, tmp_path):
+    space = SearchSpace.from_dict(SPACE)
+    other = space.smallest().to_dict() | {"encoder_embed_dim": 1000}
+    contents = {
+        "a.jsonl": (f'{json.dumps(space.smallest().to_dict())}\n{json.dumps({"architecture": other})}\n', "subnet 2"),
+        "b.json": ("[]", "not the search.json of a search"),
+        "c.jsonl": ("", "it holds no subnet"),
+        "d.yaml": (json.dumps(other), "encoder_embed_dim"),
+    }
+    for name, (text, message) in contents.items():
+        (tmp_path / name).write_text(text)
+        done = search(commands, joined, supernet, tmp_path / "out", "--seeds-from", tmp_path / name, check=False)
+        assert name in done.error() and message in done.error()
+        assert not (tmp_path / "out" / "search.json").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--cost", "params,params"], "cost is params,params: each is allowed once"),
+        (["--cost", "params,speed"], "cost is params,speed: speed is not known; allowed are latency_ms"),
+        (["--cost", "params,flops"], "several belong to algorithm nsga2 or random, this is evolution"),
+        (["--algorithm", "asng", "--seeds-from", "x.yaml"], "seeds_from is x.yaml: it has no effect with algorithm"),
         (["--samples", 2], "samples is 2: it has no effect with algorithm evolution, only with asng"),
         (["--algorithm", "asng", "--population-size", 9], "population_size is 9: it has no effect with algorithm asng"),
         (["--inner-search", "nsga2"], "it has no effect with algorithm evolution, only with linas"),

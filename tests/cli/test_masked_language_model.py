@@ -95,10 +95,6 @@ def trained(commands, text, spaces, tmp_path_factory):
     return save_dir, commands.fork("train", *arguments)
 
 
-def spec(name: str, spaces: Path) -> str:
-    return {"random7": "random:7", "middle": str(spaces / "middle.yaml")}.get(name, name)
-
-
 # --- training ---
 
 

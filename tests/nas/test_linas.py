@@ -47,7 +47,11 @@ def test_equal_subnets_have_equal_features_and_others_have_not(space):
     vectors = [genes.random(rng) for _ in range(300)]
     rows = genes.features(vectors)
     canonical = genes.features([genes.encode(genes.decode(vector)) for vector in vectors])
-    assert rows.shape == (300, sum(size for size in genes.sizes if size > 1)) and set(np.unique(rows)) == {0.0, 1.0}
+    choices = rows[:, : rows.shape[1] - genes.num_totals]
+    assert choices.shape[1] == sum(size for size in genes.sizes if size > 1) and set(np.unique(choices)) == {0.0, 1.0}
+    taken = rows[:, rows.shape[1] - genes.num_totals :][:, : len(space["decoder_ffn_embed_dim"])].sum(1)
+    stack = space.family.stacks[0].name  # whose layers' sizes come first
+    assert taken.tolist() == [len(genes.decode(vector)[f"{stack}_ffn_embed_dim"]) for vector in vectors]
     assert np.array_equal(rows, canonical)
     keys = {genes.decode(vector).key for vector in vectors}
     assert len({tuple(row) for row in rows.tolist()}) == len(keys) > 100
@@ -100,7 +104,7 @@ class Oracle:
 
     family = "oracle"
 
-    def __init__(self, features, losses, family, seed):
+    def __init__(self, features, losses, *more):
         genes = GeneSpace(LITTLE)
         subnets = list(LITTLE.iterate())
         rows = genes.features([genes.encode(subnet) for subnet in subnets])
@@ -131,7 +135,7 @@ def map_keys(counter: Counter) -> list:
 
 def test_a_predictor_that_knows_nothing_leaves_a_search(monkeypatch):
     class Ignorant(QualityPredictor):
-        def __init__(self, features, losses, family, seed):
+        def __init__(self, features, losses, *more):
             super().__init__(features[:1], losses[:1])
 
     monkeypatch.setattr(module, "QualityPredictor", Ignorant)

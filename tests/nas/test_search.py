@@ -259,6 +259,27 @@ def test_front_against_a_direct_computation():
     assert costs == sorted(costs)
 
 
+def test_front_of_several_costs_against_a_direct_computation():
+    counter = Counter(TINY)
+    keys = ("params_without_embeddings", "flops_without_output_projection")
+    options = ParetoOptions(keys, 12, 4)
+    found = pareto_search(counter.candidates, options)
+    assert len(set(counter.evaluated)) == len(counter.evaluated) <= options.most_subnets
+    points = {
+        key: (made_up_loss(s), *(counter.candidates.costs_of([s])[0][name] for name in keys))
+        for key, s in counter.candidates.seen.items()
+    }
+    expected = {
+        key
+        for key, point in points.items()
+        if not any(o != point and all(a <= b for a, b in zip(o, point, strict=True)) for o in points.values())
+    }
+    assert {subnet.key for subnet in found} == expected and len(found) > len(front(counter.candidates, found, keys[0]))
+    costs = [points[subnet.key][1] for subnet in found]
+    assert costs == sorted(costs)
+    assert front(counter.candidates, found, (keys[0],)) == front(counter.candidates, found, keys[0])
+
+
 @pytest.mark.parametrize("search", ["evolution", "nsga2"])
 def test_search_beats_random_draws_of_the_same_number(search):
     """Evolution by its best subnet, NSGA-II by the area under its front, over five seeds."""
