@@ -34,6 +34,14 @@ def test_holes(limit, lies):
         assert str(found[0]).startswith(f"{KEY}<={limit} lies in a hole of the search space: of ")
 
 
+@pytest.mark.parametrize(("gap", "lies"), [(4, 0), (6, 1)])
+def test_a_hole_is_wider_than_5_per_cent_of_the_budget(gap, lies):
+    def costs(subnets):
+        return [{KEY: 100.0 + gap * (subnet.decoder_layers == 2)} for subnet in subnets]
+
+    assert len(holes(Candidates(LITTLE, costs, lambda subnets: [0.0] * len(subnets), [Constraint(KEY, 100)]))) == lies
+
+
 def test_a_budget_among_many_subnets_lies_in_no_hole():
     space = SearchSpace.from_spec("tiny")
     counter = Counter(space, "params_without_embeddings<=60%")
@@ -55,6 +63,18 @@ def test_what_a_little_more_buys():
     near = [s for s in LITTLE.iterate() if 0 < candidates.excess(candidates.costs_of([s])[0]) <= 0.1]
     candidates.losses(near)
     assert beyond(candidates, best) == min(near, key=made_up_loss)
+
+
+def test_what_a_little_more_buys_may_be_worse():
+    """It is beyond the budget even where everything within is better."""
+    budget = Constraint(KEY, 0.6 * max(row[KEY] for row in Counter.costs(LITTLE.iterate())))
+    candidates = Candidates(
+        LITTLE, Counter.costs, lambda subnets: [float(row[KEY]) for row in Counter.costs(subnets)], [budget]
+    )
+    kept = [subnet for subnet in LITTLE.iterate() if candidates.feasible(subnet)]
+    candidates.losses(kept)
+    found = beyond(candidates, max(kept, key=lambda subnet: candidates.known[subnet.key]))
+    assert 0 < candidates.excess(candidates.costs_of([found])[0]) <= 0.1
 
 
 def test_without_budgets_nothing_lies_beyond():

@@ -55,6 +55,8 @@ def test_the_pointer_shows_architecture_latencies_and_cost(page):
         view.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         view.wait_for_selector(".hoverlayer .hovertext")
         shown = view.locator(".hoverlayer .hovertext").text_content()
+        lines = view.evaluate("document.getElementById('front').layout.shapes.map(line => [line.x0, line.x1])")
+        assert lines == [[13.5, 13.5]]
         assert "budget 13.5" in view.locator(".annotation-text").all_text_contents()
         browser.close()
     wanted = ["loss 4.3333", "predicted latency 12.00 ms", "measured latency 12.75 ms", f"{rows[2]['params']:,.0f} "]
