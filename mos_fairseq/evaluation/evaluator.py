@@ -59,6 +59,7 @@ class ModelEvaluator:
             self.task.load_dataset(options.valid_subset)
         except FileNotFoundError as error:
             raise InputError(f"{error}: {data} holds no {options.valid_subset} set that fits the model") from None
+        self.task.check_targets(options.valid_subset)
         if options.objective not in self.family.objectives:
             known = ", ".join(self.family.objectives)
             raise InputError(

@@ -105,11 +105,16 @@ class SupernetTask:
         raise NotImplementedError
 
     def load_dataset(self, split, *args, **kwargs) -> None:
-        """As fairseq's task. Raises InputError where the split is missing."""
+        """As fairseq's task. Raises InputError where the split is missing, or targets that the command needs."""
         try:
             super().load_dataset(split, *args, **kwargs)
         except FileNotFoundError as error:
             raise InputError(f"{error}: the data folder holds no {split} {self.examples}") from error
+        if self.command is not None and self.command.name in ("train", "validate"):
+            self.check_targets(split)
+
+    def check_targets(self, split: str) -> None:
+        """Raise InputError where the examples of a loaded split have nothing to predict."""
 
     # Resolved when first used: a checkpoint remembers the files named in training, and has to load without them.
     @cached_property

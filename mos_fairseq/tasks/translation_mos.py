@@ -3,6 +3,7 @@
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationTask
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.models.switches import without_attention
 from mos_fairseq.tasks.supernet_task import SupernetTask
 from mos_fairseq.tasks.translation_config import (
@@ -39,6 +40,14 @@ class TranslationMosTask(SupernetTask, TranslationTask):
     def check_data(cls, cfg: TranslationMosConfig) -> None:
         """Raise InputError where the first data folder lacks a dictionary, or does not tell the languages."""
         check_data(cfg)
+
+    def check_targets(self, split: str) -> None:
+        """Raise InputError where a loaded split lacks the target language, which fairseq lets pass for generation."""
+        if self.datasets[split].tgt is None:
+            source, target = self.cfg.source_lang, self.cfg.target_lang
+            raise InputError(
+                f"data is {self.cfg.data}: it has no translations of {split}, {split}.{source}-{target}.{target}"
+            )
 
     def _measured_metrics(self, dataset, model, criterion) -> set[str]:
         """As every supernet's, without --eval-bleu's search."""

@@ -109,11 +109,15 @@ def test_data_folder(commands, joined, files, tmp_path):
     shutil.copytree(joined, tmp_path / "no_valid")
     for file in (tmp_path / "no_valid").glob("valid*"):
         file.unlink()
+    shutil.copytree(joined, tmp_path / "no_target")
+    for file in (tmp_path / "no_target").glob("train.xx-yy.yy.*"):
+        file.unlink()
     for folder, words in (
         ("none", ["none", "no such folder"]),
         ("empty", ["empty", "--source-lang"]),
         ("no_dict", ["dict.yy.txt", "fairseq-preprocess"]),
         ("no_valid", ["no_valid", "valid"]),
+        ("no_target", ["no_target: it has no translations of train, train.xx-yy.yy"]),
     ):
         arguments = training(tmp_path / folder, tmp_path / "save", space=files / "space.yaml")
         check(commands.fork("train", *arguments, check=False), tmp_path / "save", words)
