@@ -39,7 +39,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["mos_fairseq", "mos_fairseq.*"]),
-    package_data={"mos_fairseq": ["**/*.yaml"]},
+    package_data={"mos_fairseq": ["**/*.yaml", "py.typed"]},
     install_requires=[
         f"ve-fairseq==0.12.3; {HAS_WHEEL}",
         f"fairseq-fixed==0.12.3.1; {NO_WHEEL}",
@@ -71,6 +71,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "mos = mos_fairseq.cli.index:main",
             "mos-benchmark = mos_fairseq.cli.benchmark:main",
             "mos-cost = mos_fairseq.cli.cost:main",
             "mos-diagnose = mos_fairseq.cli.diagnose:main",

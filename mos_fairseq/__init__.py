@@ -13,7 +13,7 @@ from .compat.error_hook import install_error_hook
 __version__ = "0.1.0"
 
 # a process that a command starts has no arguments to read, and unpickles what may need all of it
-if (running_command() or "").startswith("mos-") and current_process().name == "MainProcess":
+if (running_command() or "").split("-")[0] == "mos" and current_process().name == "MainProcess":
     install_error_hook()
 else:
     from . import plugin  # noqa: F401

@@ -32,6 +32,8 @@ def running_command() -> str | None:
 def _of_script(program: str) -> str | None:
     path = Path(program)
     name = path.name.removesuffix(".exe").removesuffix("-script.py")  # as Windows has them
+    if name == "mos":  # which lists the others
+        return name
     for prefix, exists in (("fairseq-", _fairseq_has), ("mos-", _we_have)):
         if name.startswith(prefix) and exists(name.removeprefix(prefix).replace("-", "_")):
             return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import mos_fairseq
+from mos_fairseq.cli import index
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +100,7 @@ def run(command: str, runs: list[list[str]], cwd: Path) -> list[tuple[int, str, 
 
 def test_all_commands_are_known():
     assert COMMANDS == {name: f"mos_fairseq.cli.{name[4:].replace('-', '_')}" for name in MISTAKES}
+    assert list(index.COMMANDS) == [parser.prog for parser in index.parsers()] and set(index.COMMANDS) == set(COMMANDS)
     assert metadata.version("mos-fairseq") == mos_fairseq.__version__
 
 
@@ -120,6 +123,16 @@ def test_what_needs_no_torch_comes_before_it(command, tmp_path):
         assert (status, out) == (1, "") and err.startswith("error: ") and message in err, (words, err)
         assert err.count("\n") == 1 and not {"fairseq", "torch"} & heavy, words
     assert not list(tmp_path.iterdir())
+
+
+def test_mos_lists_the_commands(tmp_path):
+    script = shutil.which("mos")
+    done = subprocess.run([script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and [row.split()[0] for row in done.stdout.splitlines()] == list(
+        index.COMMANDS
+    )
+    done = subprocess.run([script, "search"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2 and done.stderr.endswith("error: unrecognized arguments: search\n")
 
 
 def test_commands_that_never_need_torch(tmp_path):
