@@ -6,6 +6,7 @@ stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda}; the a
 fork's process id and then its exit status.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -28,6 +29,11 @@ for name in FAIRSEQ:
 for name in OTHERS:
     with suppress(ImportError):  # who needs it imports it again, and fails
         importlib.import_module(name)
+# hydra's parser, which reads some 300 options in each of fairseq's commands, learns its grammar as it goes
+parse = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create().parse_overrides
+values = ("null", "1", "0.1", "true", "word", "'two words'", "['a,b']", "[0.1,2]", "/path/file.pt", "'{\"key\": 1}'")
+parse([f"group.name_{number}={value}" for number, value in enumerate(values)] + ["task=translation", "model._name=x"])
+gc.freeze()  # a collection in a fork would copy every page
 logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
 
 
