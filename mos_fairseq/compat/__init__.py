@@ -14,7 +14,7 @@ import os
 
 from ..errors import InputError  # relative: see require_package_name
 from .commands import running_command
-from .error_hook import install_error_hook
+from .error_hook import install_error_hook, let_hydra_pass_mistakes
 
 SWITCH = "MOS_FAIRSEQ_COMPAT"
 
@@ -33,8 +33,10 @@ def apply() -> None:
     if not _wanted():
         logger.debug("%s=off: fairseq is as it is", SWITCH)
         return
-    if running_command() is not None:
+    if (command := running_command()) is not None:
         install_error_hook()
+    if command == "fairseq-hydra-train":
+        let_hydra_pass_mistakes()
     told = logger.isEnabledFor(logging.DEBUG)  # asked now: fairseq opens the root logger when it is imported
     from . import repairs
 

@@ -1,4 +1,4 @@
-"""Options that a component does not have: fairseq-hydra-train says which component and what it takes for one."""
+"""Options and values that a component does not have: fairseq-hydra-train says which component, and what it takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from fairseq.dataclass import utils
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigKeyError
+from omegaconf.errors import ConfigKeyError, ValidationError
 
 from ..errors import InputError
 
@@ -27,6 +27,8 @@ def explain_unknown_options() -> None:
             return original(dc, cfg, *args, **kwargs)
         except ConfigKeyError as error:
             raise InputError(_explanation(cfg, str(error.key))) from error
+        except ValidationError as error:
+            raise InputError(f"{cfg._key()}.{error.full_key}: {str(error.msg).splitlines()[0]}") from error
 
     merge_with_parent._mos_fairseq_original = original  # type: ignore[attr-defined]
     utils.merge_with_parent = merge_with_parent

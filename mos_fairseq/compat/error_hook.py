@@ -34,6 +34,25 @@ def install_error_hook() -> None:
     sys.excepthook = report
 
 
+def let_hydra_pass_mistakes() -> None:
+    """Hydra prints exceptions itself, with a traceback; an :class:`InputError` gets to the hook instead.
+
+    Under a debugger Hydra lets everything pass. It asks for one when the exception is there, so this asks what it is.
+    """
+    from hydra._internal import utils  # fairseq-hydra-train has imported it
+
+    original = utils.is_under_debugger
+    if hasattr(original, "_mos_fairseq_original"):
+        return
+
+    def is_under_debugger() -> bool:
+        mistake = _find_input_error(sys.exc_info()[1])
+        return mistake is not None or original()
+
+    is_under_debugger._mos_fairseq_original = original  # type: ignore[attr-defined]
+    utils.is_under_debugger = is_under_debugger
+
+
 def _find_input_error(error: BaseException | None) -> InputError | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
