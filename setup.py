@@ -39,7 +39,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["mos_fairseq", "mos_fairseq.*"]),
-    package_data={"mos_fairseq": ["**/*.yaml", "py.typed"]},
+    package_data={"mos_fairseq": ["**/*.yaml", "nas/page.html", "py.typed"]},
     install_requires=[
         f"ve-fairseq==0.12.3; {HAS_WHEEL}",
         f"fairseq-fixed==0.12.3.1; {NO_WHEEL}",

@@ -170,13 +170,13 @@ def _run_search(
         results["placements"] = split.placements(Subnet.from_dict(results["best"]["architecture"]))
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
-    write_results(Path(args.output), results, seen)
+    write_results(Path(args.output), results, seen, args.path)
     if args.measure_front:
         _measure(args, results, predictor)
     if translated is not None:
         _translate(results, _evaluator(args.path, args.data, translated, args.device, 0))
     if args.measure_front or translated is not None:
-        write_results(Path(args.output), results, seen)
+        write_results(Path(args.output), results, seen, args.path)
     for hole in around:
         warn(str(hole))
     _print(args, results, predictor)

@@ -10,23 +10,8 @@ from typing import Any
 from mos_fairseq.figures import new_figure, save_figure
 from mos_fairseq.files import write_atomically
 from mos_fairseq.nas.candidates import Candidates
+from mos_fairseq.nas.page import AXES, Row, write_page
 from mos_fairseq.search_space import Subnet
-
-Row = dict[str, Any]
-_AXES = {
-    "loss": "validation loss [bits per token]",
-    "bleu": "validation BLEU",
-    "chrf": "validation chrF",
-    "latency_ms": "predicted latency [ms]",
-    "params": "parameters",
-    "params_without_embeddings": "parameters without embeddings",
-    "flops": "FLOPs",
-    "flops_without_output_projection": "FLOPs without output projection",
-    "encoder_ms": "predicted latency of the encoder [ms]",
-    "decoder_ms": "predicted latency of the decoder [ms]",
-    "transfer_bytes": "bytes between device and server",
-    "split_latency_ms": "predicted latency, split between device and server [ms]",
-}
 
 
 def report(
@@ -76,12 +61,15 @@ def add_measured(results: dict[str, Any], measured: Mapping[str, float]) -> None
             found["measured_latency_ms"] = measured[key]
 
 
-def write_results(output: Path, results: dict[str, Any], seen: list[Row]) -> None:
-    """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png`` and ``front.html`` in the folder ``output``, and
-    ``uniform.yaml`` where ``results["compared"]`` has a uniform subnet.
+def write_results(
+    output: Path, results: dict[str, Any], seen: list[Row], checkpoint: str = "CHECKPOINT"
+) -> None:
+    """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png``, ``front.html`` and ``plotly.min.js`` in the
+    folder ``output``, and ``uniform.yaml`` where ``results["compared"]`` has a uniform subnet.
 
     Args:
         seen: rows (see :func:`row`) of all subnets that the search looked at.
+        checkpoint: the supernet's, which the page names in the command that exports a subnet.
 
     Raises:
         InputError: a file cannot be written.
@@ -94,7 +82,7 @@ def write_results(output: Path, results: dict[str, Any], seen: list[Row]) -> Non
     write_atomically(output / "front.jsonl", "".join(line + "\n" for line in lines))
     write_atomically(output / "search.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     plot_front(results, seen, output / "front.png")
-    write_page(results, seen, output / "front.html")
+    write_page(results, seen, output / "front.html", checkpoint)
 
 
 def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
@@ -111,74 +99,6 @@ def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
     axes.plot(*points([results["best"]]), marker="*", markersize=12, linestyle="", label="best")
     if (budget := results.get("budgets", {}).get(cost)) is not None:
         axes.axvline(budget, color="0.4", linestyle="--", linewidth=1, label="budget")
-    axes.set(xlabel=_AXES[cost], ylabel=_AXES[objective])
+    axes.set(xlabel=AXES[cost], ylabel=AXES[objective])
     axes.legend()
     save_figure(figure, path)
-
-
-def write_page(results: dict[str, Any], seen: list[Row], path: Path) -> None:
-    """The same as one HTML file without any other, in which the pointer shows each subnet's sizes and costs."""
-    from plotly.graph_objects import Figure, Scatter
-
-    cost, objective = results["cost"], results["objective"]
-    front = {str(found["architecture"]) for found in results["front"]}
-    others = [found for found in seen if str(found["architecture"]) not in front]  # nothing shall lie over the front
-    measured = [found for found in results["front"] if cost == "latency_ms" and "measured_latency_ms" in found]
-
-    def trace(name: str, rows: list[Row], **style: Any) -> Scatter:
-        return Scatter(
-            name=name,
-            x=[found[cost] for found in rows],
-            y=[found[objective] for found in rows],
-            text=[describe(found, objective) for found in rows],
-            hovertemplate="%{text}<extra></extra>",
-            **style,
-        )
-
-    figure = Figure()
-    figure.add_trace(trace("judged subnets", others, mode="markers", marker={"color": "#bbbbbb", "size": 5}))
-    star = {"symbol": "star", "size": 16, "color": "#ff7f0e"}
-    figure.add_trace(trace("best", [results["best"]], mode="markers", marker=star))
-    blue = {"size": 9, "color": "#1f77b4"}
-    figure.add_trace(trace("front", results["front"], mode="lines+markers", marker=blue, line={"color": "#1f77b4"}))
-    if measured:
-        rows = [found | {cost: found["measured_latency_ms"]} for found in measured]
-        hollow = {"symbol": "circle-open", "size": 9, "color": "black"}
-        figure.add_trace(trace("front, measured", rows, mode="markers", marker=hollow))
-    if (budget := results.get("budgets", {}).get(cost)) is not None:
-        figure.add_vline(budget, line_dash="dash", line_color="#666666", annotation_text=f"budget {budget:.6g}")
-    figure.update_layout(
-        title=f"Front of {results['judged']} judged subnets",
-        xaxis_title=_AXES[cost] + (", measured where hollow" if measured else ""),
-        yaxis_title=_AXES[objective],
-        template="plotly_white",
-        hoverlabel={"align": "left", "font": {"family": "monospace"}},
-    )
-    page = figure.to_html(include_plotlyjs=True, full_html=True, div_id="front", config={"displaylogo": False})
-    if "costs" in results:
-        page = page.replace("</body>", _parallel(results) + "</body>", 1)
-    title = "<head><title>mos-search: front</title>"
-    write_atomically(path, page.replace("<head>", title, 1))
-
-
-def _parallel(results: dict[str, Any]) -> str:
-    """The front's subnets as lines over parallel axes, of quality and of each cost: a range drawn on an axis leaves the
-    lines that pass through it."""
-    from plotly.graph_objects import Figure, Parcoords
-
-    rows, objective = results["front"], results["objective"]
-    axes = [{"label": _AXES[key], "values": [found[key] for found in rows]} for key in (objective, *results["costs"])]
-    colour = {"color": [found[objective] for found in rows], "colorscale": "Viridis", "showscale": False}
-    figure = Figure(Parcoords(line=colour, dimensions=axes))
-    figure.update_layout(title=f"Front of {1 + len(results['costs'])} objectives", template="plotly_white")
-    return figure.to_html(include_plotlyjs=False, full_html=False, div_id="parallel", config={"displaylogo": False})
-
-
-def describe(found: Row, objective: str) -> str:
-    """What the page says of a subnet: its quality, its costs and its layers, as lines of HTML."""
-    units = {"latency_ms": "predicted latency {:.2f} ms", "measured_latency_ms": "measured latency {:.2f} ms"}
-    units |= {"split_latency_ms": "split latency {:.2f} ms", "transfer_bytes": "{:,.0f} bytes sent"}
-    units |= {"params": "{:,.0f} parameters", "flops": "{:,.0f} FLOPs"}
-    lines = [f"<b>{objective} {found[objective]:.4f}</b>"]
-    lines += [text.format(found[key]) for key, text in units.items() if found.get(key) is not None]
-    return "<br>".join([*lines, *Subnet.from_dict(found["architecture"]).summary().split(" | ")])

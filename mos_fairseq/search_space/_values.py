@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space._checks import as_mapping, check_keys, show
-from mos_fairseq.search_space._yaml import save_yaml
+from mos_fairseq.search_space._yaml import save_yaml, to_yaml
 from mos_fairseq.search_space.families import ENCODER_DECODER, FAMILIES
 from mos_fairseq.search_space.family import Dimension, Family
 
@@ -105,6 +105,10 @@ class FamilyValues:
     def dumps(self) -> str:
         """One line of canonical JSON: equal values have equal text, different ones different text."""
         return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    def to_yaml(self) -> str:
+        """The text of its file."""
+        return to_yaml(self.to_dict())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML, atomically. Raises `InputError` if the file cannot be written."""

@@ -85,7 +85,11 @@ def load_json(text: str, what: str) -> dict[str, Any]:
     return data
 
 
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """`data` as YAML, one key a line."""
+    return yaml.safe_dump(dict(data), sort_keys=False, default_flow_style=None, width=10_000)
+
+
 def save_yaml(data: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write `data`, one key a line, so that a reader sees the old file or the whole new one, never a half."""
-    text = yaml.safe_dump(dict(data), sort_keys=False, default_flow_style=None, width=10_000)
-    write_atomically(path, text)
+    """Write `data`, so that a reader sees the old file or the whole new one, never a half."""
+    write_atomically(path, to_yaml(data))

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from mos_fairseq.cost import subnet_cost
-from mos_fairseq.nas import results as results_module
+from mos_fairseq.nas import page as page_module
 from mos_fairseq.nas.results import add_measured, write_results
 from mos_fairseq.search_space import Subnet
 from tests.helpers import small_space
@@ -24,52 +24,98 @@ def row(index: int) -> dict:
     return {"loss": 5 - index / 3} | costs | {"architecture": subnet.to_dict()}
 
 
+def compared(rows: list[dict]) -> dict[str, dict]:
+    return {"uniform": rows[5], "smallest": rows[0], "largest": rows[6]}
+
+
 @pytest.fixture
 def page(tmp_path):
     rows = [row(index) for index in range(7)]
     results = {"best": rows[3], "front": rows[:4], "judged": 7, "objective": "loss", "cost": "latency_ms"}
-    results |= {"compared": {"uniform": rows[5]}, "budgets": {"latency_ms": 13.5}}
+    results |= {"compared": compared(rows), "budgets": {"latency_ms": 13.5}}
     add_measured(results, {Subnet.from_dict(rows[2]["architecture"]).key: 12.75})
     write_results(tmp_path, results, rows)
     assert Subnet.load(tmp_path / "uniform.yaml") == Subnet.from_dict(rows[5]["architecture"])
     return tmp_path / "front.html", rows
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_pointer_shows_architecture_latencies_and_cost(page):
+@pytest.fixture
+def view(page):
+    """The page in a browser: (the browser's page, the rows); nothing is loaded from elsewhere, and no script fails."""
     from playwright.sync_api import sync_playwright
 
     path, rows = page
     requests, errors = [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        view = browser.new_page(viewport={"width": 1000, "height": 600})
+        view = browser.new_page(viewport={"width": 1000, "height": 900})
         view.on("request", lambda request: requests.append(request.url))
         view.on("pageerror", lambda error: errors.append(str(error)))
         view.goto(path.as_uri())
         view.wait_for_selector(".scatterlayer .trace")
-        traces = view.locator(".scatterlayer .trace")
-        assert [traces.nth(i).locator(".point").count() for i in range(traces.count())] == [3, 1, 4, 1]
-        box = traces.nth(2).locator(".point").nth(2).bounding_box()
-        view.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        view.wait_for_selector(".hoverlayer .hovertext")
-        shown = view.locator(".hoverlayer .hovertext").text_content()
-        lines = view.evaluate("document.getElementById('front').layout.shapes.map(line => [line.x0, line.x1])")
-        assert lines == [[13.5, 13.5]]
-        assert "budget 13.5" in view.locator(".annotation-text").all_text_contents()
+        yield view, rows
         browser.close()
+    assert [url for url in requests if not url.startswith("blob:")] == [
+        path.as_uri(),
+        path.with_name("plotly.min.js").as_uri(),
+    ]
+    assert not errors
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_in_a_browser(view, tmp_path):
+    view, rows = view
+    traces = view.locator(".scatterlayer .trace")
+    assert [traces.nth(i).locator(".point").count() for i in range(traces.count())] == [3, 1, 4, 1]
+    box = traces.nth(2).locator(".point").nth(2).bounding_box()
+    view.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    view.wait_for_selector(".hoverlayer .hovertext")
+    shown = view.locator(".hoverlayer .hovertext").text_content()
     wanted = ["loss 4.3333", "predicted latency 12.00 ms", "measured latency 12.75 ms", f"{rows[2]['params']:,.0f} "]
     wanted += Subnet.from_dict(rows[2]["architecture"]).summary().split(" | ")
     assert not [text for text in wanted if text not in shown]
-    assert requests == [path.as_uri()] and not errors
+
+    def table() -> dict[str, str]:
+        cells = [line.locator("td").all_text_contents() for line in view.locator("#rows tr").all()]
+        return {name: loss for _, name, loss, *_ in cells}
+
+    def budget_line() -> float:
+        return view.evaluate("document.getElementById('front').layout.shapes[0].x0")
+
+    # the budget is that of the search; within it are rows 0 to 3, of which 3 has the least loss
+    assert budget_line() == 13.5 and "13.50" in view.locator("#limit").text_content()
+    found = table()
+    assert (found["best within the budget"], found["smallest"], found["largest"]) == ("4.0000", "5.0000", "3.0000")
+    # the slider's keys: to the left end, where only the cheapest is left
+    view.locator("#budget").focus()
+    view.keyboard.press("Home")
+    assert budget_line() == 10 and table()["best within the budget"] == "5.0000"
+    view.keyboard.press("End")
+    assert budget_line() == 16 and table()["best within the budget"] == "3.0000"
+    # the selected subnet's YAML is a file of that subnet
+    view.locator("#row-smallest").check()
+    with view.expect_download() as download:
+        view.locator("#save").click()
+    download.value.save_as(tmp_path / "saved.yaml")
+    assert download.value.suggested_filename == "smallest.yaml"
+    assert Subnet.load(tmp_path / "saved.yaml") == Subnet.from_dict(rows[0]["architecture"])
+    assert "--subnet smallest.yaml" in view.locator("#command").text_content()
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = view.evaluate(background)
+    view.locator("#theme").click()
+    assert view.evaluate(background) != light
+
+
+def test_the_page_is_small(page):
+    assert page[0].stat().st_size < 100_000 and page[0].with_name("plotly.min.js").stat().st_size > 1_000_000
 
 
 def test_the_page_is_the_same_every_time(page, tmp_path):
     path, rows = page
     before = path.read_bytes()
     results = {"best": rows[3], "front": rows[:4], "judged": 7, "objective": "loss", "cost": "latency_ms"}
-    results |= {"compared": {"uniform": rows[5]}, "budgets": {"latency_ms": 13.5}}
+    results |= {"compared": compared(rows), "budgets": {"latency_ms": 13.5}}
     add_measured(results, {Subnet.from_dict(rows[2]["architecture"]).key: 12.75})
     write_results(tmp_path, results, rows)
     assert path.read_bytes() == before
@@ -77,7 +123,7 @@ def test_the_page_is_the_same_every_time(page, tmp_path):
 
 def test_text_cannot_end_the_script_that_holds_it(tmp_path, monkeypatch):
     """Only numbers are shown; should a text ever get there, it stays one."""
-    monkeypatch.setattr(results_module, "describe", lambda *_: "</script><script>alert(1)</script>")
+    monkeypatch.setattr(page_module, "describe", lambda *_: "</script><script>alert(1)</script>")
     rows = [row(index) for index in range(3)]
     results = {"best": rows[0], "front": rows[:2], "judged": 3, "objective": "loss", "cost": "latency_ms"}
     write_results(tmp_path, results, rows)
