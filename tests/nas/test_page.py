@@ -49,6 +49,7 @@ def view(page):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         view = browser.new_page(viewport={"width": 1000, "height": 900})
+        view.set_default_timeout(120_000)  # of a machine with other work
         view.on("request", lambda request: requests.append(request.url))
         view.on("pageerror", lambda error: errors.append(str(error)))
         view.goto(path.as_uri())
