@@ -4,7 +4,7 @@
 # the head of the script that calls it
 seeded_study() {
     if [ $# -lt 1 ]; then
-        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[1]}" >&2
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[-1]}" >&2
         exit 2
     fi
     work=$1

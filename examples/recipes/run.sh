@@ -35,27 +35,14 @@ for recipe in "${order[@]}"; do
         exit 1
     fi
 done
-corpus=${1:-}
-case $corpus in
-embedded)
-    seeded_study "${@:2}"
-    data=$work/data-bin space=tiny passes=2724 warmup=300 tokens=2048
+. "$here/corpora.sh"
+choose_corpus "$@"
+corpus=$1
+if [ "$corpus" = embedded ]; then
     subnets=(largest random:3 random:5 random:7 smallest)
-    ;;
-libreoffice)
-    [ $# -ge 3 ] || seeded_study
-    if [ ! -d "$3" ]; then
-        echo "error: DATA is $3: no such folder" >&2
-        exit 1
-    fi
-    data=$(cd "$3" && pwd)
-    seeded_study "$2" "${@:4}"
-    folder=$root/examples/libreoffice_help
-    space=$folder/search_space.yaml passes=3168 warmup=400 tokens=3000
-    subnets=(largest "$folder"/subnets/r{1,2,3}.yaml smallest)
-    ;;
-*) seeded_study ;;
-esac
+else
+    subnets=(largest "$root"/examples/libreoffice_help/subnets/r{1,2,3}.yaml smallest)
+fi
 . "$here/../cpu_env.sh"
 if ! command -v fairseq-generate >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of setup_venv.sh

@@ -4,8 +4,13 @@ import json
 import os
 import subprocess
 
+import architectures
+import evidence
+import numpy as np
 import pytest
 import scores
+
+from mos_fairseq.search_space import SearchSpace
 
 from .conftest import EXAMPLES
 
@@ -71,3 +76,51 @@ def test_bad_arguments(tmp_path, arguments, recipes, status, told):
     env = {**os.environ, "MOS_RECIPES": recipes}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, list(tmp_path.iterdir())) == (status, []) and told in done.stderr
+
+
+# --- against training alone ---
+
+
+def test_architectures_span_the_costs():
+    space = SearchSpace.from_spec("tiny")
+    found = architectures.chosen(space, 12)
+    costs = [architectures.cost(subnet) for subnet in found]
+    assert (found[0], found[-1]) == (space.smallest(), space.largest()) and len({subnet.key for subnet in found}) == 12
+    steps = np.diff(costs)
+    assert steps.min() > 0 and steps.max() < 1.5 * steps.mean()
+    assert architectures.chosen(space, 12) == found
+
+
+def report(path, shift: float, scale: float) -> str:
+    """Six architectures whose standalone scores are 0 to 5; one supernet's are shifted, the other's closer together."""
+    rows = []
+    for index, name in enumerate(["a1", "a2", "a3", "a4", "a5", "largest"]):
+        common = {"metric": "bleu", "subnet": name, "standalone": float(index)}
+        rows.append(common | {"supernet": "shifted", "inherited": index + shift})
+        rows.append(common | {"supernet": "flat", "inherited": scale * index})
+    path.write_text(json.dumps({"scores": rows[::-1]}))
+    return str(path)
+
+
+def test_evidence(tmp_path):
+    found = evidence.read([report(tmp_path / "1.json", 1, 0.5), report(tmp_path / "2.json", 3, -0.5)])
+    assert found["bleu", "shifted"].shape == (2, 2, 6)
+    figures, low, high = evidence.intervals(found["bleu", "shifted"], largest=5)
+    assert figures == pytest.approx([2, 2, 1, 1]) and (low[:2] == 1).all() and (high[:2] == 3).all()
+    # over both seeds the other is the same for all architectures: nothing is ranked
+    figures, _, _ = evidence.intervals(found["bleu", "flat"], largest=5)
+    assert figures[:3] == pytest.approx([-2.5, 2.5, 0]) and np.isnan(figures[3])
+    assert figures_of(0.5) == pytest.approx([-1.25, 1.25, 0.5, 1])
+    lines = evidence.table(found).splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| shifted | 2 | 2.5 | 4.5 | 2.0 (1.0 to 3.0) | 2.0 (1.0 to 3.0) | 1.00 (")
+
+
+def figures_of(scale: float) -> np.ndarray:
+    alone = np.arange(6.0)
+    return evidence.figures(scale * alone, alone, largest=5)
+
+
+def test_alone_needs_supernets(tmp_path):
+    command = ["bash", EXAMPLES / "recipes" / "alone.sh", "embedded", tmp_path / "work", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and done.stderr.endswith("work has no supernet of seed 3: run.sh trains them\n")
