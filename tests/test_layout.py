@@ -1,6 +1,7 @@
 """House rules that no other test would notice broken: imports go one way, YAML ships, nothing imports twice."""
 
 import ast
+import importlib
 import importlib.util
 import re
 from dataclasses import fields
@@ -160,3 +161,11 @@ def test_nothing_is_guaranteed_by_an_assert(part):
     for file in (PACKAGE / part).rglob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]:
         found = [node.lineno for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Assert)]
         assert not found, f"{file}: lines {found}"
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_what_a_package_offers_is_there(package):
+    """Packages import their names when they are first used: a name that is gone would be noticed then."""
+    module = importlib.import_module(f"mos_fairseq.{package}")
+    for name in getattr(module, "__all__", ()):
+        assert getattr(module, name, None) is not None, name
