@@ -1,13 +1,15 @@
 """mos-benchmark end to end."""
 
+import importlib
 import json
-import subprocess
+import logging
 import sys
-from pathlib import Path
 
 import pytest
 
 from mos_fairseq.modules import kernels
+
+from .conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +55,21 @@ def test_bad_options(commands, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_generation_in_turn_with_stock_fairseq(joined, supernet, tmp_path):
-    """examples/benchmarks/generate.py."""
-    script = Path(__file__).parents[2] / "examples" / "benchmarks" / "generate.py"
-    options = ["--subnet", "smallest", "--rounds", 1, "--max-len-b", 9]
-    words = [joined, supernet[0] / "checkpoint_last.pt", tmp_path, *options]
-    done = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_generation_in_turn_with_stock_fairseq(commands, joined, supernet, tmp_path, monkeypatch, capsys):
+    """examples/benchmarks/generate.py, whose commands are forks here."""
+    monkeypatch.setattr(logging.root.manager, "disable", 0)  # the script silences fairseq
+    monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
+    generate = importlib.import_module("generate")
+
+    def run(command: list[str]) -> str:
+        done = commands.fork(command[0].removeprefix("fairseq-"), *command[1:])
+        return done.out + done.err
+
+    monkeypatch.setattr(generate, "run", run)
+    options = ["--subnet", "smallest", "--rounds", "1", "--max-len-b", "9"]
+    words = ["generate.py", str(joined), str(supernet[0] / "checkpoint_last.pt"), str(tmp_path), *options]
+    monkeypatch.setattr(sys, "argv", words)
+    generate.main()
     found = json.loads((tmp_path / "generate.json").read_text())
     assert found["sentences"] - 1 <= found["equal_hypotheses"] <= found["sentences"] and found["ratio"] > 0  # rounding
-    assert f"{found['equal_hypotheses']} of {found['sentences']} hypotheses equal" in done.stdout
+    assert f"{found['equal_hypotheses']} of {found['sentences']} hypotheses equal" in capsys.readouterr().out
