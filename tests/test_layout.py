@@ -1,6 +1,7 @@
 """House rules that no other test would notice broken: imports go one way, YAML ships, nothing imports twice."""
 
 import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -179,6 +180,13 @@ def test_a_name_of_a_package_is_not_the_module_that_is_called_so():
     done = subprocess.run([sys.executable, "-c", MODULES_FIRST], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == [["mos_fairseq.export.stock_sizes", False]]
+
+
+def test_packages_have_the_names_that_they_list():
+    lazy = [f.parent.name for f in PACKAGE.glob("*/__init__.py") if "names_of(" in f.read_text(encoding="utf-8")]
+    assert "evaluation" in lazy
+    for package in (importlib.import_module(f"mos_fairseq.{name}") for name in lazy):
+        assert [name for name in package.__all__ if not hasattr(package, name)] == [], package
 
 
 @pytest.mark.parametrize("part", sorted(ALLOWED))

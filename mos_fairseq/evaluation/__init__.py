@@ -7,7 +7,7 @@ __getattr__, __all__ = names_of(
     {
         "data": ["dataset_impl", "first_folder", "subset_files"],
         "evaluator": ["ModelEvaluator", "SubnetEvaluator"],
-        "judge": ["METRICS", "Judge"],
+        "judge": ["Judge"],
         "options": ["OBJECTIVES", "EvaluationOptions"],
         "scoring": ["TEXT_METRICS", "TOKENIZERS"],
     },
