@@ -64,7 +64,7 @@ setup(
         "huggingface": HUGGINGFACE,
         "tensorboard": ["tensorboard"],
         "test": [
-            *("pytest", "pytest-xdist", "hypothesis", "ruff", "ctranslate2", "playwright", "pdoc"),
+            *("pytest", "pytest-xdist", "hypothesis", "mypy", "ruff", "ctranslate2", "playwright", "pdoc"),
             *HUGGINGFACE,
             *QUICKSTART,
         ],

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from fairseq import checkpoint_utils, utils
@@ -23,6 +23,8 @@ from mos_fairseq.files import write_atomically
 from mos_fairseq.models import SUPERNETS, StaticTwin, Supernet, placeholder_dictionary
 from mos_fairseq.search_space import SearchSpace, Subnet
 from mos_fairseq.tasks import MaskedLmMosTask, SupernetTask
+
+_Kind = TypeVar("_Kind")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -76,8 +78,7 @@ def read_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     state = read_checkpoint(path)
     kind, task = _twin_class(state) or _supernet_class(state), _name_of(state, "task")
-    known = () if kind is None else _own_tasks(kind)
-    if task not in known or task == getattr(kind, "task", None):
+    if kind is None or task not in _own_tasks(kind) or task == getattr(kind, "task", None):
         return read_supernet(path)  # tells what it is instead, if it is none
     if any(_table(stack.name) not in state["model"] for stack in kind.family.stacks):
         raise InputError(f"checkpoint {path}: its weights lack the embeddings")
@@ -103,12 +104,20 @@ def _name_of(state: dict[str, Any], section: str) -> str | None:
 
 def _supernet_class(state: dict[str, Any]) -> type[Supernet] | None:
     """The class of the supernet of ``state``; None where the model is none."""
-    return {kind.arch: kind for kind in SUPERNETS.values()}.get(_name_of(state, "model"))
+    return {kind.arch: kind for kind in SUPERNETS.values()}.get(_name_of(state, "model") or "")
 
 
 def _twin_class(state: dict[str, Any]) -> type[StaticTwin] | None:
     """The class of the static twin of ``state``; None where the model is none."""
-    return {kind.twin.arch: kind.twin for kind in SUPERNETS.values()}.get(_name_of(state, "model"))
+    return {kind.twin.arch: kind.twin for kind in SUPERNETS.values()}.get(_name_of(state, "model") or "")
+
+
+def _found(kind: _Kind | None, state: dict[str, Any]) -> _Kind:
+    """``kind``, the class of the model of ``state``. Raises RuntimeError where it is None: the reader of ``state`` did
+    not look."""
+    if kind is None:
+        raise RuntimeError(f"the checkpoint's model is of arch {_name_of(state, 'model')}: it is of another kind")
+    return kind
 
 
 def _table(stack: str) -> str:
@@ -117,7 +126,7 @@ def _table(stack: str) -> str:
 
 def _dictionary_sizes(state: dict[str, Any]) -> list[int]:
     """Entries of each stack's dictionary, which the weights of a supernet tell."""
-    kind = _supernet_class(state) or _twin_class(state)
+    kind = _supernet_class(state) or _found(_twin_class(state), state)
     return [len(state["model"][_table(stack.name)]) for stack in kind.family.stacks]
 
 
@@ -131,7 +140,7 @@ def build_supernet(state: dict[str, Any]) -> Supernet:
 
     The words of its dictionaries are not needed, only their number, which the weights tell.
     """
-    kind = _supernet_class(state)
+    kind = _found(_supernet_class(state), state)
     model = kind.from_search_space(_model_config(state), search_space_of(state), *_placeholders(state))
     model.load_state_dict(state["model"])
     return model.eval()
@@ -144,7 +153,8 @@ def build_twin(state: dict[str, Any]) -> StaticTwin:
         InputError: its configuration names no subnet.
     """
     cfg = _model_config(state)
-    twin = _twin_class(state).from_subnet(cfg, Subnet.from_text(cfg.subnet or "{}"), *_placeholders(state))
+    kind = _found(_twin_class(state), state)
+    twin = kind.from_subnet(cfg, Subnet.from_text(cfg.subnet or "{}"), *_placeholders(state))
     twin.load_state_dict(state["model"])
     return twin.eval()
 
@@ -215,8 +225,9 @@ def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[li
     """
     task, folder, kind = state["cfg"]["task"], _data_folder(state, data), _task_class(state)
     names = kind.dictionary_names(SimpleNamespace(**task), folder)
+    stacks = _found(_supernet_class(state), state).family.stacks
     words = []
-    for name, stack, size in zip(names, _supernet_class(state).family.stacks, _dictionary_sizes(state), strict=True):
+    for name, stack, size in zip(names, stacks, _dictionary_sizes(state), strict=True):
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise InputError(f"data is {folder}: it lacks {name}")

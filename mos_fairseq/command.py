@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 COMMANDS = ("train", "generate", "interactive", "validate", "eval_lm")
 
@@ -35,7 +36,9 @@ def calling_command() -> Command | None:
     It is told by the functions that are running, ``main`` in a file of ``fairseq_cli``: so the same whether a console
     script, ``python -m``, torchrun, ``fairseq-hydra-train`` or a process that one of these started runs them.
     """
-    found, overrides, frame = None, frozenset(), sys._getframe(1)
+    found: str | None = None
+    overrides: frozenset[str] = frozenset()
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file, function = Path(frame.f_code.co_filename), frame.f_code.co_name
         if file.parent.name == "fairseq_cli" and file.stem in COMMANDS:

@@ -71,8 +71,11 @@ class CostOptions(ModelOptions):
         return getattr(self, stack.positions)
 
     def dictionary_size(self, stack: Stack) -> int:
-        """Entries of the dictionary of a stack's tokens."""
-        return self.tgt_vocab_size or self.vocab_size if stack.tokens == "target" else self.vocab_size
+        """Entries of the dictionary of a stack's tokens. Raises ValueError where they are not known."""
+        size = self.tgt_vocab_size or self.vocab_size if stack.tokens == "target" else self.vocab_size
+        if size is None:
+            raise ValueError("vocab_size is None: the dictionary's size is not known")
+        return size
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mos_fairseq.errors import InputError, write_failure
 try:
     import fcntl
 except ImportError:  # Windows: two writers at once are not noticed there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # mypy has no module that may be absent
 
 
 def read_text(path: str | os.PathLike[str], what: str = "") -> str:

@@ -3,7 +3,11 @@
 import ast
 import importlib
 import importlib.util
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -153,6 +157,36 @@ def test_one_place_starts_processes_of_python():
     """What else would start one could get another copy of the package than its own: see mos_fairseq.python."""
     starters = [file for file in PACKAGE.rglob("*.py") if "sys.executable" in file.read_text(encoding="utf-8")]
     assert starters == [PACKAGE / "python.py"]
+
+
+MODULES_FIRST = """
+import importlib, json, pathlib, sys, types
+sys.argv = ["mos-cost"]  # which imports neither torch nor fairseq
+import mos_fairseq
+found = []
+for file in pathlib.Path(mos_fairseq.__file__).parent.glob("*/__init__.py"):
+    if "names_of(" in file.read_text(encoding="utf-8"):
+        package = importlib.import_module(f"mos_fairseq.{file.parent.name}")
+        for name in set(package.__all__) & {module.stem for module in file.parent.glob("*.py")}:
+            importlib.import_module(f"{package.__name__}.{name}")
+            found.append([f"{package.__name__}.{name}", isinstance(getattr(package, name), types.ModuleType)])
+print(json.dumps(found))
+"""
+
+
+def test_a_name_of_a_package_is_not_the_module_that_is_called_so():
+    """Python puts a module into its package when it is first imported: in the place of what is found when asked."""
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", MODULES_FIRST], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == [["mos_fairseq.export.stock_sizes", False]]
+
+
+def test_packages_have_the_names_that_they_list():
+    lazy = [f.parent.name for f in PACKAGE.glob("*/__init__.py") if "names_of(" in f.read_text(encoding="utf-8")]
+    assert "evaluation" in lazy
+    for package in (importlib.import_module(f"mos_fairseq.{name}") for name in lazy):
+        assert [name for name in package.__all__ if not hasattr(package, name)] == [], package
 
 
 @pytest.mark.parametrize("part", sorted(ALLOWED))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from mos_fairseq.benchmark.expected import TrainingBatch, expected_bytes, kept_weights
 from mos_fairseq.benchmark.options import SpeedOptions
@@ -54,7 +55,7 @@ def memory_sections(variants: Variants, on_round: Callable[[], object]) -> Itera
         ("peak memory of updates in stock fairseq's sizes", ("stock", "none as stock"), "stock", {}),
         ("peak memory of updates", ("none", "layer", "neuron"), "none", {"neuron": 1.40}),
     ):
-        found = {name: [] for name in names}
+        found: dict[str, list[Any]] = {name: [] for name in names}
         expected = {name: _expected(variants, name) for name in names}
         for _ in range(_PROCESSES):
             for name in names:

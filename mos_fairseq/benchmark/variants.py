@@ -58,7 +58,7 @@ class Variants:
             equal += [(block.heads.key, largest[block.heads.key][0], heads) for block in stack.attentions]
             for block in stack.attentions:
                 if block.span is not None:
-                    values[block.span.key] = [min(block.span.codes)]
+                    values[block.span.key] = [min(block.span.codes or (1,))]
                 if block.inner is not None:
                     values.pop(block.inner.key, None)
         for key, value, other in equal:
@@ -88,7 +88,8 @@ class Variants:
 
     def stock(self) -> nn.Module:
         """fairseq's own ``transformer`` of the sizes of ``stock_space``'s largest subnet."""
-        found, sizes = stock_sizes(self.stock_space.largest()), {}
+        found = stock_sizes(self.stock_space.largest())
+        sizes: dict[str, Any] = {}
         for stack in self.stock_space.family.stacks:
             sizes |= found[stack.name].options(stack)
         positions = {"max_source_positions": 1024, "max_target_positions": 1024}

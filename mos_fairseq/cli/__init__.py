@@ -61,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser, options: type, texts: Mapping[s
         texts: help by field, of all but the flags that every model has.
     """
     for option in sorted(fields(options), key=lambda option: isinstance(option.default, bool)):
-        name, text = f"--{option.name.replace('_', '-')}", (FLAGS | texts)[option.name]
+        name, text = f"--{option.name.replace('_', '-')}", {**FLAGS, **texts}[option.name]
         if isinstance(option.default, bool):
             parser.add_argument(name, action="store_true", help=text)
             continue

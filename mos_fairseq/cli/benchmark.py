@@ -45,8 +45,9 @@ def get_parser() -> argparse.ArgumentParser:
     for option in fields(SpeedOptions):
         known = "" if option.default is None else f" (default: {option.default})"
         name = f"--{option.name.replace('_', '-')}"
-        kind = {"type": str, "metavar": "X"} if isinstance(option.default, str) else {"type": int, "metavar": "N"}
-        parser.add_argument(name, default=option.default, help=_HELP[option.name] + known, **kind)
+        kind, metavar = (str, "X") if isinstance(option.default, str) else (int, "N")
+        text = _HELP[option.name] + known
+        parser.add_argument(name, default=option.default, help=text, type=kind, metavar=metavar)
     parser.add_argument("--output", metavar="DIR", help="folder for benchmark.json and a plot of each suite")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser

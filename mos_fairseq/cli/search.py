@@ -138,7 +138,7 @@ def _run_search(
         stack.callback(torch.set_num_threads, all_threads)  # what is measured afterwards has the machine to itself
         rank = fleet[1] if fleet else 0
         evaluator = prepare(rank)
-        if rank:
+        if fleet is not None and rank:
             serve(fleet[0], evaluator.fingerprint(), evaluator.evaluate)
             return
         _check_predictor(args.predictor, predictor, evaluator)

@@ -255,7 +255,7 @@ def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> Algor
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
     """How subnets are judged. Raises InputError for a bad value, or one that the objective does not use."""
-    judged = ("objective", "valid_subset", "valid_samples", "max_tokens", "transfer_dtype")
+    judged: tuple[str, ...] = ("objective", "valid_subset", "valid_samples", "max_tokens", "transfer_dtype")
     if args.objective != "loss":
         judged += _TRANSLATING
     elif not args.report_bleu:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
@@ -123,10 +123,13 @@ def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
     from mos_fairseq.warm_start import Orders, check_masked_space, masked_orders, masked_supernet, supernet_checkpoint
 
     if is_folder:
-        from mos_fairseq.warm_start import read_huggingface as read
+        from mos_fairseq.warm_start import read_huggingface
+
+        source = read_huggingface(args.path)
     else:
-        from mos_fairseq.warm_start import read_roberta as read
-    source = read(args.path)
+        from mos_fairseq.warm_start import read_roberta
+
+        source = read_roberta(args.path)
     check_masked_space(source.model.subnet, space)
     orders = Orders() if args.no_reorder else masked_orders(source.model, heads=has_narrower_attention(space))
     cfg = RobertaMosConfig(search_space=space.dumps(), **_routing(args))
@@ -140,7 +143,7 @@ def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
     _tell(args, model)
 
 
-def _routing(args: argparse.Namespace) -> dict[str, str | int]:
+def _routing(args: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in fields(MosOptions)}
 
 

@@ -11,7 +11,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import omegaconf
@@ -55,7 +55,7 @@ class _PickledArray(np.ndarray):
         version, shape, dtype, fortran_order, data = state
         super().__setstate__((version, shape, _plain_dtype(dtype), fortran_order, bytes(data)))
 
-    def __reduce_ex__(self, protocol: int) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """As numpy's own array: a run that is resumed writes on what it read, BLEU counts for example."""
         return np.asarray(self).__reduce_ex__(protocol)
 

@@ -37,8 +37,7 @@ def explain_unknown_options() -> None:
 def _explanation(cfg: DictConfig, key: str) -> str:
     group, whole, value = cfg._key(), cfg._get_parent(), cfg.get(key)
     text = f"{group}.{key} is {value}: {group} {cfg.get('_name')} has no such option"
-    task = whole.get("task") if whole is not None else None
-    space = task.get("search_space") if isinstance(task, DictConfig) else None
-    if space is None:
+    task = whole.get("task") if isinstance(whole, DictConfig) else None
+    if not isinstance(task, DictConfig) or (space := task.get("search_space")) is None:
         return text
     return f"{text} (the search space is {space}: is it of the family that {task.get('_name')} takes?)"

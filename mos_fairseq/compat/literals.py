@@ -34,9 +34,10 @@ def never_evaluate_code() -> None:
 
 def _calls_eval(module: types.ModuleType) -> bool:
     loader = getattr(getattr(module, "__spec__", None), "loader", None)
-    if not hasattr(loader, "get_code"):
+    get_code = getattr(loader, "get_code", None)
+    if get_code is None:
         return False
-    code = loader.get_code(module.__name__)
+    code = get_code(module.__name__)
     return code is not None and _names(code, "eval")
 
 
@@ -70,9 +71,10 @@ def _value(node: ast.expr) -> Any:
         values = [_value(element) for element in node.elts]
         return tuple(values) if isinstance(node, ast.Tuple) else values
     if isinstance(node, ast.Dict):
-        if None in node.keys:
+        keys = [key for key in node.keys if key is not None]
+        if len(keys) < len(node.keys):
             raise ValueError("a dictionary is unpacked")
-        return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
+        return {_value(key): _value(value) for key, value in zip(keys, node.values, strict=True)}
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_value(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:

@@ -34,7 +34,7 @@ def give_back_old_names_of_numpy() -> None:
     non-autoregressive models. The names are put into these modules' own ``np``; numpy stays as it is.
     """
     for module_name, names in _OLD_NAMES.items():
-        module = sys.modules.get(module_name)
+        module: Any = sys.modules.get(module_name)
         if module is None or module.np is not np:
             continue
         missing = {name: value for name, value in names.items() if not hasattr(np, name)}

@@ -171,7 +171,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
             return super().compute_loss(model, net_output, sample, reduce)
         if not reduce:
             raise ValueError("reduce is False: while subnets are taught, losses are summed over tokens")
-        if self._is_taught:
+        if self._is_taught and self._frozen is not None:
             logits = net_output[0]
             return self._distill(logits, self._frozen.logits(sample, logits), model.get_targets(sample, net_output))
         states = self._states(model, net_output) if self.hidden_weight else []

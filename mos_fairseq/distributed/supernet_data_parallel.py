@@ -80,7 +80,8 @@ def _buckets(grads: list[Tensor], max_bytes: int) -> Iterator[list[Tensor]]:
     for grad in grads:
         groups.setdefault((grad.dtype, grad.device), []).append(grad)
     for group in groups.values():
-        bucket, held = [], 0
+        bucket: list[Tensor] = []
+        held = 0
         for grad in group:
             size = grad.numel() * grad.element_size()
             if bucket and held + size > max_bytes:

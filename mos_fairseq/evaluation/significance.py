@@ -38,10 +38,11 @@ def paired_bootstrap(
     """
     if len(systems) < 2:
         raise ValueError(f"systems are {len(systems)}: one has nothing to be compared with")
-    named = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
+    named: list[tuple[str, Sequence[str]]] = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
     scorer = {metric: text_metric(metric, tokenizer)}
     test = PairedTest(named, scorer, [list(references)], test_type="bs", n_samples=samples)
-    _, scores = test()
+    # to sacreBLEU a result may also be a name, and its numbers None: neither under these keys, after resampling
+    scores: Mapping[str, Sequence[Any]] = test()[1]
     (name,) = scores.keys() - {"System"}  # as sacreBLEU calls it: chrF2, say
     (first, base), *others = zip(systems, scores[name], strict=True)
     found: dict[str, dict[str, Any]] = {first: {f"{metric}_ci": float(base.ci)}}

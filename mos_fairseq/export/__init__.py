@@ -1,5 +1,7 @@
 """From a supernet's checkpoint to the checkpoint of one subnet."""
 
+# at once: it is called as its module, which would stand here in its place where that is imported first
+from mos_fairseq.export.stock_sizes import stock_sizes  # noqa: F401
 from mos_fairseq.lazy import names_of
 
 __getattr__, __all__ = names_of(

@@ -17,7 +17,7 @@ from mos_fairseq.export.stock_sizes import (
 from mos_fairseq.search_space import FAMILIES, Family, Subnet, check_family
 
 if TYPE_CHECKING:
-    from mos_fairseq.models import StaticTwin
+    from mos_fairseq.models import RobertaSubnetModel, StaticTwin, TransformerSubnetModel
 
 # of weights, by CTranslate2
 QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
@@ -64,7 +64,7 @@ class Format:
     says: str
     options: tuple[str, ...]
     check: Callable[[Subnet, ExportOptions], object]
-    write: Callable[[Checkpoint, StaticTwin, Output, ExportOptions], None]
+    write: Callable[[Checkpoint, Any, Output, ExportOptions], None]  # the twin is of one of the families
     older_name: str | None = None
 
     def check_options(self, options: ExportOptions) -> None:
@@ -100,21 +100,23 @@ def _write_stock(state: Checkpoint, twin: StaticTwin, output: Output, options: E
     save_checkpoint(stock_checkpoint(state, twin, options.allow_padding), output)
 
 
-def _write_ctranslate2(state: Checkpoint, twin: StaticTwin, output: Output, options: ExportOptions) -> None:
+def _write_ctranslate2(
+    state: Checkpoint, twin: TransformerSubnetModel, output: Output, options: ExportOptions
+) -> None:
     from mos_fairseq.checkpoints import read_vocabularies
     from mos_fairseq.export.ctranslate2 import save_ctranslate2
 
     save_ctranslate2(twin, read_vocabularies(state, options.data), output, options.quantization)
 
 
-def _write_huggingface(state: Checkpoint, twin: StaticTwin, output: Output, options: ExportOptions) -> None:
+def _write_huggingface(state: Checkpoint, twin: RobertaSubnetModel, output: Output, options: ExportOptions) -> None:
     from mos_fairseq.checkpoints import read_labels, read_words
     from mos_fairseq.export.huggingface import save_huggingface
 
     words = read_words(state, options.data)
     labels = read_labels(state, options.data)
-    more = {"allow_padding": options.allow_padding, "tokenizer": options.tokenizer}
-    save_huggingface(twin, words, output, labels=labels, **more)
+    padding, tokenizer = options.allow_padding, options.tokenizer
+    save_huggingface(twin, words, output, labels=labels, allow_padding=padding, tokenizer=tokenizer)
 
 
 FORMATS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,5 +205,5 @@ class _Model:
         return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
-def _of(name: str, module: nn.Module) -> Mapping[str, Tensor]:
+def _of(name: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.weight": module.weight, f"{name}.bias": module.bias}

@@ -50,7 +50,7 @@ def save_tokenizer(words: Sequence[str], folder: str, source: str | None, max_le
     )
     tokenizer.save(os.path.join(folder, "tokenizer.json"))
     special = {"bos": BOS, "eos": EOS, "unk": UNK, "pad": PAD, "cls": BOS, "sep": EOS, "mask": MASK}
-    config = {f"{name}_token": token for name, token in special.items()}
+    config: dict[str, Any] = {f"{name}_token": token for name, token in special.items()}
     # a list of sentences is padded on the right, as fairseq pads them
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "padding_side": "right"}
     config |= {"model_input_names": ["input_ids", "attention_mask"], "clean_up_tokenization_spaces": False}

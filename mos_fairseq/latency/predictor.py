@@ -79,7 +79,7 @@ class LatencyPredictor:
 
     def predict_features(self, features: Features) -> np.ndarray:
         """Milliseconds [n]."""
-        base = self.ridge.predict(features) if self.ridge is not None else 1.0
+        base = self.ridge.predict(features) if self.ridge is not None else np.ones(len(features))
         return base * np.exp(self.trees.predict(features)) if self.trees is not None else base
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -133,12 +133,12 @@ class LatencyPredictor:
             raise ValueError("the ridge does not fit the features")
         if ridge is None and trees is None or not isinstance(data["measured"], dict):
             raise ValueError("it holds no model")
-        keys = [_texts(data.get(part, [])) for part in ("training", "held_out")]
+        training, held_out = (_texts(data.get(part, [])) for part in ("training", "held_out"))
         rest = {"search_space": data["search_space"], "measured": {}}
         parts = {name: cls._from_dict(part | rest) for name, part in data.get("parts", {}).items()}
         if parts and set(parts) != set(PARTS):
             raise ValueError(f"its parts are {', '.join(parts)}")
-        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"], *keys, parts)
+        return cls(data["family"], space, data["scores"], ridge, trees, data["measured"], training, held_out, parts)
 
 
 def _texts(values: Any) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ def fit_predictor(
     return LatencyPredictor(best, space, scores, model.ridge, model.trees), held_out[best]
 
 
-def score(measured: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
+def score(measured: Sequence[float] | np.ndarray, predicted: Sequence[float] | np.ndarray) -> dict[str, float]:
     """``mape`` in per cent, ``rmse`` in ms, ``kendall_tau`` and ``r2`` of predictions."""
     y, p = np.array(measured, dtype=float), np.array(predicted, dtype=float)
     tau = float(kendalltau(y, p).statistic) if len(y) > 1 else math.nan

@@ -62,7 +62,8 @@ class Ridge:
         arrays = [_numbers(data[name]) for name in ("mean", "scale", "weights")]
         if len({array.shape for array in arrays}) != 1:
             raise ValueError("the ridge's lists differ in length")
-        return cls(*arrays, float(_numbers([data["intercept"]])[0]), float(_numbers([data["lowest"]])[0]))
+        mean, scale, weights = arrays
+        return cls(mean, scale, weights, float(_numbers([data["intercept"]])[0]), float(_numbers([data["lowest"]])[0]))
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -50,7 +50,7 @@ class SubnetTimer:
             torch.manual_seed(1)
             model = twin.from_subnet(cfg, subnet, *[words] * len(stacks))
         self.model = model.eval().to(device=options.device, dtype=getattr(torch, options.dtype))
-        self.workload = WORKLOADS[options.workload](self.model, options, words)
+        self.workload = WORKLOADS[options.workload or subnet.family.workloads[0]](self.model, options, words)
 
     @torch.inference_mode()
     def run(self) -> Latency:

@@ -87,7 +87,7 @@ def _reset_parameters(encoder: RobertaEncoder, around_each: bool) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=_STD)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, (ElasticEmbedding, PositionalEmbedding)):
+        elif isinstance(module, (ElasticEmbedding, PositionalEmbedding)) and module.weight is not None:
             nn.init.normal_(module.weight, std=_STD)
             nn.init.zeros_(module.weight[module.padding_idx])
     if encoder.maps is not None:

@@ -2,7 +2,7 @@
 arXiv 2306.04845)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Optional  # fairseq reads the annotations, and knows no `str | None`
+from typing import Any, Optional, Self  # fairseq reads the annotations, and knows no `str | None`
 
 from fairseq.models import register_model
 
@@ -40,7 +40,7 @@ class RobertaMosModel(Supernet, RobertaModel):
     twin = RobertaSubnetModel
 
     @classmethod
-    def build_model(cls, cfg: RobertaMosConfig, task: Any) -> "RobertaMosModel":
+    def build_model(cls, cfg: RobertaMosConfig, task: Any) -> Self:
         """As :meth:`Supernet.build_model`. Under a task that has no ``--subnet``, that of the model is active.
 
         Raises:

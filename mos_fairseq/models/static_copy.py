@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import chain
 
 import torch
@@ -56,6 +56,7 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
 
 def _copy(name: str, module: nn.Module, twin: nn.Module | None) -> list[Tensor]:
     """Copy one module's own tensors; returns those that were written."""
+    pairs: Iterable[tuple[Tensor | None, Tensor | None]]
     if twin is None:
         raise TypeError(f"{name} of the supernet, a {type(module).__name__}, has no counterpart in the static twin")
     if isinstance(module, ElasticLinear):

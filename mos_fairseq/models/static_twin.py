@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,11 @@ from mos_fairseq.models.transformer_stack import LayerKit
 from mos_fairseq.modules import LayerMaps, LayerOptions, Linear, MultiheadAttention, TransformerLayer
 from mos_fairseq.search_space import Family, Subnet
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
+
+if TYPE_CHECKING:  # what the mixin is put in front of
+    from fairseq.models import BaseFairseqModel as _Base
+else:
+    _Base = object
 
 
 def _linear(in_features: int, out_features: int, groups: int = 1, gain: float | None = 1.0) -> Linear:
@@ -62,7 +67,7 @@ def _packed(numbers: Sequence[int]) -> Tensor:
     return to_bits(struct.pack(f">{len(numbers)}I", *numbers))
 
 
-class StaticTwin:
+class StaticTwin(_Base):
     """Mixin in front of a model of one family.
 
     ``position_dims`` is a buffer with the widths of the sinusoidal tables that the stacks' positions are cut from. They
@@ -105,7 +110,7 @@ class StaticTwin:
             raise InputError("position_dims of the weights is unreadable: they are not of one subnet") from None
 
     @classmethod
-    def build_model(cls, cfg: Any, task: Any) -> StaticTwin:
+    def build_model(cls, cfg: Any, task: Any) -> Self:
         """Build for fairseq.
 
         Raises:
@@ -121,7 +126,7 @@ class StaticTwin:
     @torch.inference_mode(False)  # whatever the caller's mode, training may follow
     def from_subnet(
         cls, cfg: Any, subnet: Subnet, *dictionaries: Any, position_dims: Sequence[int] | None = None
-    ) -> StaticTwin:
+    ) -> Self:
         """Build from a subnet and a dictionary for each stack; freshly initialised.
 
         Args:

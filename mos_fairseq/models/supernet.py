@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,11 @@ from mos_fairseq.modules import (
 from mos_fairseq.search_space import Family, SearchSpace, Subnet, arch_encoding
 
 logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:  # what the mixin is put in front of
+    from fairseq.models import BaseFairseqModel as _Base
+else:
+    _Base = object
 
 
 def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
@@ -59,7 +64,7 @@ def _maps(largest: Subnet, stack: str) -> ElasticLayerMaps:
     return ElasticLayerMaps(largest.width(stack), widths, around_each=all(largest.maps(stack)))
 
 
-class Supernet:
+class Supernet(_Base):
     """Mixin in front of a model of one family (``TransformerModel``, ``TransformerLanguageModel``).
 
     One subnet is active at a time; a fresh model has the largest. ``identity`` is a buffer that holds search space and
@@ -84,7 +89,7 @@ class Supernet:
         self.set_active_subnet(space.largest())
 
     @classmethod
-    def build_model(cls, cfg: Any, task: Any) -> Supernet:
+    def build_model(cls, cfg: Any, task: Any) -> Self:
         """Build for fairseq: the search space is the task's.
 
         Raises:
@@ -97,7 +102,7 @@ class Supernet:
 
     @classmethod
     @torch.inference_mode(False)  # whatever the caller's mode, training may follow
-    def from_search_space(cls, cfg: Any, space: SearchSpace, *dictionaries: Any) -> Supernet:
+    def from_search_space(cls, cfg: Any, space: SearchSpace, *dictionaries: Any) -> Self:
         """Build from a search space and a dictionary for each stack.
 
         Raises:

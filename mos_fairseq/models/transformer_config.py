@@ -78,7 +78,7 @@ class RobertaBaseConfig(FairseqDataclass):
     encoder_normalize_before: bool = _flag("encoder_normalize_before")
     untie_weights_roberta: bool = _flag("untie_weights_roberta")
     max_positions: Optional[int] = field(
-        default="${oc.select:task.tokens_per_sample,null}",
+        default=II("oc.select:task.tokens_per_sample,null"),
         metadata={"help": "tokens of the longest sentence (default: --tokens-per-sample)"},
     )
     layer_norm_eps: float = field(

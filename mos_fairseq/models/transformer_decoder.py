@@ -76,8 +76,8 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
     def forward_embedding(self, tokens: Tensor, incremental_state: dict | None) -> Tensor:
         """tokens [B, T] -> [B, T, d], or [B, 1, d] for the last token in incremental decoding."""
         if incremental_state is None:
-            return self.embed(tokens, lambda x: self.embed_positions(tokens, x))
-        return self.embed(tokens[:, -1:], lambda x: self.embed_positions.step(tokens.size(1), x))
+            return self.embed(tokens, lambda table, x: table(tokens, x))
+        return self.embed(tokens[:, -1:], lambda table, x: table.step(tokens.size(1), x))
 
     def forward(
         self,
@@ -182,6 +182,8 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
             return {0: (None, None)}
         if incremental_state is not None and self.layers[0].encoder_attn.cache(incremental_state) is not None:
             return dict.fromkeys(self.cross_spans, (None, None))
+        if encoder_out is None:
+            raise RuntimeError("encoder_out is None: the layers read the encoder's outputs")
         beam = 1 if incremental_state is None else beam_size_of(encoder_out)
         padding = encoder_out["encoder_padding_mask"]
         memories = {}

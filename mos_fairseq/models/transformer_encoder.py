@@ -41,7 +41,7 @@ class EncoderStack(TransformerStack, FairseqEncoder):
 
     def forward_embedding(self, tokens: Tensor) -> Tensor:
         """tokens [B, S] -> [B, S, d]."""
-        return self.embed(tokens, lambda x: self.embed_positions(tokens, x))
+        return self.embed(tokens, lambda table, x: table(tokens, x))
 
     def layer_outputs(self, tokens: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """tokens [B, S], padded on either side -> the input of the first layer and the output of each, [B, S, d] (or of

@@ -14,7 +14,7 @@ from mos_fairseq.models.transformer_config import (
     embed_scale,
     layer_options,
 )
-from mos_fairseq.modules import Dropout, ElasticEmbedding, LayerOptions, PaddingMemo
+from mos_fairseq.modules import Dropout, ElasticEmbedding, LayerOptions, PaddingMemo, PositionalEmbedding
 from mos_fairseq.search_space import Stack, Subnet
 from mos_fairseq.sizes import LayerSizes
 
@@ -43,9 +43,12 @@ class TransformerStack:
         stack: the declaration.
         embed_dim: active width d.
         num_active_layers: how many of ``layers`` run, the first ones.
+        padding_idx, embed_tokens: set before :meth:`init_stack`.
     """
 
     stack: Stack
+    padding_idx: int
+    embed_tokens: ElasticEmbedding
 
     def init_stack(
         self,
@@ -87,14 +90,14 @@ class TransformerStack:
         if self.maps is not None:
             self.maps.set_active_sizes(self.embed_dim, [layer.width for layer in subnet.layers(self.stack.name)])
 
-    def embed(self, tokens: Tensor, positions: Callable[[Tensor], Tensor]) -> Tensor:
+    def embed(self, tokens: Tensor, positions: Callable[[PositionalEmbedding, Tensor], Tensor]) -> Tensor:
         """tokens [B, T] -> scaled embeddings with positions, normalised, dropped out [B, T, d].
 
-        ``positions`` gives those that are added to embeddings [B, T, d].
+        ``positions`` gives those of the table that are added to embeddings [B, T, d].
         """
         x = embed_scale(self.cfg, self.stack, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
         if self.embed_positions is not None:
-            x = x + positions(x)
+            x = x + positions(self.embed_positions, x)
         if self.layernorm_embedding is not None:
             x = self.layernorm_embedding(x)
         return self.dropout_module(x)

@@ -112,7 +112,8 @@ class ElasticLinear(nn.Module):
         """Merge now and use the result in every forward until :meth:`release`."""
         merged = self.merge(probs)
         if not torch.is_grad_enabled():  # a view that was made so cannot be copied once its parameter has changed
-            merged = tuple(None if y is None else y.detach() for y in merged)
+            weight, bias = merged
+            merged = weight.detach(), None if bias is None else bias.detach()
         self._materialized = merged
         large = merged[0].numel() >= kernels.policy().remade_mixture
         again = self.num_experts > 1 and merged[0].requires_grad and large

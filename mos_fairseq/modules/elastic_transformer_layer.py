@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,11 @@ from mos_fairseq.modules.multihead_attention import MultiheadAttention
 from mos_fairseq.modules.router import LayerRouter, NeuronRouter
 from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerLayer
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
+
+if TYPE_CHECKING:  # what the mixin is put in front of
+    _Base = TransformerLayer
+else:
+    _Base = object
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def _is_autocast(x: Tensor) -> bool:
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
-class _ElasticLayerMixin:
+class _ElasticLayerMixin(_Base):
     """Routers, and when the active weights are merged.
 
     Training, or evaluation with autograd: at every forward, since router and experts receive gradients. Evaluation
@@ -59,7 +65,8 @@ class _ElasticLayerMixin:
         self._stamp: tuple | None = None
         experts = {n: m for n, m in self._linears.items() if m.num_experts > 1}
         router_args = (options.router_hidden_dim, options.router_layers, options.router_dropout)
-        self.router, lowest = None, options.lowest_encoding
+        self.router: LayerRouter | nn.ModuleDict | None = None
+        lowest = options.lowest_encoding
         if experts and options.routing == "layer":
             self.router = LayerRouter(lowest, options.num_experts, *router_args)
         elif experts and options.routing == "neuron":
@@ -85,17 +92,19 @@ class _ElasticLayerMixin:
         """Mixing weights in force of each expert matrix by its name: [E] (layer-wise) or [E, G, o] (neuron-wise)."""
         if self.router is None:
             return {}
+        if self._encoding is None:
+            raise RuntimeError("no subnet is active: set_arch comes before mixing_probs")
         encoding = self._encoding.to(next(self.router.parameters()))
         # autocast would cut the encoding and the logits to half precision, and copy the routers' matrices for it
         with torch.autocast(encoding.device.type, enabled=False) if _is_autocast(encoding) else nullcontext():
-            return self._probs(encoding)
+            return self._probs(self.router, encoding)
 
-    def _probs(self, encoding: Tensor) -> dict[str, Tensor]:
+    def _probs(self, router: LayerRouter | nn.ModuleDict, encoding: Tensor) -> dict[str, Tensor]:
         names = [n for n, m in self._linears.items() if m.num_experts > 1]
-        if isinstance(self.router, LayerRouter):
-            return dict.fromkeys(names, self.router(encoding))
+        if isinstance(router, LayerRouter):
+            return dict.fromkeys(names, router(encoding))
         return {
-            n: self.router[n.replace(".", "_")](encoding, self._linears[n].active_out_features) for n in names
+            n: router[n.replace(".", "_")](encoding, self._linears[n].active_out_features) for n in names
         }
 
     def materialize(self, check: bool = True) -> None:
@@ -119,7 +128,8 @@ class _ElasticLayerMixin:
     def release(self) -> None:
         """Forget merged weights."""
         self._stamp = None
-        for module in (*self._linears.values(), *self._norms):
+        merged: list[ElasticLinear | ElasticLayerNorm] = [*self._linears.values(), *self._norms]
+        for module in merged:
             module.release()
 
     def keeps_any(self) -> bool:

@@ -111,7 +111,7 @@ def policy_of(vendor: str, family: int | None, capability: str, has_amx: bool) -
     if capability not in ("AVX2", "AVX512"):
         return OTHER
     if capability == "AVX512" and vendor == "AuthenticAMD":
-        return {25: ZEN4, 26: ZEN5}.get(family, X86)
+        return {25: ZEN4, 26: ZEN5}.get(family or 0, X86)
     return INTEL_AMX if capability == "AVX512" and vendor == "GenuineIntel" and has_amx else X86
 
 

@@ -97,13 +97,15 @@ class TransformerLayer(KeepsDerived):
             y, _ = self.self_attn(y, mask=self_mask, is_causal=is_causal, incremental_state=incremental_state)
             return self.dropout_module(y)
 
-        def cross_attention(y: Tensor) -> Tensor:
-            nonlocal probabilities
-            y, probabilities = self.encoder_attn(y, memory, mask=memory_mask, incremental_state=incremental_state)
-            return self.dropout_module(y)
-
         x = self._sublayer(x, self.self_attn_layer_norm, self_attention)
-        if self.encoder_attn is not None:
+        encoder_attn = self.encoder_attn
+        if encoder_attn is not None:
+
+            def cross_attention(y: Tensor) -> Tensor:
+                nonlocal probabilities
+                y, probabilities = encoder_attn(y, memory, mask=memory_mask, incremental_state=incremental_state)
+                return self.dropout_module(y)
+
             x = self._sublayer(x, self.encoder_attn_layer_norm, cross_attention)
         x = self._sublayer(x, self.final_layer_norm, self._feed_forward)
         self.forget_when_trained(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.nas.constraints import Constraint
@@ -143,6 +144,14 @@ class Candidates:
             taken.add(self.genes.decode(vector).key)
             found.append(vector)
         return found
+
+    @overload
+    def draw_one(self, propose: Callable[[random.Random], Vector], rng: random.Random) -> Vector: ...
+
+    @overload
+    def draw_one(
+        self, propose: Callable[[random.Random], Vector], rng: random.Random, taken: Collection[str]
+    ) -> Vector | None: ...
 
     def draw_one(
         self, propose: Callable[[random.Random], Vector], rng: random.Random, taken: Collection[str] = ()

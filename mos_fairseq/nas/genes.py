@@ -6,9 +6,9 @@ for one subnet.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from random import Random  # under this name: a method is called random
 from typing import Any
 
 import numpy as np
@@ -91,11 +91,11 @@ class GeneSpace:
         """Columns of :meth:`features` that are totals over layers."""
         return sum(len(self.space[key]) for key in self._layers_of)
 
-    def random(self, rng: random.Random) -> Vector:
+    def random(self, rng: Random) -> Vector:
         """Each entry uniformly drawn."""
         return tuple(_draw(rng, size) for size in self.sizes)
 
-    def mutate(self, vector: Vector, probability: float, rng: random.Random) -> Vector:
+    def mutate(self, vector: Vector, probability: float, rng: Random) -> Vector:
         """Each entry drawn anew with ``probability``."""
         return tuple(
             _draw(rng, size) if rng.random() < probability else index
@@ -103,11 +103,11 @@ class GeneSpace:
         )
 
     @staticmethod
-    def crossover(one: Vector, other: Vector, rng: random.Random) -> Vector:
+    def crossover(one: Vector, other: Vector, rng: Random) -> Vector:
         """Each entry from either parent."""
         return tuple(a if rng.random() < 0.5 else b for a, b in zip(one, other, strict=True))
 
-    def towards(self, vector: Vector, goal: Vector, rng: random.Random) -> Vector:
+    def towards(self, vector: Vector, goal: Vector, rng: Random) -> Vector:
         """``vector`` with one of the entries that differ from ``goal`` set to the goal's."""
         different = [i for i, (a, b) in enumerate(zip(vector, goal, strict=True)) if a != b]
         if not different:
@@ -116,6 +116,6 @@ class GeneSpace:
         return (*vector[:chosen], goal[chosen], *vector[chosen + 1 :])
 
 
-def _draw(rng: random.Random, size: int) -> int:
+def _draw(rng: Random, size: int) -> int:
     # Python promises the same sequence in every version for random() only
     return int(rng.random() * size)

@@ -67,9 +67,10 @@ class JudgedSubnets:
 
     def _skip_to(self, count: int) -> None:
         """Count what cost no time, on the bar but not in its rate."""
-        self.bar.initial += count - self.bar.n
-        self.bar.n = count
-        self.bar.refresh()
+        if self.bar is not None:
+            self.bar.initial += count - self.bar.n
+            self.bar.n = count
+            self.bar.refresh()
 
     def _values(self, subnets: Sequence[Subnet]) -> Iterator[tuple[int, float]]:
         if self.workers is not None:

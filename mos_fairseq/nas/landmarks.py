@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from itertools import product
 from math import prod
+from typing import Any
 
 from mos_fairseq.nas.budgets import beyond, most_beyond
 from mos_fairseq.nas.candidates import Candidates
@@ -21,7 +22,7 @@ def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
     dimensions = space.dimensions
     choices = [space[dimension.key] for dimension in dimensions]
     if prod(map(len, choices)) <= most:
-        chosen = list(product(*choices))
+        chosen: list[Sequence[Any]] = list(product(*choices))
     else:
         rng = random.Random("uniform")
         chosen = [[values[int(rng.random() * len(values))] for values in choices] for _ in range(most)]

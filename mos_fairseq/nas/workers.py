@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.multiprocessing
@@ -120,7 +120,7 @@ def serve(store: Store, fingerprint: str, evaluate: Evaluate) -> None:
                 time.sleep(_POLL)
             subnet = Subnet.from_dict(json.loads(store.get(f"task/{number}")))
             try:
-                answer = {"value": evaluate(subnet)}
+                answer: dict[str, Any] = {"value": evaluate(subnet)}
             except InputError as error:
                 answer = {"error": str(error)}
             store.set(f"result/{number}", json.dumps(answer))

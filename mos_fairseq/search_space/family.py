@@ -66,7 +66,7 @@ class FeedForward:
 
     def inner(self, values: Mapping, index: int, width: int) -> int:
         """f of the layer with this ``index`` and ``width``."""
-        if self.size.key in values:
+        if self.ratio is None or self.size.key in values:
             return values[self.size.key][index]
         return max(1, values[self.ratio.key][index] * width // 100)
 
@@ -382,7 +382,7 @@ class Family:
         if inside is stack.width:
             return ()
         widths = (outside, *self._widths(stack, values), outside)
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs: list[tuple[int, int] | None] = list(zip(widths[:-1], widths[1:], strict=True))
         if inside is stack.hidden:
             pairs[1:-1] = [None] * (len(pairs) - 2)
         return tuple(pairs)

@@ -175,7 +175,7 @@ class SearchSpace(FamilyValues):
         def text(value: Any) -> str:
             return f"[{_join(value)}]" if isinstance(value, tuple) else str(value)
 
-        mine, theirs = ({FAMILY_KEY: s.family.name} | s.values for s in (self, other))
+        mine, theirs = ({FAMILY_KEY: s.family.name, **s.values} for s in (self, other))
         keys = [FAMILY_KEY, *dict.fromkeys((*self.family.keys, *other.family.keys))]
         pairs = [(key, mine.get(key), theirs.get(key)) for key in keys]
         return "; ".join(f"{key}: {text(a)} vs {text(b)}" for key, a, b in pairs if a != b)

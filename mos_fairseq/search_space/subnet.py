@@ -156,7 +156,7 @@ class Subnet(FamilyValues):
             sizes = []
             for dimension in stack.layer_dimensions:
                 if dimension.key in self.values:
-                    chosen = self.values[dimension.key] if dimension.codes else amounts[dimension.key]
+                    chosen: Any = self.values[dimension.key] if dimension.codes else amounts[dimension.key]
                     sizes.append(f"{dimension.label} {_runs([dimension.amount(value) for value in chosen])}")
             size = f"{stack.label} {self.values[stack.depth.key]}x{self.values[stack.width.key]}"
             if stack.hidden is not None and stack.hidden.key in self.values:

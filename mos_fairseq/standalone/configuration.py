@@ -194,7 +194,7 @@ class Command:
                 cfg = convert_namespace_to_omegaconf(self._args)
             except Exception as error:  # Hydra's own classes, which say which field it is
                 raise InputError(f"fairseq-train: {' '.join(str(error).split())[:200]}") from None
-        content = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        content: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
         return {section: plain(value) for section, value in content.items() if section in (*SECTIONS, *COMPONENTS)}
 
 

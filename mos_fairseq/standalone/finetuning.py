@@ -103,7 +103,7 @@ class Finetuning:
             InputError: the training failed, or a file cannot be written.
         """
         training = self.training
-        scores = {"inherited": self._scores(training.start)}
+        scores = {} if training.start is None else {"inherited": self._scores(training.start)}
         for _ in train_all([training], 1, self.threads):
             save_checkpoint(_without_optimizer(read_checkpoint(training.result)), self.checkpoint)
         return scores | {"finetuned": self._scores(training.result)}

@@ -87,11 +87,13 @@ def _component(cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
         if name not in registry:
             raise InputError(f"{option} is {name}: fairseq here knows {known}")
     else:
-        name = plain(cfg.get(part)).get("_name")
-        if part == "criterion" and (name is None or is_ours(registry.get(name))):
+        recorded = plain(cfg.get(part)).get("_name")
+        if part == "criterion" and (recorded is None or is_ours(registry.get(recorded))):
             return TranslationMosTask.stock_criterion
-        if name not in registry:
-            raise InputError(f"{part} of the checkpoint is {name}: fairseq here knows {known}; give {option} after --")
+        if recorded is None or recorded not in registry:
+            found = f"{part} of the checkpoint is {recorded}"
+            raise InputError(f"{found}: fairseq here knows {known}; give {option} after --")
+        name = recorded
     if name == "reduce_lr_on_plateau":
         raise InputError(f"{part} is {name}, but standalone models train without validation: give {option} after --")
     return name

@@ -156,7 +156,8 @@ def train_all(trainings: Sequence[Training], workers: int, threads: int) -> Iter
     Raises:
         InputError: a run failed, which also ends the others; or a folder cannot be made.
     """
-    waiting, running = list(range(len(trainings))), {}
+    waiting = list(range(len(trainings)))
+    running: dict[int, _Running] = {}
     try:
         while waiting or running:
             for position in list(waiting):

@@ -39,7 +39,8 @@ class OptionTable:
         the options that override the checkpoint's count.
         """
         found = []
-        for option in fields(OmegaConf.get_type(cfg) if OmegaConf.is_config(cfg) else cfg):
+        kind: Any = OmegaConf.get_type(cfg) if OmegaConf.is_config(cfg) else cfg
+        for option in fields(kind):
             if option.name in self.acts:
                 value = getattr(cfg, option.name)
                 changed = command.name != "validate" and str(value) != str(option.default)

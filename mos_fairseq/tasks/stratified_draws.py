@@ -34,7 +34,8 @@ class StratifiedDraws:
         order = sorted(range(self.strata), key=[rng.random() for _ in range(self.strata)].__getitem__)
         low, high = (self._least + (order[place] + end) / self.strata * (self._most - self._least) for end in (0, 1))
         rng = _random("stratum", *seed_parts, number)
-        nearest, distance = None, float("inf")
+        nearest: Subnet  # the first try, until one is nearer
+        distance = float("inf")
         for _ in range(_TRIES):
             subnet = self.space.sample(rng, tilt=rng.random())
             cost = _cost(subnet)

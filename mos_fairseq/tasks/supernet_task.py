@@ -6,7 +6,7 @@ A mixin in front of a task of fairseq's. The task of a family adds its data and 
 import logging
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from fairseq import utils
@@ -31,8 +31,13 @@ from mos_fairseq.tasks.subnet_sampling import SubnetSampling, check_sampling
 
 logger = logging.getLogger(__name__)
 
+if TYPE_CHECKING:  # what the mixin is put in front of
+    from fairseq.tasks import FairseqTask as _Base
+else:
+    _Base = object
 
-class SupernetTask:
+
+class SupernetTask(_Base):
     """Mixin: a task of fairseq's, with a weight-sharing supernet.
 
     Training draws its subnets from (seed, update number) alone: all ranks and micro-batches of an update agree, and a
@@ -116,17 +121,24 @@ class SupernetTask:
     def check_targets(self, split: str) -> None:
         """Raise InputError where the examples of a loaded split have nothing to predict."""
 
+    def _space(self) -> SearchSpace:
+        """The search space. Raises InputError where neither options nor a checkpoint have named one."""
+        if self.search_space is None:
+            presets = ", ".join(SearchSpace.preset_names(MODEL_REGISTRY[self.arch].family))
+            raise InputError(f"{self.name} needs --search-space: a preset ({presets}) or a YAML file")
+        return self.search_space
+
     # Resolved when first used: a checkpoint remembers the files named in training, and has to load without them.
     @cached_property
     def valid_subnets(self) -> dict[str, Subnet]:
         """Validation subnets by name. Raises InputError for bad specs."""
         specs = split_specs(self.cfg.valid_subnets)
-        return {subnet_name(spec): resolve_subnet(spec, self.search_space) for spec in specs}
+        return {subnet_name(spec): resolve_subnet(spec, self._space()) for spec in specs}
 
     @cached_property
     def subnet(self) -> Subnet:
         """The subnet of ``--subnet`` (default: the largest). Raises InputError for a bad spec."""
-        return resolve_subnet(self.cfg.subnet or "largest", self.search_space)
+        return resolve_subnet(self.cfg.subnet or "largest", self._space())
 
     @cached_property
     def elastic_schedule(self) -> ElasticSchedule | None:
@@ -135,7 +147,7 @@ class SupernetTask:
             return None
         if (sampling := str(self.cfg.subnet_sampling)) in ("largest", "fixed"):
             raise InputError(f"elastic_from is given, but with subnet_sampling {sampling} nothing is ever elastic")
-        return ElasticSchedule.from_spec(self.cfg.elastic_from, self.search_space)
+        return ElasticSchedule.from_spec(self.cfg.elastic_from, self._space())
 
     # --- models and generators -------------------------------------------------------------------------------------
 
@@ -146,7 +158,7 @@ class SupernetTask:
         Raises:
             InputError: no search space, a model that is no supernet, a checkpoint of another space, or a bad subnet.
         """
-        stored = getattr(cfg, "search_space", None)
+        stored: Any = getattr(cfg, "search_space", None)
         if from_checkpoint and not stored:
             raise InputError(
                 f"the checkpoint is of arch {getattr(cfg, '_name', None)}, which is no supernet ({self.arch}): "
@@ -160,20 +172,18 @@ class SupernetTask:
                 raise InputError(
                     f"search_space is not the checkpoint's (checkpoint against --search-space): {difference}"
                 )
-        if self.search_space is None:
-            presets = ", ".join(SearchSpace.preset_names(MODEL_REGISTRY[self.arch].family))
-            raise InputError(f"{self.name} needs --search-space: a preset ({presets}) or a YAML file")
+        space = self._space()
         self._is_training = not from_checkpoint
         if not from_checkpoint:
             check_launch(self.cfg.ddp_backend)
-            record_in_config(cfg, "model", "search_space", self.search_space.dumps())
+            record_in_config(cfg, "model", "search_space", space.dumps())
         model = super().build_model(cfg, from_checkpoint)
         if not hasattr(model, "set_active_subnet"):
             raise InputError(
                 f"arch is {cfg._name}: {self.name} trains supernets (--arch {self.arch}); "
                 f"for other models use --task {self.stock}"
             )
-        logger.info("search space with %.3g subnets: %s", self.search_space.size, self.search_space.dumps())
+        logger.info("search space with %.3g subnets: %s", space.size, space.dumps())
         if from_checkpoint:
             model.set_active_subnet(self._subnet_of_checkpoint())
         else:
@@ -191,7 +201,7 @@ class SupernetTask:
             if chosen_now:
                 raise
             logger.warning("%s: the largest subnet is active", error)
-            return self.search_space.largest()
+            return self._space().largest()
 
     def build_generator(self, models, args, *more, **kwargs):
         """As fairseq's, for the subnet that is active in each model."""
@@ -229,7 +239,7 @@ class SupernetTask:
 
     @cached_property
     def _sampling(self) -> SubnetSampling:
-        return SubnetSampling(self.search_space, self.cfg, self.elastic_schedule, lambda: self.subnet)
+        return SubnetSampling(self._space(), self.cfg, self.elastic_schedule, lambda: self.subnet)
 
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
         """(name, subnet) of those that train in this update, see :class:`SubnetSampling`."""
@@ -243,7 +253,7 @@ class SupernetTask:
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):
             # in place, the largest subnet, the first, teaches the others
-            if criterion.in_place and subnets[0][1] != self.search_space.largest():
+            if criterion.in_place and subnets[0][1] != self._space().largest():
                 first = f"{subnets[0][0]}: {subnets[0][1].summary()}"
                 raise RuntimeError(f"update {update_num + 1}: the largest subnet teaches, but the first is {first}")
             criterion.teach(len(subnets) - 1, update_num)

@@ -58,7 +58,7 @@ class TranslationMosConfig(SupernetTaskConfig, TranslationConfig):
 def check_json(name: str, text: str | None) -> None:
     """Raise InputError unless ``text`` holds a JSON object."""
     try:
-        valid = isinstance(json.loads(text), dict)
+        valid = text is not None and isinstance(json.loads(text), dict)
     except (TypeError, ValueError):
         valid = False
     if not valid:

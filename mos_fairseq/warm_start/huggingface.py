@@ -176,7 +176,7 @@ def _stock_names(
 
 def _state(max_positions: int) -> dict[str, Any]:
     """What a checkpoint of fairseq-train would hold besides the model, none of it trained."""
-    cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig), enum_to_str=True)
-    task = OmegaConf.to_container(OmegaConf.structured(MaskedLMConfig), enum_to_str=True)
+    cfg: Any = OmegaConf.to_container(OmegaConf.structured(FairseqConfig), enum_to_str=True)
+    task: Any = OmegaConf.to_container(OmegaConf.structured(MaskedLMConfig), enum_to_str=True)
     task |= {"_name": MaskedLmMosTask.name, "data": "", "tokens_per_sample": max_positions, "seed": 1}
     return {"cfg": cfg | {"task": task, "criterion": {"_name": MaskedLmMosTask.stock_criterion}}}

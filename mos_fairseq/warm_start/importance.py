@@ -85,8 +85,11 @@ def masked_orders(model: RobertaSubnetModel, *, heads: bool = True) -> Orders:
             of_heads[encoder.stack.name, index, block.name] = _by_size(values, outgoing, attention.num_heads)
             readers.append(attention.qkv_proj.weight)
     channels = {encoder.stack.name: torch.stack([weight.norm(dim=0) for weight in readers]).sum(0)}
-    scores = (ffn, of_heads if heads else {}, channels)
-    return Orders(*({k: torch.argsort(v, descending=True, stable=True) for k, v in found.items()} for found in scores))
+
+    def ordered(scores: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+        return {key: torch.argsort(score, descending=True, stable=True) for key, score in scores.items()}
+
+    return Orders(ordered(ffn), ordered(of_heads) if heads else {}, ordered(channels))
 
 
 def _add(found: dict[Any, Tensor], scores: Mapping[Any, Tensor]) -> None:

@@ -203,4 +203,5 @@ def _fill(target: ElasticLinear, source: nn.Linear, rows: Tensor, columns: Tenso
     """Every expert becomes ``source``, each group of its rows in the order of ``rows``, and ``columns`` in theirs."""
     groups = source.weight.unflatten(0, (target.groups, -1))
     target.weight.copy_(groups[:, rows][:, :, columns].expand_as(target.weight))
-    target.bias.copy_(source.bias.unflatten(0, (target.groups, -1))[:, rows].expand_as(target.bias))
+    if target.bias is not None:
+        target.bias.copy_(source.bias.unflatten(0, (target.groups, -1))[:, rows].expand_as(target.bias))

@@ -132,7 +132,8 @@ def _copy_layer(
 def _fill(target: ElasticLinear, sources: list[nn.Module], rows: Tensor, columns: Tensor) -> None:
     """Every expert becomes the stacked ``sources``, in the order of ``rows`` and ``columns``."""
     target.weight.copy_(torch.stack([source.weight[rows][:, columns] for source in sources]).expand_as(target.weight))
-    target.bias.copy_(torch.stack([source.bias[rows] for source in sources]).expand_as(target.bias))
+    if target.bias is not None:
+        target.bias.copy_(torch.stack([source.bias[rows] for source in sources]).expand_as(target.bias))
 
 
 def supernet_checkpoint(state: dict[str, Any], model: Supernet) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _PLAIN = transformer_stack(
         "no_token_positional_embeddings": False,
     },
 )
-_FEED_FORWARD, _ATTENTION = _PLAIN.blocks
+_FEED_FORWARD, (_ATTENTION,) = _PLAIN.feed_forward, _PLAIN.attentions
 
 ENCODER_ONLY = Family(
     "encoder_only",

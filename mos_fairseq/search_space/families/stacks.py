@@ -17,7 +17,7 @@ def transformer_stack(name: str, label: str, *more: Attention, **properties: Any
         more: attention beside self-attention, whose ``inner`` becomes the layer's.
     """
     inner = Dimension(f"{name}_qkv_dim", "qkv", optional=True)
-    blocks = (
+    blocks: tuple[FeedForward | Attention, ...] = (
         FeedForward(Dimension(f"{name}_ffn_embed_dim", "ffn")),
         Attention("self_attn", Dimension(f"{name}_attention_heads", "heads")),
         *more,
