@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -326,7 +327,7 @@ def training(
 _COMPOSED: dict[tuple, tuple[Any, Any]] = {}
 
 
-def _configuration(args: Any) -> Any:
+def _configuration(args: Namespace) -> Any:
     """fairseq's configuration of parsed arguments. hydra takes a second to compose one: it does so once for each task,
     model, criterion, optimizer and set of options, and values that differ are set."""
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -337,6 +338,9 @@ def _configuration(args: Any) -> Any:
     before, cfg = _COMPOSED[kinds]
     cfg = copy.deepcopy(cfg)
     for group in cfg.values():
+        if isinstance(group, Namespace):  # of a model without a dataclass
+            vars(group).update(vars(args))
+            continue
         for name in group or ():
             if getattr(args, name, None) != before.get(name):
                 group[name] = getattr(args, name)
