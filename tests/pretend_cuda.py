@@ -161,7 +161,7 @@ def _tensors(args: Any) -> list[torch.Tensor]:
     return found
 
 
-def _run(func: Any, args: tuple, kwargs: dict[str, Any], note: Callable[[str], None] | None) -> Any:
+def _run(func: Any, args: tuple, kwargs: dict[str, Any], note: Callable[..., None] | None) -> Any:
     tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
     ours = [tensor for tensor in tensors if type(tensor) is OnCuda]
     wanted = kwargs.get("device")
@@ -174,8 +174,9 @@ def _run(func: Any, args: tuple, kwargs: dict[str, Any], note: Callable[[str], N
         if func is aten.copy_.default:
             onto = type(args[0]) is OnCuda
         apart = len(ours) != (len(tensors) if onto else 0)
-        if apart and note is not None and not (kwargs.get("non_blocking") or args[2:] == (True,)):
-            note("copy to the device" if onto else "copy to the host")
+        if apart and note is not None:
+            waits = not (kwargs.get("non_blocking") or args[2:] == (True,))
+            note("copy to the device" if onto else "copy to the host", waits)
     else:
         if ours and len(ours) != len(tensors):
             _check_devices(func, args, tensors)
@@ -226,6 +227,14 @@ class Wait:
         return self.line.startswith(f"{package}/")
 
 
+class Waits(list[Wait]):
+    """What the host waited for; and ``copies`` between the devices that it did not wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[Wait] = []
+
+
 def _line() -> str:
     frame = sys._getframe(1)
     while frame is not None:
@@ -244,7 +253,7 @@ class _Mode(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits: list[Wait] = []
+        self.waits = Waits()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here, and asking takes its time
@@ -259,8 +268,8 @@ class _Mode(TorchDispatchMode):
         with torch._C.DisableTorchFunction():  # otherwise autocast looks at every question about a size
             return _run(func, args, kwargs or {}, self._note)
 
-    def _note(self, what: str) -> None:
-        self.waits.append(Wait(what, _line()))
+    def _note(self, what: str, waits: bool = True) -> None:
+        (self.waits if waits else self.waits.copies).append(Wait(what, _line()))
 
 
 _plain_to = torch.Tensor.to
@@ -332,7 +341,7 @@ class _Event:
 
 
 @contextmanager
-def pretend_cuda() -> Iterator[list[Wait]]:
+def pretend_cuda() -> Iterator[Waits]:
     """Within it there is one GPU. Yields the list of what the host waited for, which grows."""
     properties = SimpleNamespace(major=8, minor=0, total_memory=1 << 34, name="pretended GPU", multi_processor_count=1)
     nothing = lambda *args, **kwargs: None  # noqa: E731

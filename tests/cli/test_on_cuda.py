@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics
 
+from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
 from tests.cli.conftest import SPACE, generation, same_translations, trainer_of, training
 from tests.pretend_cuda import Wait, pretend_cuda
 
@@ -103,6 +105,22 @@ def test_translations_are_those_of_the_cpu(commands, supernet, joined):
     assert here and same_translations(here, there)
 
 
+def test_judging_subnets_waits_once_for_each(supernet, joined):
+    """Of all mini-batches the host asks once whether they are padded, and of every subnet it reads the losses at once."""
+    checkpoint, found = str(supernet[0] / "checkpoint_last.pt"), []
+    options = EvaluationOptions(max_tokens=60)
+    for device in ("cpu", "cuda"):
+        with pretend_cuda() if device == "cuda" else nullcontext([]) as waits:
+            evaluator = SubnetEvaluator(checkpoint, str(joined), options, device)
+            space, batches = evaluator.space, len(evaluator.batches)
+            assert batches > 2
+            waits.clear()
+            found.append([evaluator.evaluate(space.largest()), evaluator.evaluate(space.smallest())])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    asked = ["padding.py" in wait.line for wait in waits]
+    assert sum(asked) == batches and len(waits) == batches + 2, waits
+
+
 def test_search_export_and_fine_tuning(commands, supernet, joined, tmp_path):
     checkpoint, found = supernet[0] / "checkpoint_last.pt", []
     small = ["--population-size", 3, "--parents", 2, "--mutations", 1, "--crossovers", 0, "--iterations", 1]
@@ -124,9 +142,9 @@ def test_search_export_and_fine_tuning(commands, supernet, joined, tmp_path):
 def test_latency_of_half_precision(commands, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     least = ["--src-len", 5, "--tgt-len", 2, "--repeats", 1, "--beam", 2, "--warmup", 0, "--iterations", 5]
-    args = ["measure", "--search-space", files / "space.yaml", "--vocab-size", 30, "--num-subnets", 1, *least]
+    args = ["measure", "--search-space", files / "space.yaml", "--vocab-size", 30, "--num-subnets", 2, *least]
     commands.fork("mos-latency", *args, "--device", "cuda", "--dtype", "float16", "--output", path, cuda=True)
     header, *rows = map(json.loads, path.read_text().splitlines())
-    assert header["options"]["device"] == "cuda" and len(rows) == 1
+    assert header["options"]["device"] == "cuda" and len(rows) == 2
     assert header["machine"]["processor"] == "pretended GPU"
     assert SPACE["qkv_dim"] == header["search_space"]["qkv_dim"]
