@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mos_fairseq.evaluation.evaluator import SubnetEvaluator
 from mos_fairseq.figures import new_figure, save_figure
-from mos_fairseq.masked import predicted_tokens, summed_loss
+from mos_fairseq.masked import summed_loss
 from mos_fairseq.models.supernet import Supernet
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.modules import ElasticLinear
@@ -102,9 +102,9 @@ def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:
     model.set_active_subnet(subnet)
     model.zero_grad(set_to_none=True)
     padding = evaluator.task.target_dictionary.pad()
-    tokens = sum(predicted_tokens(model, batch, padding) for batch in evaluator.batches)
+    tokens = evaluator.num_predicted
     for batch in evaluator.batches:
-        loss, _ = summed_loss(model, batch, padding)
+        loss = summed_loss(model, batch, padding)
         (loss / tokens).backward()
     with torch.no_grad():
         used = [place for place in _layers(model) if place[1] < getattr(model, place[0]).num_active_layers]

@@ -28,12 +28,11 @@ def predicted_tokens(model: Any, sample: dict[str, Any], padding_idx: int) -> in
     return int(sample["target"].ne(padding_idx).sum()) if predicts_masked(model) else sample["ntokens"]
 
 
-def summed_loss(model: Any, sample: dict[str, Any], padding_idx: int) -> tuple[Tensor, int]:
-    """Cross-entropy of a mini-batch, in nats, summed over the words that are predicted, and their number."""
+def summed_loss(model: Any, sample: dict[str, Any], padding_idx: int) -> Tensor:
+    """Cross-entropy of a mini-batch, in nats, summed over the words that are predicted."""
     if predicts_masked(model):
         sample = masked_only(sample, padding_idx)
     logits, target = model(**sample["net_input"])[0], sample["target"]
-    loss = torch.nn.functional.cross_entropy(
+    return torch.nn.functional.cross_entropy(
         logits.float().view(-1, logits.size(-1)), target.reshape(-1), ignore_index=padding_idx, reduction="sum"
     )
-    return loss, int(sample["ntokens"])

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,59 +132,71 @@ def _is_cuda(device: Any) -> bool:
 
 
 def _inside(tree: Any) -> Any:
-    if isinstance(tree, OnCuda):
+    kind = type(tree)
+    if kind is OnCuda:
         return tree.values
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(map(_inside, tree))
-    return {key: _inside(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+    if kind is tuple or kind is list:
+        return kind([_inside(value) for value in tree])
+    return {key: _inside(value) for key, value in tree.items()} if kind is dict else tree
 
 
-def _outside(tree: Any, known: dict[int, OnCuda]) -> Any:
+def _outside(tree: Any, known: list[OnCuda]) -> Any:
+    """``tree`` with coats on; a tensor that is the inside of one of ``known``, written in place, stays that one."""
     if isinstance(tree, torch.Tensor):
-        return known[id(tree)] if id(tree) in known else OnCuda(tree)
-    return type(tree)(_outside(part, known) for part in tree) if isinstance(tree, (list, tuple)) else tree
+        for tensor in known:
+            if tensor.values is tree:
+                return tensor
+        return OnCuda(tree)
+    return type(tree)([_outside(part, known) for part in tree]) if isinstance(tree, (list, tuple)) else tree
 
 
 def _tensors(args: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     for value in args:
-        if isinstance(value, torch.Tensor):
+        kind = type(value)
+        if kind is OnCuda or isinstance(value, torch.Tensor):
             found.append(value)
-        elif isinstance(value, (list, tuple)):
+        elif kind is list or kind is tuple:
             found += _tensors(value)
     return found
 
 
-def _run(func: Any, args: tuple, kwargs: dict[str, Any], note: Callable[[str], None] | None) -> Any:
-    tensors = _tensors((*args, *kwargs.values()))
-    ours = [tensor for tensor in tensors if isinstance(tensor, OnCuda)]
+def _run(func: Any, args: tuple, kwargs: dict[str, Any], note: Callable[..., None] | None) -> Any:
+    tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
+    ours = [tensor for tensor in tensors if type(tensor) is OnCuda]
     wanted = kwargs.get("device")
-    if any(tensor.is_meta for tensor in tensors):
+    if len(ours) != len(tensors) and any(tensor.is_meta for tensor in tensors):
         raise RuntimeError(f"{func} is called with a tensor that torch made on meta beside one of ours")
     if not ours and not _is_cuda(wanted):
         return func(*args, **kwargs)
     onto = _is_cuda(wanted) if wanted is not None else bool(ours)
     if func in _COPIES:
         if func is aten.copy_.default:
-            onto = isinstance(args[0], OnCuda)
-        apart = onto != all(isinstance(tensor, OnCuda) for tensor in tensors) or (ours and len(ours) != len(tensors))
-        if apart and note is not None and not (kwargs.get("non_blocking") or args[2:] == (True,)):
-            note("copy to the device" if onto else "copy to the host")
+            onto = type(args[0]) is OnCuda
+        apart = len(ours) != (len(tensors) if onto else 0)
+        if apart and note is not None:
+            waits = not (kwargs.get("non_blocking") or args[2:] == (True,))
+            note("copy to the device" if onto else "copy to the host", waits)
     else:
-        _check_devices(func, args, tensors, ours)
+        if ours and len(ours) != len(tensors):
+            _check_devices(func, args, tensors)
         if note is not None and (func in _READS or (func in _INDEXED and _waits_for(args[1]))):
             note(str(func.overloadpacket))
     if wanted is not None:
         kwargs = kwargs | {"device": CPU}
-    found = func(*_inside(tuple(args)), **_inside(kwargs))
+    found = func(*_inside(args), **_inside(kwargs)) if kwargs else func(*_inside(args))
     if func is aten.copy_.default:
         return args[0]
-    if torch.Tag.inplace_view in func.tags or func is aten.resize_.default:  # the coat gets the new size, too
+    if _changes_size(func):  # the coat gets the new size, too
         func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.Meta), *args, **kwargs)
-    known = {id(tensor.values): tensor for tensor in ours}  # what is written in place stays the same tensor
     if not onto:
         return found
-    return _outside(found, known)
+    return _outside(found, ours)
+
+
+@cache
+def _changes_size(func: Any) -> bool:
+    return torch.Tag.inplace_view in func.tags or func is aten.resize_.default
 
 
 def _waits_for(indices: Any) -> bool:
@@ -192,10 +205,9 @@ def _waits_for(indices: Any) -> bool:
     return any(index.dtype in (torch.bool, torch.uint8) or not isinstance(index, OnCuda) for index in some)
 
 
-def _check_devices(func: Any, args: tuple, tensors: list[torch.Tensor], ours: list[OnCuda]) -> None:
-    """Raise RuntimeError where CUDA would: single numbers on the CPU are welcome in operations on elements."""
-    if not ours or len(ours) == len(tensors):
-        return
+def _check_devices(func: Any, args: tuple, tensors: list[torch.Tensor]) -> None:
+    """Of tensors on both devices, raise RuntimeError where CUDA would: single numbers on the CPU are welcome in
+    operations on elements."""
     others = [tensor for tensor in tensors if not isinstance(tensor, OnCuda)]
     by_element = torch.Tag.pointwise in func.tags or func is aten.fill_.Tensor
     if func in _INDEXED:  # whose indices may be on the CPU, and are copied
@@ -215,8 +227,16 @@ class Wait:
         return self.line.startswith(f"{package}/")
 
 
+class Waits(list[Wait]):
+    """What the host waited for; and ``copies`` between the devices that it did not wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[Wait] = []
+
+
 def _line() -> str:
-    frame = sys._getframe(2)
+    frame = sys._getframe(1)
     while frame is not None:
         parts = Path(frame.f_code.co_filename).parts
         for package in ("mos_fairseq", "fairseq", "fairseq_cli"):
@@ -233,7 +253,11 @@ class _Mode(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits: list[Wait] = []
+        self.waits = Waits()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here, and asking takes its time
+        return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if torch.is_inference_mode_enabled():  # without autograd, operations that consist of others come whole
@@ -241,7 +265,11 @@ class _Mode(TorchDispatchMode):
                 found = func.decompose(*args, **(kwargs or {}))
             if found is not NotImplemented:
                 return found
-        return _run(func, args, kwargs or {}, lambda what: self.waits.append(Wait(what, _line())))
+        with torch._C.DisableTorchFunction():  # otherwise autocast looks at every question about a size
+            return _run(func, args, kwargs or {}, self._note)
+
+    def _note(self, what: str, waits: bool = True) -> None:
+        (self.waits if waits else self.waits.copies).append(Wait(what, _line()))
 
 
 _plain_to = torch.Tensor.to
@@ -313,7 +341,7 @@ class _Event:
 
 
 @contextmanager
-def pretend_cuda() -> Iterator[list[Wait]]:
+def pretend_cuda() -> Iterator[Waits]:
     """Within it there is one GPU. Yields the list of what the host waited for, which grows."""
     properties = SimpleNamespace(major=8, minor=0, total_memory=1 << 34, name="pretended GPU", multi_processor_count=1)
     nothing = lambda *args, **kwargs: None  # noqa: E731

@@ -15,7 +15,9 @@ def evaluator(**options):
     """What `diagnose` needs of one, with a small supernet and two mini-batches."""
     model = supernet(share_all_embeddings=True, router_hidden_dim=9, dropout=0.3, **options).eval()
     parts = [batch(((6, 5), (4, 7)), seed=3), batch(((7, 3),), seed=4)]
-    return SimpleNamespace(model=model, task=fake_task(), batches=[sample_of(*part) for part in parts])
+    samples = [sample_of(*part) for part in parts]
+    tokens = sum(sample["ntokens"] for sample in samples)
+    return SimpleNamespace(model=model, task=fake_task(), batches=samples, num_predicted=tokens)
 
 
 def subnets(model) -> list[Subnet]:

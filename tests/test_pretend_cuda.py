@@ -114,6 +114,12 @@ def test_waits_are_written_down(waits, operation, count, inference):
     assert len(waits) == count
 
 
+def test_copies_are_told_from_waits(waits):
+    x = torch.ones(3).to("cuda", non_blocking=True)
+    x.copy_(torch.ones(3))
+    assert [copy.what for copy in waits.copies] == ["copy to the device"] == [wait.what for wait in waits]
+
+
 def test_autocast_is_that_of_cuda(waits):
     x, weight = torch.randn(3, 4, device="cuda"), nn.Parameter(torch.randn(5, 4, device="cuda"))
     for dtype in (torch.float16, torch.bfloat16):

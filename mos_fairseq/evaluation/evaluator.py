@@ -22,7 +22,7 @@ from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.evaluation.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
 from mos_fairseq.files import file_digest
-from mos_fairseq.masked import summed_loss
+from mos_fairseq.masked import predicted_tokens, summed_loss
 from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.search_space import FAMILIES, Family, Subnet
 from mos_fairseq.transfer import check_encoder, pack, unpack
@@ -131,15 +131,18 @@ class ModelEvaluator:
     def loss(self) -> float:
         """Bits per predicted token (of masked language models, masked token), without label smoothing: fairseq's
         ``nll_loss``."""
-        found, tokens, padding = [], 0, self.task.target_dictionary.pad()
-        for batch in self.batches:
-            loss, count = summed_loss(self.model, batch, padding)
-            found.append(loss)
-            tokens += count
-        if not tokens:
+        if not self.num_predicted:
             raise InputError(f"valid_subset {self.options.valid_subset}: no token of the chosen examples is masked")
+        padding = self.task.target_dictionary.pad()
+        found = [summed_loss(self.model, batch, padding) for batch in self.batches]
         # read at once: after each batch, the host would wait for a GPU
-        return sum(torch.stack(found).tolist()) / tokens / math.log(2)
+        return sum(torch.stack(found).tolist()) / self.num_predicted / math.log(2)
+
+    @cached_property
+    def num_predicted(self) -> int:
+        """Words that the model predicts of the chosen examples."""
+        padding = self.task.target_dictionary.pad()
+        return sum(predicted_tokens(self.model, batch, padding) for batch in self.batches)
 
     @torch.inference_mode()
     def translate(self) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from mos_fairseq.modules.derived import state_of
 from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
-from mos_fairseq.modules.router import LayerRouter, NeuronRouter
+from mos_fairseq.modules.router import LayerRouter, NeuronRouter, probs_of
 from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerLayer
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
 
@@ -103,9 +103,9 @@ class _ElasticLayerMixin(_Base):
         names = [n for n, m in self._linears.items() if m.num_experts > 1]
         if isinstance(router, LayerRouter):
             return dict.fromkeys(names, router(encoding))
-        return {
-            n: router[n.replace(".", "_")](encoding, self._linears[n].active_out_features) for n in names
-        }
+        routers = [router[n.replace(".", "_")] for n in names]
+        sizes = [self._linears[n].active_out_features for n in names]
+        return dict(zip(names, probs_of(routers, encoding, sizes), strict=True))
 
     def materialize(self, check: bool = True) -> None:
         """Merge the active weights; ``check=False`` trusts weights kept from an earlier forward if there are any."""

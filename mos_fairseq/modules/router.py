@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mos_fairseq.modules import kernels
@@ -103,8 +104,11 @@ class NeuronRouter(KeepsDerived, _Router):
 
     def forward(self, encoding: Tensor, out_features: int) -> Tensor:
         """encoding [n], o -> probabilities [E, G, o], fp32, summing to 1 over E."""
-        hidden = self.trunk(encoding)
-        plain = not (encoding.is_cpu and kernels.policy().transposed_router)
+        return self.probs(self.trunk(encoding), out_features)
+
+    def probs(self, hidden: Tensor, out_features: int) -> Tensor:
+        """The same of the trunk's output."""
+        plain = not (hidden.is_cpu and kernels.policy().transposed_router)
         if plain or self.training or torch.is_grad_enabled():
             self.forget()  # an update may follow
             self.head.set_active_size(self.head.max_in_features, out_features)
@@ -113,3 +117,22 @@ class NeuronRouter(KeepsDerived, _Router):
             logits = self._transposed.linear(hidden, self.head.weight, self.head.bias)
         logits = logits.view(self.num_experts, self.groups, -1)[:, :, :out_features]
         return torch.softmax(logits.float(), dim=0)
+
+
+def probs_of(routers: Sequence[NeuronRouter], encoding: Tensor, out_features: Sequence[int]) -> list[Tensor]:
+    """What each of the routers of a Transformer layer gives, see :meth:`NeuronRouter.forward`.
+
+    Each product of a router is so small that on a GPU its launch is what it costs; there the first layers of all trunks
+    are one product. On a CPU they stay products of their own, which round as they always did and copy no weights.
+    """
+    if encoding.is_cpu or len(routers) == 1 or not routers[0].trunk:
+        return [router(encoding, o) for router, o in zip(routers, out_features, strict=True)]
+    firsts = [router.trunk[0] for router in routers]
+    hidden = F.linear(encoding, torch.cat([m.weight for m in firsts]), torch.cat([m.bias for m in firsts]))
+    _, relu, dropout, *_ = routers[0].trunk  # have no parameters
+    found = []
+    for router, part, o in zip(routers, dropout(relu(hidden)).chunk(len(routers)), out_features, strict=True):
+        for module in list(router.trunk)[3:]:
+            part = module(part)
+        found.append(router.probs(part, o))
+    return found

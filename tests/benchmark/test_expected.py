@@ -30,8 +30,10 @@ def peak_of(variants: Variants, subnet: Subnet, routing: str) -> int:
     return peak + 8 * variants.num_parameters(routing)
 
 
-@pytest.mark.parametrize("routing", ["none", "layer", "neuron"])
-@pytest.mark.parametrize(("vocab_size", "tokens"), [(40, 800), (3000, 400), (3000, 30)])
+@pytest.mark.parametrize(
+    ("routing", "vocab_size", "tokens"),
+    [("none", 40, 800), ("layer", 40, 800), ("neuron", 40, 800), ("none", 3000, 400), ("neuron", 3000, 30)],
+)
 def test_the_formula_is_about_what_there_is(use_kernels, routing, vocab_size, tokens):
     use_kernels()
     options = SpeedOptions(vocab_size=vocab_size, tokens=tokens, length=20, threads=1, repeats=2)

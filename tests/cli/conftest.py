@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -322,15 +324,36 @@ def training(
     return [data, *plugin, *sizes, *optimizer, *log, "--save-dir", save_dir, *options]
 
 
+_COMPOSED: dict[tuple, tuple[Any, Any]] = {}
+
+
+def _configuration(args: Namespace) -> Any:
+    """fairseq's configuration of parsed arguments. hydra takes a second to compose one: it does so once for each task,
+    model, criterion, optimizer and set of options, and values that differ are set."""
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    kinds = (args.task, args.arch, args.criterion, args.optimizer, args.lr_scheduler, *sorted(vars(args)))
+    if kinds not in _COMPOSED:
+        _COMPOSED[kinds] = vars(args).copy(), convert_namespace_to_omegaconf(args)
+    before, cfg = _COMPOSED[kinds]
+    cfg = copy.deepcopy(cfg)
+    for group in cfg.values():
+        if isinstance(group, Namespace):  # of a model without a dataclass
+            vars(group).update(vars(args))
+            continue
+        for name in group or ():
+            if getattr(args, name, None) != before.get(name):
+                group[name] = getattr(args, name)
+    return cfg
+
+
 def trainer_of(args: list[object], tpu: bool | None = None) -> Any:
     """fairseq's Trainer in this process, as ``fairseq-train ARGS`` makes it, with its training set; ``tpu``: not what
     ``--bf16`` implies."""
     from fairseq import options, tasks, utils
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.trainer import Trainer
 
-    args = options.parse_args_and_arch(options.get_training_parser(), input_args=[str(arg) for arg in args])
-    cfg = convert_namespace_to_omegaconf(args)
+    cfg = _configuration(options.parse_args_and_arch(options.get_training_parser(), input_args=list(map(str, args))))
     if tpu is not None:
         cfg.common.tpu = tpu
     utils.import_user_module(cfg.common)

@@ -60,16 +60,23 @@ def test_the_trap_is_real(joined, files, tmp_path, monkeypatch):
         test_absent_layers_do_not_move(joined, files, tmp_path, "bf16", "adam")
 
 
+def losses_of(joined, files, precision: list[object]) -> list[float]:
+    args = training(joined, files, *precision, "--mos-routing", "neuron", space=files / "space.yaml")
+    torch.manual_seed(1)
+    return [float(log["loss"]) for log in updates_of(trainer_of(args, tpu=False), 6)]
+
+
+@pytest.fixture(scope="module")
+def losses_in_fp32(joined, files) -> list[float]:
+    return losses_of(joined, files, [])
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "memory-efficient bf16"])
-def test_training_is_about_that_of_fp32(joined, files, tmp_path, precision):
+def test_training_is_about_that_of_fp32(joined, files, losses_in_fp32, precision):
     """fp32 copies of the parameters are within the rounding of the gradients."""
-    losses = []
-    for options in ([], PRECISIONS[precision]):
-        args = training(joined, tmp_path, *options, "--mos-routing", "neuron", space=files / "space.yaml")
-        torch.manual_seed(1)
-        losses.append([float(log["loss"]) for log in updates_of(trainer_of(args, tpu=False), 6)])
-    assert losses[1] == pytest.approx(losses[0], rel=0.05)
-    assert losses[1][-1] < 0.85 * losses[1][0]
+    losses = losses_of(joined, files, PRECISIONS[precision])
+    assert losses == pytest.approx(losses_in_fp32, rel=0.05)
+    assert losses[-1] < 0.85 * losses[0]
 
 
 def test_a_run_goes_on(commands, joined, files, tmp_path):

@@ -8,6 +8,8 @@ import torch
 from fairseq.modules import LearnedPositionalEmbedding, SinusoidalPositionalEmbedding
 
 from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter, PositionalEmbedding
+from mos_fairseq.modules.router import probs_of
+from tests.pretend_cuda import pretend_cuda
 
 PAD = 1
 TOKENS = torch.tensor([[PAD, PAD, 5, 6, 7], [4, 5, PAD, PAD, PAD], [4, 5, 6, 7, 8]])
@@ -159,6 +161,24 @@ def test_neuron_router_in_inference_keeps_no_old_weights(change, mode, use_kerne
         router(ENCODING, ROWS)
     assert made is not None and router._transposed._made is made  # once for all subnets
     assert copy.deepcopy(router)._transposed._made is None
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_routers_of_a_layer_are_one_product_on_a_gpu(monkeypatch, layers):
+    """And on a CPU as many as there are, so that they round as alone."""
+    routers, rows, products = [neuron_router(num_layers=layers) for _ in range(3)], (4, ROWS, 1), []
+    alone = [router(ENCODING, o) for router, o in zip(routers, rows, strict=True)]
+    assert all(map(torch.equal, probs_of(routers, ENCODING, rows), alone))
+    linear = torch.nn.functional.linear
+    with pretend_cuda():
+        there = torch.nn.ModuleList(routers).to("cuda")
+        monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w, b: products.append(w) or linear(x, w, b))
+        found = probs_of(there, ENCODING.to("cuda"), rows)
+        sum(probs.square().sum() for probs in found).backward()
+    assert len(products) == {1: 3, 2: 1 + 3, 3: 1 + 3 + 3}[layers]
+    for probs, expected in zip(found, alone, strict=True):
+        torch.testing.assert_close(probs.values, expected)
+    assert all(parameter.grad.values[..., :1].any() for router in there for parameter in router.parameters())
 
 
 @pytest.mark.parametrize("make", [layer_router, neuron_router])

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from mos_fairseq.cost import subnet_cost
 from mos_fairseq.criterions import DistillationMosCriterion, LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.errors import InputError
-from mos_fairseq.masked import masked_only, summed_loss
+from mos_fairseq.masked import masked_only, predicted_tokens, summed_loss
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.tasks import MaskedLmMosConfig, MaskedLmMosTask
 from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE, dictionary, perturb
@@ -138,8 +138,7 @@ def test_every_ratio_is_drawn():
 def test_a_mini_batch_of_which_nothing_is_masked():
     task, model = make()
     nothing = sample() | {"target": torch.full((3, 9), PAD)}
-    loss, count = summed_loss(model, nothing, PAD)
-    assert count == 0 and float(loss) == 0
+    assert predicted_tokens(model, nothing, PAD) == 0 and float(summed_loss(model, nothing, PAD)) == 0
     ours = LabelSmoothedCrossEntropyMosCriterion(task, sentence_avg=False, label_smoothing=0.1)
     assert float(ours(model, nothing)[0]) == 0
     assert masked_only(sample(), PAD)["net_input"]["masked_tokens"].sum() == sample()["target"].ne(PAD).sum()
