@@ -21,8 +21,8 @@ from mos_fairseq import criterions  # noqa: F401  registers them
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.models import SUPERNETS, StaticTwin, Supernet, placeholder_dictionary
-from mos_fairseq.search_space import SearchSpace, Subnet
-from mos_fairseq.tasks import MaskedLmMosTask, SupernetTask
+from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
+from mos_fairseq.tasks import CONTROLLER, MaskedLmMosTask, SupernetTask, answer_of
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -124,6 +124,17 @@ def _dictionary_sizes(state: dict[str, Any]) -> list[int]:
 def search_space_of(state: dict[str, Any]) -> SearchSpace:
     """The search space of a supernet's checkpoint (see :func:`read_supernet`)."""
     return SearchSpace.from_spec(state["cfg"]["model"].get("search_space") or "")
+
+
+def subnet_of(state: dict[str, Any], spec: str) -> Subnet:
+    """The subnet of a supernet's checkpoint (see :func:`read_supernet`) that ``spec`` names: as
+    :func:`~mos_fairseq.search_space.resolve_subnet`, and ``controller`` for the answer of the controller that trained
+    it.
+
+    Raises:
+        InputError: it names none, or no controller trained the supernet.
+    """
+    return answer_of(state.get("task_state")) if spec == CONTROLLER else resolve_subnet(spec, search_space_of(state))
 
 
 def build_supernet(state: dict[str, Any]) -> Supernet:

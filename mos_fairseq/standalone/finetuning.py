@@ -8,12 +8,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from mos_fairseq.checkpoints import model_checkpoint, read_checkpoint, read_supernet, save_checkpoint, search_space_of
+from mos_fairseq.checkpoints import (
+    model_checkpoint,
+    read_checkpoint,
+    read_supernet,
+    save_checkpoint,
+    search_space_of,
+    subnet_of,
+)
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import ModelEvaluator
 from mos_fairseq.evaluation.judge import Judge
 from mos_fairseq.models import TransformerSubnetModel
-from mos_fairseq.search_space import Subnet, check_family, resolve_subnet
+from mos_fairseq.search_space import Subnet, check_family
 from mos_fairseq.standalone.options import training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
 from mos_fairseq.standalone.training import Training, train_all
@@ -72,7 +79,7 @@ class Finetuning:
     @cached_property
     def subnet(self) -> Subnet:
         """The subnet that trains."""
-        return resolve_subnet(self.spec, search_space_of(self._state))
+        return subnet_of(self._state, self.spec)
 
     @cached_property
     def training(self) -> Training:
