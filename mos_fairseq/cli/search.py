@@ -118,7 +118,7 @@ def _run_search(
     are, if they are."""
     import torch
 
-    from mos_fairseq.checkpoints import read_supernet
+    from mos_fairseq.checkpoints import read_supernet, search_space_of, subnet_of
     from mos_fairseq.latency import check_latency_file
     from mos_fairseq.nas import Candidates
     from mos_fairseq.nas.judged import JudgedSubnets
@@ -127,7 +127,13 @@ def _run_search(
     from mos_fairseq.nas.seeds import read_seeds
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
-    read_supernet(args.path)  # tells what it is instead, if it is none
+    state = read_supernet(args.path)  # tells what it is instead, if it is none
+    seeds = []
+    if args.seeds_from == "controller":
+        seeds = [subnet_of(state, args.seeds_from)]
+    elif args.seeds_from:
+        seeds = read_seeds(args.seeds_from, search_space_of(state))
+    del state
     with ExitStack() as stack:
         fleet = launched()
         if fleet is not None and args.workers > 1:
@@ -152,7 +158,6 @@ def _run_search(
         if fleet is not None or args.workers > 1:
             store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
             workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        seeds = read_seeds(args.seeds_from, evaluator.space) if args.seeds_from else []
         most = min(options.most_subnets + most_landmarks(constraints) + len(seeds), evaluator.space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
 

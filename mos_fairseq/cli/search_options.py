@@ -77,8 +77,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds-from",
         metavar="FILE",
-        help="begin with known subnets: a subnet's YAML file, or front.jsonl or search.json of another search; those "
-        "beyond the budgets are left out",
+        help="begin with known subnets: a subnet's YAML file, front.jsonl or search.json of another search, or controller, "
+        "the answer of --subnet-sampling controller; those beyond the budgets are left out",
     )
     parser.add_argument(
         "--cache",

@@ -11,7 +11,7 @@ import yaml
 from fairseq import checkpoint_utils
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
-from mos_fairseq.cli import export
+from mos_fairseq.cli import export, search
 from mos_fairseq.search_space import Subnet
 from tests.helpers import BERT_SPACE
 from tests.seeds import moved
@@ -68,6 +68,15 @@ def test_its_answer_is_a_subnet(commands, controlled, joined, capsys, tmp_path):
     plugin = ["--user-dir", USER_DIR, "--task", "translation_mos", "--path", path, "--max-tokens", 160]
     found = commands.fork("validate", joined, *plugin, "--subnet", "controller")
     assert "loss_controller" in found.out + found.err
+
+
+def test_a_search_begins_with_its_answer(controlled, joined, capsys, tmp_path):
+    path = controlled[0] / "parts" / "checkpoint_last.pt"
+    more = ["--algorithm", "random", "--num-subnets", "1", "--cache", str(tmp_path / "cache"), "--json"]
+    search.main([str(joined), "--path", str(path), "--output", str(tmp_path), "--seeds-from", "controller", *more])
+    found = json.loads(capsys.readouterr().out)
+    answer = Subnet.from_text(state_of(path)["task_state"]["controller"]["answer"])
+    assert found["judged"] == 1 and Subnet.from_dict(found["architecture"]) == answer
 
 
 def test_without_a_controller_there_is_no_answer(supernet, joined, tmp_path):
