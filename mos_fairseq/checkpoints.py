@@ -90,9 +90,12 @@ def is_twin(state: dict[str, Any]) -> bool:
 
 
 def _own_tasks(kind: type[Supernet] | type[StaticTwin]) -> tuple[str, ...]:
-    """fairseq's own tasks by which models of a family are fine-tuned; and, if there are some, pre-trained."""
+    """fairseq's own tasks under which a static twin trains; and those under which a supernet's subnet is fine-tuned,
+    and, if there are some, pre-trained."""
     tasks = getattr(kind, "finetuning_tasks", ())
-    return (TASK_REGISTRY[SUPERNETS[kind.family.name].task].stock, *tasks) if tasks else ()
+    if not tasks and not issubclass(kind, StaticTwin):
+        return ()
+    return (TASK_REGISTRY[SUPERNETS[kind.family.name].task].stock, *tasks)
 
 
 def _name_of(state: dict[str, Any], section: str) -> str | None:
@@ -216,7 +219,7 @@ def _read_words(path: str, added: Sequence[str], size: int, owner: str) -> list[
 
 
 def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[list[str]]:
-    """The words of the dictionary of each stack of a supernet, in order.
+    """The words of the dictionary of each stack of a supernet or a static twin, in order.
 
     Args:
         data: the folder that holds the dictionaries; default: the one that the supernet was trained on.
@@ -224,10 +227,12 @@ def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[li
     Raises:
         InputError: the folder or a dictionary is missing, or is not of the supernet's size.
     """
-    task, folder, kind = state["cfg"]["task"], _data_folder(state, data), _task_class(state)
+    task, folder = state["cfg"]["task"], _data_folder(state, data)
+    family = (_supernet_class(state) or _twin_class(state)).family
+    kind = TASK_REGISTRY[SUPERNETS[family.name].task]
     names = kind.dictionary_names(SimpleNamespace(**task), folder)
     words = []
-    for name, stack, size in zip(names, _supernet_class(state).family.stacks, _dictionary_sizes(state), strict=True):
+    for name, stack, size in zip(names, family.stacks, _dictionary_sizes(state), strict=True):
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise InputError(f"data is {folder}: it lacks {name}")

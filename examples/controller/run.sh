@@ -15,8 +15,8 @@ if ! command -v fairseq-train >/dev/null; then
 fi
 space=$root/examples/search_quality/space.yaml
 budget='flops_without_output_projection<=60%'
-# every 4 updates the controller makes 2 forward passes: as 2/3 of a pass with its backward pass, beside 12 of those
-updates=600 fewer=568 interval=4 from=100
+# before every update the controller makes 2 forward passes: as 2/3 of a pass with its backward pass, beside 3 of those
+updates=300 fewer=256 interval=1 from=60 # (300 - 60) / (1 + 2/9) + 60, rounded down
 
 corpus() {
     python "$root/examples/embedded_corpus.py" --output "$work/text" --seed 1 --train 8000 --valid 500 --test 500

@@ -22,7 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--path",
         required=True,
         metavar="CKPT",
-        help="the supernet's checkpoint; or that of a roberta_subnet, fine-tuned with sentence_prediction for example",
+        help="the supernet's checkpoint; or that of one subnet alone, fine-tuned or calibrated: a static twin",
     )
     parser.add_argument(
         "--subnet",
