@@ -32,7 +32,7 @@ def costs(subnets: list[Subnet]) -> list[dict[str, Any]]:
 
 def search(checkpoint: Path, data: str, budget: Constraint) -> tuple[Subnet, int]:
     """Evolution's best, and how many subnets it judged."""
-    evaluator = SubnetEvaluator(str(checkpoint), data, EvaluationOptions(valid_samples=300))
+    evaluator = SubnetEvaluator(str(checkpoint), data, EvaluationOptions())
     (largest,) = costs([evaluator.space.largest()])
     candidates = Candidates(
         evaluator.space, costs, lambda subnets: [evaluator.evaluate(s) for s in subnets], [budget.of_largest(largest)]
