@@ -74,15 +74,14 @@ def test_without_it_nothing_of_it_stays(calibrated, joined, supernet):
     assert "calibrated" not in results and not (output / "calibrated.pt").exists()
 
 
-def test_what_was_calibrated_is_exported(calibrated, joined, supernet, tmp_path):
-    """As fairseq's own model, which translates alike."""
-    output = calibrated[0]
-    search.main(arguments(joined, supernet, output, *CALIBRATE))
-    path = ["--path", str(output / "calibrated.pt"), "--output", str(tmp_path / "stock.pt")]
-    export.main([*path, "--format", "fairseq", "--allow-padding"])
-    model = ModelEvaluator(str(tmp_path / "stock.pt"), str(joined), EvaluationOptions())
-    best = json.loads((output / "search.json").read_text())["best"]
-    assert model.loss() == pytest.approx(best["calibrated"], abs=1e-5)
+def test_a_model_of_one_subnet_is_exported(supernet, tmp_path):
+    """As what was calibrated or fine-tuned is: to fairseq's own model, the same as from the supernet."""
+    path, twin = str(supernet[0] / "checkpoint_last.pt"), str(tmp_path / "twin.pt")
+    export.main(["--path", path, "--subnet", "smallest", "--output", twin])
+    for name, words in {"from_twin": [twin], "from_supernet": [path, "--subnet", "smallest"]}.items():
+        export.main(["--path", *words, "--output", str(tmp_path / f"{name}.pt"), "--format", "fairseq"])
+    mine, expected = (torch.load(tmp_path / f"{name}.pt")["model"] for name in ("from_twin", "from_supernet"))
+    assert mine.keys() == expected.keys() and all(torch.equal(mine[key], expected[key]) for key in mine)
 
 
 @pytest.mark.parametrize(
