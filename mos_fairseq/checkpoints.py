@@ -21,8 +21,8 @@ from mos_fairseq import criterions  # noqa: F401  registers them
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.models import SUPERNETS, StaticTwin, Supernet, placeholder_dictionary
-from mos_fairseq.search_space import SearchSpace, Subnet
-from mos_fairseq.tasks import MaskedLmMosTask, SupernetTask
+from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
+from mos_fairseq.tasks import CONTROLLER, MaskedLmMosTask, SupernetTask, answer_of
 
 _Kind = TypeVar("_Kind")
 
@@ -91,9 +91,12 @@ def is_twin(state: dict[str, Any]) -> bool:
 
 
 def _own_tasks(kind: type[Supernet] | type[StaticTwin]) -> tuple[str, ...]:
-    """fairseq's own tasks by which models of a family are fine-tuned; and, if there are some, pre-trained."""
+    """fairseq's own tasks under which a static twin trains; and those under which a supernet's subnet is fine-tuned,
+    and, if there are some, pre-trained."""
     tasks = getattr(kind, "finetuning_tasks", ())
-    return (TASK_REGISTRY[SUPERNETS[kind.family.name].task].stock, *tasks) if tasks else ()
+    if not tasks and not issubclass(kind, StaticTwin):
+        return ()
+    return (TASK_REGISTRY[SUPERNETS[kind.family.name].task].stock, *tasks)
 
 
 def _name_of(state: dict[str, Any], section: str) -> str | None:
@@ -133,6 +136,17 @@ def _dictionary_sizes(state: dict[str, Any]) -> list[int]:
 def search_space_of(state: dict[str, Any]) -> SearchSpace:
     """The search space of a supernet's checkpoint (see :func:`read_supernet`)."""
     return SearchSpace.from_spec(state["cfg"]["model"].get("search_space") or "")
+
+
+def subnet_of(state: dict[str, Any], spec: str) -> Subnet:
+    """The subnet of a supernet's checkpoint (see :func:`read_supernet`) that ``spec`` names: as
+    :func:`~mos_fairseq.search_space.resolve_subnet`, and ``controller`` for the answer of the controller that trained
+    it.
+
+    Raises:
+        InputError: it names none, or no controller trained the supernet.
+    """
+    return answer_of(state.get("task_state")) if spec == CONTROLLER else resolve_subnet(spec, search_space_of(state))
 
 
 def build_supernet(state: dict[str, Any]) -> Supernet:
@@ -215,7 +229,7 @@ def _read_words(path: str, added: Sequence[str], size: int, owner: str) -> list[
 
 
 def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[list[str]]:
-    """The words of the dictionary of each stack of a supernet, in order.
+    """The words of the dictionary of each stack of a supernet or a static twin, in order.
 
     Args:
         data: the folder that holds the dictionaries; default: the one that the supernet was trained on.
@@ -223,11 +237,12 @@ def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[li
     Raises:
         InputError: the folder or a dictionary is missing, or is not of the supernet's size.
     """
-    task, folder, kind = state["cfg"]["task"], _data_folder(state, data), _task_class(state)
+    task, folder = state["cfg"]["task"], _data_folder(state, data)
+    family = (_supernet_class(state) or _found(_twin_class(state), state)).family
+    kind = TASK_REGISTRY[SUPERNETS[family.name].task]
     names = kind.dictionary_names(SimpleNamespace(**task), folder)
-    stacks = _found(_supernet_class(state), state).family.stacks
     words = []
-    for name, stack, size in zip(names, stacks, _dictionary_sizes(state), strict=True):
+    for name, stack, size in zip(names, family.stacks, _dictionary_sizes(state), strict=True):
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise InputError(f"data is {folder}: it lacks {name}")

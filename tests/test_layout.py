@@ -50,7 +50,7 @@ ALLOWED = {
         "device", "errors", "files", "jsonl", "lazy", "model_options", "models", "modules", "processor", "search_space",
         "transfer",
     },
-    "tasks": {"command", "cost", "distributed", "errors", "models", "search_space"},
+    "tasks": {"command", "cost", "distributed", "errors", "models", "nas", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "masked", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
     "standalone": {

@@ -8,7 +8,6 @@ import json
 from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import FORMATS, QUANTIZATIONS, ExportOptions, find_format
-from mos_fairseq.search_space import resolve_subnet
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -23,12 +22,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--path",
         required=True,
         metavar="CKPT",
-        help="the supernet's checkpoint; or that of a roberta_subnet, fine-tuned with sentence_prediction for example",
+        help="the supernet's checkpoint; or that of one subnet alone, fine-tuned or calibrated: a static twin",
     )
     parser.add_argument(
         "--subnet",
         metavar="S",
-        help="of a supernet: largest, smallest, random:SEED, a YAML file, or JSON in braces",
+        help="of a supernet: largest, smallest, random:SEED, controller (of --subnet-sampling controller), a YAML "
+        "file, or JSON in braces",
     )
     parser.add_argument(
         "--output",
@@ -76,7 +76,15 @@ def main(argv: list[str] | None = None) -> None:
     chosen.check_options(options)
     check_exists(args.path)
     start()
-    from mos_fairseq.checkpoints import build_supernet, build_twin, is_twin, read_model, search_space_of, stock_task
+    from mos_fairseq.checkpoints import (
+        build_supernet,
+        build_twin,
+        is_twin,
+        read_model,
+        search_space_of,
+        stock_task,
+        subnet_of,
+    )
 
     state = read_model(args.path)
     if is_twin(state):
@@ -92,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"subnet is not given: {args.path} is a supernet's, --subnet says which to export")
         space = search_space_of(state)
         chosen.check_family(space.family)
-        subnet = resolve_subnet(args.subnet, space)
+        subnet = subnet_of(state, args.subnet)
         chosen.check(subnet, options)
         model = build_supernet(state)
         model.set_active_subnet(subnet)

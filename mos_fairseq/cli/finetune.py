@@ -28,7 +28,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
     parser.add_argument(
-        "--subnet", required=True, metavar="S", help="largest, smallest, random:SEED, a YAML file, or JSON in braces"
+        "--subnet",
+        required=True,
+        metavar="S",
+        help="largest, smallest, random:SEED, controller (of --subnet-sampling controller), a YAML file, or JSON in "
+        "braces",
     )
     parser.add_argument("--updates", required=True, type=int, metavar="N", help="of the subnet alone")
     parser.add_argument(

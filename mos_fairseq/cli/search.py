@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,6 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.cli import check_exists, start, warn
+from mos_fairseq.cli.calibration import (
+    CHECKPOINT,
+    CalibrationOptions,
+    calibrate,
+    calibration_of,
+    calibration_options,
+)
 from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
@@ -22,26 +28,14 @@ from mos_fairseq.cli.search_options import (
     get_parser,
     report_options,
 )
-from mos_fairseq.cli.search_table import (
-    beaten,
-    budget_lines,
-    closing_rows,
-    placements_table,
-    round_line,
-    slower_split,
-    table,
-)
+from mos_fairseq.cli.search_results import latency_options, measure_results, print_results, translate_results
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.files import make_folder
-from mos_fairseq.latency import REPEATS, LatencyOptions
 from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.nas import Constraint, EvolutionOptions
-from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet
-
-_BOOTSTRAP = 1000  # resampled validation sets
 
 if TYPE_CHECKING:
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
@@ -67,7 +61,7 @@ def _run(args: argparse.Namespace) -> None:
     usual = "split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops"
     chosen = cost_keys(args.cost or usual)
     options, evaluation = algorithm_options(args, chosen), evaluation_options(args)
-    translated = report_options(args)
+    translated, calibrated = report_options(args), calibration_options(args)
     if not args.predictor and "latency_ms" in {*chosen, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
@@ -83,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
     _check_supplied({*chosen, *(constraint.key for constraint in constraints)}, predictor, split)
     start()
     prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
-    _run_search(args, prepare, constraints, chosen, options, predictor, split, translated)
+    _run_search(args, prepare, constraints, chosen, options, predictor, split, translated, calibrated)
 
 
 def _split(args: argparse.Namespace) -> SplitLatency | None:
@@ -113,12 +107,13 @@ def _run_search(
     predictor: LatencyPredictor | None,
     split: SplitLatency | None,
     translated: EvaluationOptions | None,
+    calibrated: CalibrationOptions | None,
 ) -> None:
     """``prepare`` makes the evaluator of the process with a rank; ``translated``: how the subnets of the closing table
-    are, if they are."""
+    are, if they are; ``calibrated``: how the best ones are, if they are."""
     import torch
 
-    from mos_fairseq.checkpoints import read_supernet
+    from mos_fairseq.checkpoints import read_supernet, search_space_of, subnet_of
     from mos_fairseq.latency import check_latency_file
     from mos_fairseq.nas import Candidates
     from mos_fairseq.nas.judged import JudgedSubnets
@@ -127,7 +122,13 @@ def _run_search(
     from mos_fairseq.nas.seeds import read_seeds
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
-    read_supernet(args.path)  # tells what it is instead, if it is none
+    state = read_supernet(args.path)  # tells what it is instead, if it is none
+    seeds = []
+    if args.seeds_from == "controller":
+        seeds = [subnet_of(state, args.seeds_from)]
+    elif args.seeds_from:
+        seeds = read_seeds(args.seeds_from, search_space_of(state))
+    del state
     with ExitStack() as stack:
         fleet = launched()
         if fleet is not None and args.workers > 1:
@@ -146,13 +147,14 @@ def _run_search(
             for path, machine in zip(args.split, (split.device, split.server), strict=True):
                 _check_predictor(path, machine, evaluator)
         if args.measure_front:
-            check_latency_file(args.measure_front, evaluator.space, *_latency_options(args, predictor))
-        path = _folders(args) / f"{evaluator.fingerprint()}.jsonl"
+            check_latency_file(args.measure_front, evaluator.space, *latency_options(args, predictor))
+        cache = _folders(args)
+        path = cache / f"{evaluator.fingerprint()}.jsonl"
+        calibration = calibration_of(args, calibrated, evaluator, cache / "calibration") if calibrated else None
         workers = None
         if fleet is not None or args.workers > 1:
             store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
             workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        seeds = read_seeds(args.seeds_from, evaluator.space) if args.seeds_from else []
         most = min(options.most_subnets + most_landmarks(constraints) + len(seeds), evaluator.space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
 
@@ -166,20 +168,23 @@ def _run_search(
         if beyond := len(seeds) - len(candidates.kept_seeds()):
             warn(f"{beyond} of {len(seeds)} seeds are beyond the budgets and left out")
         results, seen, around = _found(args, candidates, options, chosen, judged.show)
+    (Path(args.output) / CHECKPOINT).unlink(missing_ok=True)  # of an earlier search
+    if calibrated is not None and calibration is not None:
+        calibrate(args, calibrated.top, calibration, results, candidates)
     if split is not None:
         results["placements"] = split.placements(Subnet.from_dict(results["best"]["architecture"]))
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
     write_results(Path(args.output), results, seen, args.path)
     if args.measure_front:
-        _measure(args, results, predictor)
+        measure_results(args, results, predictor)
     if translated is not None:
-        _translate(results, _evaluator(args.path, args.data, translated, args.device, 0))
+        translate_results(results, _evaluator(args.path, args.data, translated, args.device, 0))
     if args.measure_front or translated is not None:
         write_results(Path(args.output), results, seen, args.path)
     for hole in around:
         warn(str(hole))
-    _print(args, results, predictor)
+    print_results(args, results, predictor)
 
 
 def _found(
@@ -236,16 +241,6 @@ def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: S
     for name, value in wanted.items():
         if name in options and options[name] != value:
             raise InputError(f"predictor {path}: measured with {name}={options[name]}, the supernet has {value}")
-
-
-def _latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> tuple[LatencyOptions, int | None]:
-    """(options, number of threads) as the predictor's measurements were made; None where the options say the number."""
-    try:
-        options = dict(predictor.measured["options"])
-        threads = int(predictor.measured["machine"]["threads"]) if options["threads"] is None else None
-        return LatencyOptions(**options), threads
-    except (KeyError, TypeError):
-        raise InputError(f"predictor {args.predictor}: it does not say how its latencies were measured") from None
 
 
 def _folders(args: argparse.Namespace) -> Path:
@@ -307,65 +302,3 @@ def _search(
     else:
         pareto_search(candidates, options, show)
     return None
-
-
-def _measure(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
-    """Measured latencies of the best subnet, the front and what they are compared with, into ``results``."""
-    from mos_fairseq.latency import measure_to_file
-    from mos_fairseq.nas.results import add_measured
-
-    rows = (results["best"], *results["front"], *results["compared"].values())
-    subnets = {subnet.key: subnet for subnet in (Subnet.from_dict(found["architecture"]) for found in rows)}
-    options, threads = _latency_options(args, predictor)
-    with progress(total=REPEATS * len(subnets), unit="run", desc="measuring") as bar:
-
-        def show(row: dict[str, Any]) -> None:
-            bar.update()
-
-        space, chosen = predictor.space, list(subnets.values())
-        found = measure_to_file(args.measure_front, space, chosen, options, REPEATS, show, threads)
-    warn(found.busy())
-    add_measured(results, {subnet.key: ms for subnet, ms in zip(found.subnets, found.latency_ms, strict=True)})
-
-
-def _translate(results: dict[str, Any], evaluator: SubnetEvaluator) -> None:
-    """BLEU of the subnets of the closing table, into ``results``: how sure it is, and how sure the difference to the
-    best subnet's."""
-    from mos_fairseq.evaluation.significance import paired_bootstrap
-
-    rows = closing_rows(results)
-    subnets = {name: Subnet.from_dict(found["architecture"]) for name, found in rows.items()}
-    distinct = {subnet.key: subnet for subnet in (subnets["best"], *subnets.values())}  # the best comes first
-    hypotheses: dict[str, list[str]] = {}
-    with progress(total=len(distinct), unit="subnet", desc="translating") as bar:
-        for key, subnet in distinct.items():
-            hypotheses[key], references = evaluator.translations_of(subnet)
-            bar.update()
-    tokenizer = evaluator.options.sacrebleu_tokenizer
-    sure = paired_bootstrap(hypotheses, references, _BOOTSTRAP, "bleu", tokenizer) if len(distinct) > 1 else {}
-    for name, found in rows.items():
-        key = subnets[name].key
-        found["bleu"] = evaluator.score(hypotheses[key], references)
-        found |= {"bleu_ci": sure[key]["bleu_ci"]} if sure else {}
-        found |= {"p_value": sure[key]["p_value"]} if "p_value" in sure.get(key, {}) else {}
-
-
-def _print(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor | None) -> None:
-    output = Path(args.output)
-    if args.json:
-        more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
-        more |= {name: results[name] for name in ("rounds", "placements") if name in results}
-        print(json.dumps(results["best"] | more))
-        return
-    for found in results.get("rounds", []):
-        print(round_line(found))
-    print(f"best of {results['judged']} subnets: {Subnet.from_dict(results['best']['architecture']).summary()}")
-    print(table(results, predictor.scores.get(predictor.family, {}).get("mape") if predictor else None))
-    for line in budget_lines(results):
-        print(line)
-    if "placements" in results:
-        print(placements_table(results["placements"]))
-        warn(slower_split(results["placements"]))
-    warn(beaten(results))
-    print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
-    print(f"best: {output / 'best.yaml'}")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mos_fairseq.cli import command_parser
+from mos_fairseq.cli.calibration import add_calibration_options
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import OBJECTIVES, EvaluationOptions
 from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS
@@ -77,8 +78,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds-from",
         metavar="FILE",
-        help="begin with known subnets: a subnet's YAML file, or front.jsonl or search.json of another search; those "
-        "beyond the budgets are left out",
+        help="begin with known subnets: a subnet's YAML file, front.jsonl or search.json of another search, or "
+        "controller, the answer of --subnet-sampling controller; those beyond the budgets are left out",
     )
     parser.add_argument(
         "--cache",
@@ -100,6 +101,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="to judge on, as in cuda:0 (default: the GPUs, or else the CPU)")
     _add_algorithm_options(parser)
+    add_calibration_options(parser)
     _add_evaluation_options(parser)
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
     parser.add_argument(

@@ -14,6 +14,7 @@ ALL = (
     training.let_models_choose_data_parallelism,
     training.skip_overflow_without_scaler,
     training.write_checkpoints_whole,
+    training.give_tasks_back_their_state,
     precision.keep_missing_gradients,
     precision.train_in_bf16_without_tpu,
 )

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models import distributed_fairseq_model
 from fairseq.optim.amp_optimizer import AMPOptimizer
+from fairseq.trainer import Trainer
 
 from ..errors import InputError, write_failure
 
@@ -144,3 +146,42 @@ def _write_renamed(path: str, write: Any) -> None:
     except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
         reason = f"checkpoint {path}: cannot be written ({write_failure(error)})"
         raise UnwritableCheckpointError(reason) from error
+
+
+def give_tasks_back_their_state() -> None:
+    """Let a training that goes on give its task what the checkpoint keeps of it.
+
+    fairseq writes ``task.state_dict()`` into every checkpoint, and reads it where a model is loaded, but not where a
+    training goes on. It is given back to tasks that ask for it by ``goes_on_with_state``, and only with the optimizer's
+    state: without that, a new training begins. The process that reads the file tells the others.
+    """
+    if hasattr(Trainer.load_checkpoint, "_mos_fairseq_original"):
+        return
+    original = Trainer.load_checkpoint
+
+    @functools.wraps(original)
+    def load_checkpoint(self: Trainer, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
+        if reset_optimizer or not getattr(self.task, "goes_on_with_state", False):
+            return original(self, filename, reset_optimizer, *args, **kwargs)
+        read = checkpoint_utils.load_checkpoint_to_cpu
+        states: list[dict[str, Any]] = []
+
+        def noted(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            states.append(read(*args, **kwargs))
+            return states[-1]
+
+        checkpoint_utils.load_checkpoint_to_cpu = noted
+        try:
+            extra_state = original(self, filename, reset_optimizer, *args, **kwargs)
+        finally:
+            checkpoint_utils.load_checkpoint_to_cpu = read
+        found = states[-1].get("task_state") if states else None
+        if self.data_parallel_world_size > 1:
+            group = self.data_parallel_process_group
+            found = distributed_utils.broadcast_object(found, src_rank=0, group=group, dist_device=self.device)
+        if found:
+            self.task.load_state_dict(found)
+        return extra_state
+
+    load_checkpoint._mos_fairseq_original = original  # type: ignore[attr-defined]
+    Trainer.load_checkpoint = load_checkpoint

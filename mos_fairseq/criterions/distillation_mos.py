@@ -64,11 +64,11 @@ class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
 
 def _check_teacher(task, teacher: str | None, hidden: float, begins: int) -> None:
     sampling = getattr(getattr(task, "cfg", None), "subnet_sampling", None)
-    if teacher is None and str(sampling) != "sandwich":
+    if teacher is None and str(sampling) not in ("sandwich", "controller"):
         raise InputError(
             f"criterion distillation_mos with subnet_sampling {sampling}: without --teacher, it needs a task for "
-            "supernets, such as --task translation_mos, with --subnet-sampling sandwich, whose largest subnet teaches "
-            "the others"
+            "supernets, such as --task translation_mos, with --subnet-sampling sandwich or controller, whose largest "
+            "subnet teaches the others"
         )
     if teacher is not None and hidden:
         raise InputError(

@@ -1,6 +1,6 @@
 """Data parallel training of supernets: whose gradients exist differs from update to update."""
 
-from mos_fairseq.distributed.launch import check_launch, data_parallel_rank, data_parallel_size
+from mos_fairseq.distributed.launch import check_launch, data_parallel_rank, data_parallel_size, of_first_rank
 from mos_fairseq.distributed.supernet_data_parallel import SupernetDataParallel
 
-__all__ = ["SupernetDataParallel", "check_launch", "data_parallel_rank", "data_parallel_size"]
+__all__ = ["SupernetDataParallel", "check_launch", "data_parallel_rank", "data_parallel_size", "of_first_rank"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch.distributed
 from fairseq.distributed import utils as distributed_utils
@@ -24,6 +25,19 @@ def data_parallel_size() -> int:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 1
     return distributed_utils.get_data_parallel_world_size()
+
+
+def of_first_rank(values: Sequence[float], device: torch.device) -> list[float]:
+    """The ``values`` of the first of the processes that train together, in all of them.
+
+    Args:
+        device: on which the processes talk.
+    """
+    if data_parallel_size() == 1:
+        return list(values)
+    told = torch.tensor(values, dtype=torch.float64, device=device)
+    distributed_utils.broadcast(told, 0, distributed_utils.get_data_parallel_group())
+    return told.tolist()
 
 
 def check_launch(ddp_backend: str) -> None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # what the mixin is put in front of
 else:
     _Base = object
 
+_TWINS_OWN = ("subnet", "trained_parts")  # options of static twins that supernets do not have
+
 
 def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
     at_least(1, **{name: getattr(cfg, name) for name in ("num_experts", "router_hidden_dim", "router_layers")})
@@ -202,7 +204,7 @@ class Supernet(_Base):
     def _twin_config(self) -> Any:
         """Configuration from which the active subnet's static twin is built."""
         config = self.twin.config
-        shared = [f.name for f in fields(config) if not f.name.startswith("_") and f.name != "subnet"]
+        shared = [f.name for f in fields(config) if f.name[0] != "_" and f.name not in _TWINS_OWN]
         return config(**{name: getattr(self.cfg, name) for name in shared}, subnet=self.active_subnet.key)
 
     def data_parallel(self, process_group: Any, bucket_mb: float = 25) -> SupernetDataParallel:

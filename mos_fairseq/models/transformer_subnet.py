@@ -5,11 +5,12 @@ What ``get_active_subnet`` of a supernet returns; also trainable from scratch wi
 """
 
 from dataclasses import dataclass, field
-from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
+from typing import Any, Optional  # fairseq reads the annotations, and knows no `str | None`
 
 from fairseq.models import register_model
 
 from mos_fairseq.models.static_twin import StaticTwin
+from mos_fairseq.models.trained_parts import ALL, check_parts, train_parts
 from mos_fairseq.models.transformer_config import TransformerBaseConfig
 from mos_fairseq.models.transformer_model import TransformerModel
 
@@ -22,6 +23,10 @@ class TransformerSubnetConfig(TransformerBaseConfig):
         default=None,
         metadata={"help": "the architecture: a YAML file of a subnet (ours or HAT's keys), or its inline JSON"},
     )
+    trained_parts: str = field(
+        default=ALL,
+        metadata={"help": "what trains: all, or few parameters: norms, biases, or both with a comma between them"},
+    )
 
 
 @register_model("transformer_subnet", dataclass=TransformerSubnetConfig)
@@ -29,3 +34,15 @@ class TransformerSubnetModel(StaticTwin, TransformerModel):
     """Static twin for translation."""
 
     arch, config = "transformer_subnet", TransformerSubnetConfig
+
+    @classmethod
+    def build_model(cls, cfg: TransformerSubnetConfig, task: Any) -> "TransformerSubnetModel":
+        """As :meth:`StaticTwin.build_model`; only ``--trained-parts`` take gradients.
+
+        Raises:
+            InputError: the same, or a part that there is not.
+        """
+        parts = check_parts(cfg.trained_parts, "trained_parts")
+        model = super().build_model(cfg, task)
+        train_parts(model, parts)
+        return model

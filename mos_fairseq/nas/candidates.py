@@ -13,6 +13,7 @@ from mos_fairseq.nas.genes import GeneSpace, Vector
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 Costs = dict[str, float]
+_MOST_COSTS = 500_000  # that are kept
 _TRIES = 200  # random draws before a candidate is led towards the cheapest subnet
 
 
@@ -43,7 +44,9 @@ class Candidates:
         self.genes = GeneSpace(self.space)
 
     def costs_of(self, subnets: Sequence[Subnet]) -> list[Costs]:
-        """Costs of each subnet, computed once."""
+        """Costs of each subnet, computed once, unless far more are asked for than a search looks at."""
+        if len(self._costs) > _MOST_COSTS:
+            self._costs.clear()
         new = list({s.key: s for s in subnets if s.key not in self._costs}.values())
         if new:
             self._costs |= {subnet.key: found for subnet, found in zip(new, self.costs(new), strict=True)}

@@ -8,12 +8,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from mos_fairseq.checkpoints import model_checkpoint, read_checkpoint, read_supernet, save_checkpoint, search_space_of
+from mos_fairseq.checkpoints import (
+    model_checkpoint,
+    read_checkpoint,
+    read_supernet,
+    save_checkpoint,
+    search_space_of,
+    subnet_of,
+)
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import ModelEvaluator
 from mos_fairseq.evaluation.judge import Judge
 from mos_fairseq.models import TransformerSubnetModel
-from mos_fairseq.search_space import Subnet, check_family, resolve_subnet
+from mos_fairseq.search_space import Subnet, check_family
 from mos_fairseq.standalone.options import training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
 from mos_fairseq.standalone.training import Training, train_all
@@ -29,12 +36,49 @@ def last_learning_rate(state: Mapping[str, Any]) -> float | None:
     return None if rate is None else float(rate)
 
 
-@dataclass(frozen=True)
-class Finetuning:
-    """One subnet of a supernet, trained alone on the supernet's data with its options.
+def short_training(
+    state: Mapping[str, Any],
+    supernet: str,
+    data: str,
+    subnet: Subnet,
+    updates: int,
+    root: Path,
+    lr: float | None = None,
+    more: Sequence[str] = (),
+) -> Training:
+    """The run of ``fairseq-train`` by which one subnet of a supernet trains on alone, whose folder in ``root`` is made;
+    run again with more updates, it starts anew, as its schedule depends on them.
 
     The learning rate rises in the first tenth of the updates and falls to 0 in a line: the subnet is close to an
     optimum already, and a rate that ends at 0 finds the bottom of it in the fewest updates.
+
+    Args:
+        state: of the checkpoint ``supernet``.
+        lr: the highest learning rate; None: that of the supernet's last update.
+        more: arguments of ``fairseq-train`` that win over those recorded in the supernet, and over the schedule.
+
+    Raises:
+        InputError: the checkpoint keeps no learning rate, and none is given; or standalone models cannot train so.
+    """
+    rate = last_learning_rate(state) if lr is None else lr
+    if rate is None:
+        raise InputError(f"checkpoint {supernet}: its optimizer's state tells no learning rate: give --lr")
+    words = ["--lr", repr(rate)]
+    if not any(word.partition("=")[0] == _SCHEDULE for word in more):
+        words += [_SCHEDULE, "polynomial_decay", "--total-num-update", str(updates)]
+        words += ["--warmup-updates", str(int(_WARMUP * updates)), "--end-learning-rate", "0.0"]
+    words += more
+    return Recipe(data, training_options(state["cfg"], words), words).finetuning(root, subnet, updates, supernet)
+
+
+def without_optimizer(state: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint of a model, ready to be used or trained on."""
+    return model_checkpoint(state, state["cfg"]["model"], state["model"], state["cfg"]["task"]["_name"])
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """One subnet of a supernet, trained alone on the supernet's data with its options (:func:`short_training`).
 
     Args:
         supernet: its checkpoint.
@@ -72,22 +116,13 @@ class Finetuning:
     @cached_property
     def subnet(self) -> Subnet:
         """The subnet that trains."""
-        return resolve_subnet(self.spec, search_space_of(self._state))
+        return subnet_of(self._state, self.spec)
 
     @cached_property
     def training(self) -> Training:
-        """The run of ``fairseq-train``, whose folder is made; run again with more updates, it starts anew, as its
-        schedule depends on them."""
-        rate = last_learning_rate(self._state) if self.lr is None else self.lr
-        if rate is None:
-            raise InputError(f"checkpoint {self.supernet}: its optimizer's state tells no learning rate: give --lr")
-        words = ["--lr", repr(rate)]
-        if not any(word.partition("=")[0] == _SCHEDULE for word in self.more):
-            words += [_SCHEDULE, "polynomial_decay", "--total-num-update", str(self.updates)]
-            words += ["--warmup-updates", str(int(_WARMUP * self.updates)), "--end-learning-rate", "0.0"]
-        words += self.more
-        recipe = Recipe(self.judge.data, training_options(self._state["cfg"], words), words)
-        return recipe.finetuning(self.output / "training", self.subnet, self.updates, self.supernet)
+        """See :func:`short_training`."""
+        where = (self._state, self.supernet, self.judge.data, self.subnet, self.updates, self.output / "training")
+        return short_training(*where, self.lr, self.more)
 
     @property
     def checkpoint(self) -> Path:
@@ -105,7 +140,7 @@ class Finetuning:
         training = self.training
         scores = {} if training.start is None else {"inherited": self._scores(training.start)}
         for _ in train_all([training], 1, self.threads):
-            save_checkpoint(_without_optimizer(read_checkpoint(training.result)), self.checkpoint)
+            save_checkpoint(without_optimizer(read_checkpoint(training.result)), self.checkpoint)
         return scores | {"finetuned": self._scores(training.result)}
 
     def _scores(self, checkpoint: Path) -> dict[str, Any]:
@@ -117,8 +152,3 @@ class Finetuning:
 
 def _same(evaluator: ModelEvaluator) -> ModelEvaluator:
     return evaluator
-
-
-def _without_optimizer(state: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a model, ready to be used or trained on."""
-    return model_checkpoint(state, state["cfg"]["model"], state["model"], state["cfg"]["task"]["_name"])

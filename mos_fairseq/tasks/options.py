@@ -10,12 +10,14 @@ from omegaconf import OmegaConf
 
 from mos_fairseq.command import Command
 from mos_fairseq.errors import InputError
-from mos_fairseq.tasks.subnet_sampling import DRAWING
+from mos_fairseq.tasks.controller import CONTROLLER
+from mos_fairseq.tasks.subnet_sampling import DRAWING, UNIFORM, WITH_SMALLEST
 
 Need = tuple[str | None, str, tuple[Any, ...]]
 """(command or None for all, the other option that an option depends on, the values of that with which it acts)."""
 
 VALIDATES = ("train", "validate")
+_OF_CONTROLLER = tuple(f"controller_{name}" for name in ("budget", "from", "interval", "samples", "uniform", "subset"))
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def supernet_options(commands: tuple[str, ...]) -> tuple[dict[str, tuple[str, ..
         "num_random_subnets": ("train",),
         "cost_strata": ("train",),
         "smallest_interval": ("train",),
+        **dict.fromkeys(_OF_CONTROLLER, ("train",)),
         "elastic_from": ("train",),
         "subnets_per_rank": ("train",),
         "subnet": commands,
@@ -91,8 +94,9 @@ def supernet_options(commands: tuple[str, ...]) -> tuple[dict[str, tuple[str, ..
     }
     needs: dict[str, Need] = {
         "num_random_subnets": ("train", "subnet_sampling", DRAWING),
-        "cost_strata": ("train", "subnet_sampling", DRAWING),
-        "smallest_interval": ("train", "subnet_sampling", ("sandwich",)),
+        "cost_strata": ("train", "subnet_sampling", UNIFORM),
+        "smallest_interval": ("train", "subnet_sampling", WITH_SMALLEST),
+        **{name: ("train", "subnet_sampling", (CONTROLLER,)) for name in _OF_CONTROLLER},
         "subnet": ("train", "subnet_sampling", ("fixed",)),
     }
     return acts, needs

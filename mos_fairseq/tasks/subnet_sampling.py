@@ -8,11 +8,16 @@ from typing import Any
 from mos_fairseq.distributed import data_parallel_rank, data_parallel_size
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet
+from mos_fairseq.tasks.controller import CONTROLLER, Controller, check_controller
 from mos_fairseq.tasks.stratified_draws import StratifiedDraws
 
-SAMPLINGS = ("sandwich", "alternate", "random", "largest", "smallest", "fixed")
-DRAWING = ("sandwich", "alternate", "random")
+UNIFORM = ("sandwich", "alternate", "random")
+"""Those that draw subnets alike in every update."""
+DRAWING = (*UNIFORM, CONTROLLER)
 """Those that draw subnets at random."""
+WITH_SMALLEST = ("sandwich", CONTROLLER)
+"""Those that train the largest and the smallest subnet beside the ones that they draw."""
+SAMPLINGS = (*DRAWING, "largest", "smallest", "fixed")
 
 Named = list[tuple[str, Subnet]]
 
@@ -22,6 +27,8 @@ def check_sampling(cfg: Any) -> None:
     sampling = str(cfg.subnet_sampling)
     at_least(1, num_random_subnets=cfg.num_random_subnets, smallest_interval=cfg.smallest_interval)
     at_least(0, cost_strata=cfg.cost_strata)
+    if sampling == CONTROLLER:
+        check_controller(cfg)
     if sampling == "fixed" and not cfg.subnet:
         raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
     if cfg.subnets_per_rank and sampling not in DRAWING:
@@ -38,20 +45,26 @@ class SubnetSampling:
         cfg: options of the task (:class:`SupernetTaskConfig`).
         schedule: from when on dimensions are elastic; None: all of them from the start.
         fixed: resolves the subnet of ``--subnet``.
+        controller: that of sampling ``controller``.
     """
 
     def __init__(
-        self, space: SearchSpace, cfg: Any, schedule: ElasticSchedule | None, fixed: Callable[[], Subnet]
+        self,
+        space: SearchSpace,
+        cfg: Any,
+        schedule: ElasticSchedule | None,
+        fixed: Callable[[], Subnet],
+        controller: Controller | None = None,
     ) -> None:
-        self.space, self.cfg, self.schedule, self.fixed = space, cfg, schedule, fixed
+        self.space, self.cfg, self.schedule, self.fixed, self.controller = space, cfg, schedule, fixed, controller
         self._by_cost: dict[SearchSpace, StratifiedDraws] = {}
 
     def subnets(self, update_num: int) -> Named:
         """(name, subnet) of those that train after ``update_num`` updates. With ``--subnets-per-rank`` they depend on
         the process's rank, too.
 
-        With ``--elastic-from`` they are of the space as far as it is elastic by then; while nothing is, sandwich,
-        alternate and random sampling train the largest subnet alone.
+        With ``--elastic-from`` they are of the space as far as it is elastic by then; while nothing is, those that draw
+        train the largest subnet alone.
         """
         space, sampling = self.space, str(self.cfg.subnet_sampling)
         if self.schedule is not None:
@@ -61,7 +74,7 @@ class SubnetSampling:
         if sampling == "fixed":
             return [("fixed", self.fixed())]
         largest, smallest = ("largest", space.largest()), ("smallest", space.smallest())
-        if sampling == "sandwich":
+        if sampling in WITH_SMALLEST:
             last = [] if update_num % self.cfg.smallest_interval else [smallest]
             return [largest, *self._random_ones(space, update_num, update_num), *last]
         if sampling == "alternate":
@@ -76,6 +89,8 @@ class SubnetSampling:
         number, seed = self.cfg.num_random_subnets, self.cfg.seed
         per_rank = self.cfg.subnets_per_rank
         first = data_parallel_rank() * number if per_rank else 0
+        if self.controller is not None and space == self.space:  # or else the space is not yet elastic as a whole
+            return [("random", self.controller.draw(update_num, first + i)) for i in range(number)]
         if not self.cfg.cost_strata:
             return [("random", space.sample_subnet("train", seed, update_num, first + i)) for i in range(number)]
         if space not in self._by_cost:

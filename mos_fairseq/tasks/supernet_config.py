@@ -21,12 +21,13 @@ class SupernetTaskConfig(FairseqDataclass):
         default="sandwich",
         metadata={
             "help": "subnets trained in each update: sandwich (largest, random ones, smallest; gradients averaged), "
-            "alternate (the largest in one update, random ones in the next), random, largest, smallest, or the fixed "
-            "one of --subnet"
+            "alternate (the largest in one update, random ones in the next), random, controller (as sandwich, but its "
+            "draws learn what is best within --controller-budget), largest, smallest, or the fixed one of --subnet"
         },
     )
     num_random_subnets: int = field(
-        default=1, metadata={"help": "random subnets in each update that draws some, of sandwich, alternate and random"}
+        default=1,
+        metadata={"help": "random subnets in an update that draws some, of sandwich, alternate, random and controller"},
     )
     cost_strata: int = field(
         default=0,
@@ -36,7 +37,27 @@ class SupernetTaskConfig(FairseqDataclass):
         },
     )
     smallest_interval: int = field(
-        default=1, metadata={"help": "sandwich trains the smallest subnet in every Nth update only"}
+        default=1, metadata={"help": "sandwich and controller train the smallest subnet in every Nth update only"}
+    )
+    controller_budget: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "controller; what its subnets keep: KEY<=N,... as of mos-search --constraint, in parameters or "
+            "FLOPs, or in parts of the largest subnet's, as in 'flops<=60%%'"
+        },
+    )
+    controller_from: int = field(
+        default=0, metadata={"help": "controller; updates before it begins to learn, in which it draws as sandwich"}
+    )
+    controller_interval: int = field(default=10, metadata={"help": "controller; learns before every Nth update"})
+    controller_samples: int = field(
+        default=2, metadata={"help": "controller; subnets that it compares, by a forward pass each, to learn"}
+    )
+    controller_uniform: float = field(
+        default=0.2, metadata={"help": "controller; share of its draws that go to any subnet, as sandwich's"}
+    )
+    controller_subset: Optional[str] = field(
+        default=None, metadata={"help": "controller; set on whose batches it compares (default: the first to validate)"}
     )
     elastic_from: Optional[str] = field(
         default=None,
@@ -53,7 +74,8 @@ class SupernetTaskConfig(FairseqDataclass):
         default=None,
         metadata={
             "help": "subnet that generates (default: largest), that fairseq-validate measures (default: "
-            "--valid-subnets) or, with --subnet-sampling fixed, trains: largest, smallest, random:SEED, or a YAML file"
+            "--valid-subnets) or, with --subnet-sampling fixed, trains: largest, smallest, random:SEED, "
+            "controller (its answer), or a YAML file"
         },
     )
     valid_subnets: str = field(
@@ -61,6 +83,8 @@ class SupernetTaskConfig(FairseqDataclass):
     )
     seed: int = II("common.seed")
     log_interval: int = II("common.log_interval")
+    max_tokens_valid: Optional[int] = II("dataset.max_tokens_valid")
+    batch_size_valid: Optional[int] = II("dataset.batch_size_valid")
     ddp_backend: str = II("distributed_training.ddp_backend")
     train_subset: str = II("dataset.train_subset")
     valid_subset: str = II("dataset.valid_subset")

@@ -6,13 +6,12 @@ A mixin in front of a task of fairseq's. The task of a family adds its data and 
 import logging
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
-from fairseq.models import MODEL_REGISTRY
 from fairseq.tasks import FairseqTask
 
 from mos_fairseq.command import calling_command
@@ -21,27 +20,24 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.models.parameter_summary import parameter_summary
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.models.transformer_config import record_in_config
-from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
+from mos_fairseq.search_space import SearchSpace, Subnet
 from mos_fairseq.tasks.bad_losses import BadLosses
 from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
 from mos_fairseq.tasks.options import OptionTable
 from mos_fairseq.tasks.same_batches import same_batches
 from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics
 from mos_fairseq.tasks.subnet_sampling import SubnetSampling, check_sampling
+from mos_fairseq.tasks.subnets_of_task import SubnetsOfTask
 
 logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:  # what the mixin is put in front of
-    from fairseq.tasks import FairseqTask as _Base
-else:
-    _Base = object
 
-
-class SupernetTask(_Base):
+class SupernetTask(SubnetsOfTask):
     """Mixin: a task of fairseq's, with a weight-sharing supernet.
 
     Training draws its subnets from (seed, update number) alone: all ranks and micro-batches of an update agree, and a
-    resumed run goes on with the same draws. The search space travels in the checkpoint.
+    resumed run goes on with the same draws. With ``--subnet-sampling controller`` they depend on what the controller
+    has learnt, too, which is kept in the checkpoint. The search space travels in the checkpoint.
 
     Attributes:
         name, stock: its own name, and that of fairseq's task.
@@ -86,7 +82,7 @@ class SupernetTask(_Base):
         cls.check_data(cfg)
         task = super().setup_task(cfg, **kwargs)
         if task.search_space is not None and not kwargs.get("from_checkpoint"):
-            _ = task.valid_subnets, task.subnet, task.elastic_schedule  # fail early on bad ones
+            task.check_subnets()
             if str(cfg.subnet_sampling) == "fixed":
                 record_in_config(cfg, "task", "subnet", task.subnet.key)
         if task.command is not None:
@@ -120,34 +116,6 @@ class SupernetTask(_Base):
 
     def check_targets(self, split: str) -> None:
         """Raise InputError where the examples of a loaded split have nothing to predict."""
-
-    def _space(self) -> SearchSpace:
-        """The search space. Raises InputError where neither options nor a checkpoint have named one."""
-        if self.search_space is None:
-            presets = ", ".join(SearchSpace.preset_names(MODEL_REGISTRY[self.arch].family))
-            raise InputError(f"{self.name} needs --search-space: a preset ({presets}) or a YAML file")
-        return self.search_space
-
-    # Resolved when first used: a checkpoint remembers the files named in training, and has to load without them.
-    @cached_property
-    def valid_subnets(self) -> dict[str, Subnet]:
-        """Validation subnets by name. Raises InputError for bad specs."""
-        specs = split_specs(self.cfg.valid_subnets)
-        return {subnet_name(spec): resolve_subnet(spec, self._space()) for spec in specs}
-
-    @cached_property
-    def subnet(self) -> Subnet:
-        """The subnet of ``--subnet`` (default: the largest). Raises InputError for a bad spec."""
-        return resolve_subnet(self.cfg.subnet or "largest", self._space())
-
-    @cached_property
-    def elastic_schedule(self) -> ElasticSchedule | None:
-        """That of ``--elastic-from``. Raises InputError where it is bad, or where no subnet is drawn."""
-        if not self.cfg.elastic_from:
-            return None
-        if (sampling := str(self.cfg.subnet_sampling)) in ("largest", "fixed"):
-            raise InputError(f"elastic_from is given, but with subnet_sampling {sampling} nothing is ever elastic")
-        return ElasticSchedule.from_spec(self.cfg.elastic_from, self._space())
 
     # --- models and generators -------------------------------------------------------------------------------------
 
@@ -188,6 +156,7 @@ class SupernetTask(_Base):
             model.set_active_subnet(self._subnet_of_checkpoint())
         else:
             logger.info(parameter_summary(model))
+            self._start_controller(model)
         return model
 
     def _subnet_of_checkpoint(self) -> Subnet:
@@ -239,7 +208,8 @@ class SupernetTask(_Base):
 
     @cached_property
     def _sampling(self) -> SubnetSampling:
-        return SubnetSampling(self._space(), self.cfg, self.elastic_schedule, lambda: self.subnet)
+        space, schedule = self._space(), self.elastic_schedule
+        return SubnetSampling(space, self.cfg, schedule, lambda: self.subnet, self._controller)
 
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
         """(name, subnet) of those that train in this update, see :class:`SubnetSampling`."""
@@ -249,6 +219,7 @@ class SupernetTask(_Base):
         """Forward and backward of every subnet of this update on the same mini-batch (sandwich rule: BigNAS, arXiv
         2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
         self._bad_losses.tell()  # before a repetition, by which fairseq looks for what is not finite
+        self._learn(model, criterion, update_num)
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):
@@ -285,6 +256,8 @@ class SupernetTask(_Base):
     def begin_epoch(self, epoch, model) -> None:
         """As fairseq's. Before the first epoch, raises InputError where --best-checkpoint-metric is not measured."""
         super().begin_epoch(epoch, model)
+        if self._controller is not None:
+            self._compared_on(model)  # fail early without that set
         criterion, self._criterion = self._criterion, None
         dataset = self.datasets.get(self.cfg.valid_subset.split(",")[0])
         if criterion is None or not dataset:  # not the first epoch; or no validation

@@ -188,7 +188,7 @@ def test_a_twin_has_no_subnets(commands, supernet, tmp_path):
     done = export(commands, supernet, "smallest", tmp_path / "twin.pt", "--format", "transformer_subnet", "--json")
     assert json.loads(done.out)["format"] == "twin"  # as the format is called now
     arguments = ["--path", tmp_path / "twin.pt", "--subnet", "smallest", "--output", tmp_path / "again.pt"]
-    assert "its arch is transformer_subnet" in commands.fork("mos-export", *arguments, check=False).error()
+    assert "of one subnet, a static twin already" in commands.fork("mos-export", *arguments, check=False).error()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mos_fairseq.cli.search import _latency_options
+from mos_fairseq.cli.search_results import latency_options
 from mos_fairseq.cli.search_table import closing_rows
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
@@ -428,13 +428,13 @@ def test_the_front_is_measured_with_the_predictors_threads():
     before, asked = torch.get_num_threads(), SimpleNamespace(predictor="p.json")
     options = {"vocab_size": 20, "threads": None, "device": "cpu"}
     predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": before + 1}})
-    found, threads = _latency_options(asked, predictor)
+    found, threads = latency_options(asked, predictor)
     assert found.threads is None and threads == before + 1 and torch.get_num_threads() == before
     options = {"vocab_size": 20, "threads": 3, "device": "cpu"}
     predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": 3}})
-    assert _latency_options(asked, predictor)[1] is None
+    assert latency_options(asked, predictor)[1] is None
     with pytest.raises(InputError, match="p.json: it does not say how"):
-        _latency_options(asked, SimpleNamespace(measured={}))
+        latency_options(asked, SimpleNamespace(measured={}))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,12 @@ VALUES = {
     "num_random_subnets": 2,
     "cost_strata": 4,
     "smallest_interval": 3,
+    "controller_budget": "flops<=70%",
+    "controller_from": 3,
+    "controller_interval": 4,
+    "controller_samples": 3,
+    "controller_uniform": 0.5,
+    "controller_subset": "test",
     "elastic_from": "decoder_layers:3",
     "subnets_per_rank": True,
     "subnet": "smallest",
@@ -159,7 +165,10 @@ def test_an_option_acts_or_is_refused(outcome, command):
             continue
         only_in, needed, allowed = NEEDS.get(option, (command, None, ()))
         depends = needed is not None and only_in in (None, command) and command in ACTS[option]
-        message = outcome(command, **{option: value}, **({needed: allowed[-1]} if depends else {}))
+        needs = {needed: allowed[0]} if depends else {}
+        if "controller" in needs.values():
+            needs["controller_budget"] = "flops<=80%"
+        message = outcome(command, **needs | {option: value})
         assert was_refused(message) == (command not in ACTS[option]), (option, message)
         if command not in ACTS[option]:
             # fairseq-validate overrides what the checkpoint has; this one is older than some options
@@ -174,7 +183,7 @@ def test_an_option_that_needs_another(outcome, option):
         only_in, needed, allowed = NEEDS[option]
         if only_in in (None, command):
             others = {"num_random_subnets": "largest", "cost_strata": "smallest", "smallest_interval": "random"}
-            other = (others | {"subnet": "sandwich"}).get(option, False)
+            other = (others | {"subnet": "sandwich"}).get(option, "random" if "controller" in option else False)
             message = outcome(command, **{option: VALUES[option], needed: other})
             assert was_refused(message) and message.startswith(f"{option} is {VALUES[option]}: ")
             assert f"{needed} {other}, only with {', '.join(map(str, allowed))}" in message

@@ -1,0 +1,101 @@
+"""Searched subnets, calibrated before they are ranked: a few updates of a few parameters (NASRec, arXiv 2207.07187)."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mos_fairseq.checkpoints import read_checkpoint, read_supernet, save_checkpoint, search_space_of
+from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation.evaluator import ModelEvaluator
+from mos_fairseq.evaluation.options import EvaluationOptions
+from mos_fairseq.files import write_atomically
+from mos_fairseq.models import TransformerSubnetModel
+from mos_fairseq.models.trained_parts import check_parts
+from mos_fairseq.search_space import Subnet, check_family
+from mos_fairseq.standalone.finetuning import last_learning_rate, short_training, without_optimizer
+from mos_fairseq.standalone.training import Training, train_all
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Each subnet trains on alone as its static twin, on the same first batches, and is judged then; the supernet stays
+    as it is. What is done is kept, and not done again.
+
+    Args:
+        supernet: its checkpoint.
+        data: the folder that fairseq-preprocess made.
+        updates: of each subnet.
+        parts: what trains, as ``--trained-parts`` of ``transformer_subnet``.
+        root: folder of the runs.
+        options: how subnets are judged.
+        fingerprint: of the supernet and what it is judged on (:meth:`ModelEvaluator.fingerprint`).
+        device: torch's name of the device to judge on.
+        lr: the highest learning rate; None: that of the supernet's last update.
+        threads: of a process that trains.
+
+    Raises:
+        InputError: there is no such part, models of this family do not train alone, or the checkpoint keeps no learning
+            rate and none is given.
+    """
+
+    supernet: str
+    data: str
+    updates: int
+    parts: str
+    root: Path
+    options: EvaluationOptions
+    fingerprint: str
+    device: str = "cpu"
+    lr: float | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        family = search_space_of(self._state).family
+        check_parts(self.parts, "calibrate_parts")
+        if self.lr is None and last_learning_rate(self._state) is None:
+            raise InputError(
+                f"checkpoint {self.supernet}: its optimizer's state tells no learning rate: give --calibrate-lr"
+            )
+        check_family("calibrate", [TransformerSubnetModel.family.name], self.supernet, family)
+
+    @cached_property
+    def _state(self) -> dict[str, Any]:
+        return read_supernet(self.supernet)
+
+    def training(self, subnet: Subnet) -> Training:
+        """The run of one subnet. Raises InputError if it cannot train so."""
+        more = ["--trained-parts", self.parts]
+        where = (self._state, self.supernet, self.data, subnet, self.updates, self.root)
+        return short_training(*where, self.lr, more)
+
+    def judge(self, subnet: Subnet) -> tuple[float, float]:
+        """Loss in bits per token, or BLEU or chrF, of a calibrated subnet, and the seconds that its training took.
+
+        Raises:
+            InputError: the training failed.
+        """
+        training = self.training(subnet)
+        kept = training.folder / f"calibrated-{self.updates}-{self.fingerprint}.json"
+        if kept.exists():
+            try:
+                found = json.loads(kept.read_text(encoding="utf-8"))
+                return float(found["quality"]), float(found["seconds"])
+            except (OSError, ValueError, KeyError, TypeError):
+                raise InputError(f"{kept}: cannot be read; remove it to judge anew") from None
+        began = time.perf_counter()
+        for _ in train_all([training], 1, self.threads):
+            pass
+        seconds = time.perf_counter() - began
+        evaluator = ModelEvaluator(str(training.result), self.data, self.options, self.device)
+        quality = evaluator.loss() if evaluator.metric is None else evaluator.score(*evaluator.translate())
+        write_atomically(kept, json.dumps({"quality": quality, "seconds": round(seconds, 3)}))
+        return quality, seconds
+
+    def save(self, subnet: Subnet, path: Path) -> None:
+        """Write the checkpoint of a subnet that was judged. Raises InputError if it cannot be written."""
+        save_checkpoint(without_optimizer(read_checkpoint(self.training(subnet).result)), path)

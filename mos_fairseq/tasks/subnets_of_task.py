@@ -1,0 +1,132 @@
+"""The subnets that users name to a task, and the controller that learns one of them."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fairseq.models import MODEL_REGISTRY
+
+from mos_fairseq.command import Command
+from mos_fairseq.cost import CostOptions
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet, resolve_subnet, split_specs, subnet_name
+from mos_fairseq.tasks.controller import CONTROLLER, Controller, answer_of
+from mos_fairseq.tasks.held_out import HeldOut
+
+logger = logging.getLogger(__name__)
+
+
+if TYPE_CHECKING:  # what the mixin is put in front of
+    from fairseq.tasks import FairseqTask as _Base
+else:
+    _Base = object
+
+
+class SubnetsOfTask(_Base):
+    """Mixin of tasks for supernets: a part of :class:`~mos_fairseq.tasks.supernet_task.SupernetTask`."""
+
+    name: ClassVar[str]
+    arch: ClassVar[str]
+    cfg: Any
+    search_space: SearchSpace | None
+    command: Command | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._resolved: dict[str, Subnet] = {}
+        self._controller: Controller | None = None
+        self._held_out: HeldOut | None = None
+
+    def _space(self) -> SearchSpace:
+        """The search space. Raises InputError where neither options nor a checkpoint have named one."""
+        if self.search_space is None:
+            presets = ", ".join(SearchSpace.preset_names(MODEL_REGISTRY[self.arch].family))
+            raise InputError(f"{self.name} needs --search-space: a preset ({presets}) or a YAML file")
+        return self.search_space
+
+    def check_subnets(self) -> None:
+        """Raise InputError where a subnet that is named, or the schedule, is bad; of a controller's answer, which is
+        known later, where there will be none."""
+        _ = self.elastic_schedule
+        trains = self.command is None or self.command.name == "train"
+        is_known_later = str(self.cfg.subnet_sampling) == CONTROLLER or not trains
+        for spec in (*split_specs(self.cfg.valid_subnets), self.cfg.subnet or "largest"):
+            if spec != CONTROLLER or not is_known_later:
+                self._named(spec)
+
+    # Resolved when first used: a checkpoint remembers the files named in training, and has to load without them.
+    def _named(self, spec: str) -> Subnet:
+        """The subnet that ``spec`` names by now: ``controller`` may be another one after every step."""
+        if spec == CONTROLLER:
+            return answer_of(self.state_dict()) if self._controller is None else self._controller.answer()
+        if spec not in self._resolved:
+            self._resolved[spec] = resolve_subnet(spec, self._space())
+        return self._resolved[spec]
+
+    @property
+    def valid_subnets(self) -> dict[str, Subnet]:
+        """Validation subnets by name. Raises InputError for bad specs."""
+        return {subnet_name(spec): self._named(spec) for spec in split_specs(self.cfg.valid_subnets)}
+
+    @property
+    def subnet(self) -> Subnet:
+        """The subnet of ``--subnet`` (default: the largest). Raises InputError for a bad spec."""
+        return self._named((self.cfg.subnet or "largest").strip())
+
+    @cached_property
+    def elastic_schedule(self) -> ElasticSchedule | None:
+        """That of ``--elastic-from``. Raises InputError where it is bad, or where no subnet is drawn."""
+        if not self.cfg.elastic_from:
+            return None
+        if (sampling := str(self.cfg.subnet_sampling)) in ("largest", "fixed"):
+            raise InputError(f"elastic_from is given, but with subnet_sampling {sampling} nothing is ever elastic")
+        schedule = ElasticSchedule.from_spec(self.cfg.elastic_from, self._space())
+        if sampling == CONTROLLER and schedule.space_at(self.cfg.controller_from) != self.search_space:
+            raise InputError(
+                f"controller_from is {self.cfg.controller_from}: by then, not every size is elastic (elastic_from is "
+                f"{self.cfg.elastic_from})"
+            )
+        return schedule
+
+    # --- the controller -----------------------------------------------------------------------------------------------
+
+    def _start_controller(self, model: Any) -> None:
+        """Let a controller learn, if one is asked for. Raises InputError where no subnet keeps its budget."""
+        if str(self.cfg.subnet_sampling) == CONTROLLER:
+            options = CostOptions.of_model(model.cfg, *(len(words) for words in model.dictionaries_of(self)))
+            self._controller = Controller(self._space(), self.cfg, options)
+
+    @property
+    def goes_on_with_state(self) -> bool:
+        """Whether a training that goes on needs :meth:`state_dict` of the one before."""
+        return self._controller is not None
+
+    def state_dict(self) -> dict[str, Any]:
+        """As fairseq's task, and what a controller has learnt."""
+        learnt = {} if self._controller is None else {CONTROLLER: self._controller.to_dict()}
+        return super().state_dict() | learnt
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As fairseq's task. Raises InputError where a controller that trains has learnt of another space."""
+        super().load_state_dict(state_dict)
+        if self._controller is not None and CONTROLLER in state_dict:
+            self._controller.load(state_dict[CONTROLLER])
+
+    def _learn(self, model, criterion, update_num: int) -> None:
+        """Let the controller make its step before an update, if one is due."""
+        controller = self._controller
+        if controller is None or not controller.is_due(update_num):
+            return
+        held_out, number = self._compared_on(model), controller.steps
+        controller.step(update_num, lambda subnets: held_out.judge(number, subnets, model, criterion))
+        if update_num % self.cfg.log_interval < self.cfg.controller_interval:
+            text = "controller after %d steps: %s (its choices have a mean probability of %.2f)"
+            logger.info(text, controller.steps, controller.answer().summary(), controller.certainty)
+
+    def _compared_on(self, model) -> HeldOut:
+        if self._held_out is None:
+            subset = self.cfg.controller_subset or self.cfg.valid_subset.split(",")[0]
+            self._held_out = HeldOut(self, subset, model.max_positions())
+        return self._held_out
