@@ -107,7 +107,8 @@ for seed in "${seeds[@]}"; do
                 --crossovers $((population / 2)) --constraint "params_without_embeddings<=$budget%" \
                 --seed "$seed" --output "$work/$run/search-$budget"
             for kind in best uniform; do
-                names+=("$kind-$budget") subnets+=("$work/$run/search-$budget/$kind.yaml")
+                cp "$work/$run/search-$budget/$kind.yaml" "$work/$run/$kind-$budget.yaml"
+                names+=("$kind-$budget") subnets+=("$work/$run/$kind-$budget.yaml")
             done
         done
         mos-cost --search-space "$space" --subnet "$(IFS=, && echo "${subnets[*]}")" --json --src-len 128 \

@@ -35,8 +35,8 @@ def classes(path: str, data: str) -> tuple[list[str], list[str], int]:
     for batch in data_utils.batch_by_size(order, dataset.num_tokens, max_tokens=4000):
         sample = dataset.collater([dataset[int(index)] for index in batch])
         logits, _ = model(**sample["net_input"], classification_head_name=HEAD)
-        for index, mine, true in zip(batch, logits.argmax(-1).tolist(), sample["target"].flatten().tolist(), strict=True):
-            found[int(index)], right[int(index)] = names[mine], names[true]
+        for index, mine, true in zip(batch, logits.argmax(-1), sample["target"].flatten(), strict=True):
+            found[int(index)], right[int(index)] = names[int(mine)], names[int(true)]
     params = sum(parameter.numel() for parameter in model.parameters())
     return [found[i] for i in range(len(found))], [right[i] for i in range(len(right))], params
 

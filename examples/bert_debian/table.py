@@ -48,18 +48,12 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(work.glob("tuned/*.json"), key=lambda path: path.stat().st_mtime):
         task, count, source, *name, routing, seed = path.stem.split("-")
-        costs = {subnet_of(cost["subnet"]): cost for cost in read_jsonl(work / f"{routing}-{seed}" / "costs.jsonl")}
+        costs = {cost["subnet"]: cost for cost in read_jsonl(work / f"{routing}-{seed}" / "costs.jsonl")}
         cost = costs["-".join(name)]
         sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}
         row = {"task": task, "examples": count, "subnet": "-".join(name), "source": source, "routing": routing}
         rows.append(row | {"seed": int(seed)} | sizes | scored(path))
     return rows
-
-
-def subnet_of(path: str) -> str:
-    """best-50 of …/search-50/best.yaml."""
-    kind = Path(path).stem
-    return f"{kind}-{Path(path).parent.name.removeprefix('search-')}" if kind in ("best", "uniform") else kind
 
 
 def table(rows: list[dict[str, Any]]) -> str:

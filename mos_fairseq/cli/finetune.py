@@ -89,8 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         print(json.dumps({"output": str(checkpoint)} | scores))
         return
-    quality = args.metric
-    rows = [[name, f"{found[quality]:.2f}", f"{found['loss']:.4f}"] for name, found in scores.items()]
+    names = finetuning.judge.metrics
+    digits = {"loss": 4}
+    rows = [[kind, *(f"{found[name]:.{digits.get(name, 2)}f}" for name in names)] for kind, found in scores.items()]
     print(f"{args.updates} updates of {subnet.summary()}")
-    print(aligned([["weights", quality, "loss"], *rows]))
+    print(aligned([["weights", *names], *rows]))
     print(f"model: {checkpoint}")
