@@ -17,9 +17,9 @@ prepared=${DATA:-$root/data/bert_debian}
 space=${SPACE:-$here/space.yaml}
 length=${LENGTH:-96}
 if [ -n "${SMALL:-}" ]; then
-    defaults=(layer 100 100 1024 2e-4 60 12 2 2000 1000 2)
+    defaults=(layer 60 60 1024 2e-4 40 10 2 1000 1000 2 50 supernet)
 else
-    defaults=("none layer neuron" 1000 4000 2048 2e-4 1000 50 10 "4000 all" all 3)
+    defaults=("none layer neuron" 1000 4000 2048 2e-4 1000 50 10 "4000 all" all 3 "50 25" "supernet start")
 fi
 read -ra routings <<<"${ROUTINGS:-${defaults[0]}}"
 head_updates=${HEAD_UPDATES:-${defaults[1]}} updates=${UPDATES:-${defaults[2]}} max_tokens=${MAX_TOKENS:-${defaults[3]}}
@@ -27,7 +27,8 @@ lr=${LR:-${defaults[4]}} samples=${VALID_SAMPLES:-${defaults[5]}} population=${P
 iterations=${ITERATIONS:-${defaults[7]}}
 read -ra examples <<<"${EXAMPLES:-${defaults[8]}}"
 test_examples=${TEST_EXAMPLES:-${defaults[9]}} epochs=${EPOCHS:-${defaults[10]}}
-read -ra budgets <<<"${BUDGETS:-50 25}"
+read -ra budgets <<<"${BUDGETS:-${defaults[11]}}"
+read -ra sources <<<"${SOURCES:-${defaults[12]}}"
 if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi
@@ -58,7 +59,7 @@ part_of() {
     done
 }
 
-# tune NAME CHECKPOINT SUBNET DATA SEED: fine-tunes a static twin, and scores it
+# tune NAME CHECKPOINT SUBNET DATA SEED: fine-tunes a static twin
 tune() {
     local classes
     classes=$(wc -l <"$4/label/dict.txt")
@@ -68,7 +69,6 @@ tune() {
         --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr 2e-4 --lr-scheduler cosine --warmup-updates 20 \
         --max-update $((epochs * (($(wc -l <"$4/text/train.label") + 31) / 32))) --batch-size 32 --seed "$5" \
         --disable-validation --no-epoch-checkpoints --no-save-optimizer-state --save-dir "$work/tuned/$1"
-    step "score-$1" python "$here/score.py" "$4" --path "$work/tuned/$1/checkpoint_last.pt" --output "$work/tuned/$1.json"
 }
 
 for task in section pair; do
@@ -114,7 +114,7 @@ for seed in "${seeds[@]}"; do
         mos-cost --search-space "$space" --subnet "$(IFS=, && echo "${subnets[*]}")" --json --src-len 128 \
             --vocab-size "$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5))" >"$work/$run/costs.jsonl"
         for position in "${!names[@]}"; do
-            for source in supernet start; do
+            for source in "${sources[@]}"; do
                 from=$work/$run/start.pt
                 [ $source = start ] || from=$work/$run/checkpoints/checkpoint_last.pt
                 step "export-$source-${names[position]}-$run" mos-export --path "$from" \
@@ -123,21 +123,23 @@ for seed in "${seeds[@]}"; do
         done
         for task in section pair; do
             for count in "${examples[@]}"; do
+                tuned=()
                 for position in "${!names[@]}"; do
-                    for source in supernet start; do
+                    for source in "${sources[@]}"; do
                         name=$task-$count-$source-${names[position]}-$run
                         tune "$name" "$work/$run/$source-${names[position]}.pt" "${subnets[position]}" \
                             "$work/data/$task-$count" "$seed"
+                        tuned+=("$work/tuned/$name/checkpoint_last.pt")
                     done
                 done
+                python "$here/score.py" "$work/data/$task-$count" "${tuned[@]}"
             done
         done
         winner=section-${examples[0]}-supernet-best-${budgets[0]}-$run
         step "huggingface-$run" mos-export --path "$work/tuned/$winner/checkpoint_last.pt" --format huggingface \
             --allow-padding --tokenizer "$prepared/encoder/tokenizer.json" --output "$work/$run/huggingface"
-        step "pipeline-$run" python "$here/score.py" "$work/data/section-${examples[0]}" \
-            --path "$work/tuned/$winner/checkpoint_last.pt" --huggingface "$work/$run/huggingface" \
-            --text "$prepared/text/section/test.input0" --length "$length" --output "$work/$run/pipeline.json"
+        step "pipeline-$run" python "$here/pipeline.py" "$work/$run/huggingface" --length "$length" \
+            --text "$prepared/text/section/test.input0" --scores "$work/tuned/$winner/score.json"
     done
 done
 python "$here/table.py" "$work"

@@ -46,8 +46,8 @@ def linear_rows(work: Path) -> list[dict[str, Any]]:
 def subnet_rows(work: Path) -> list[dict[str, Any]]:
     """Of the fine-tuned subnets, with the sizes that mos-cost counted."""
     rows = []
-    for path in sorted(work.glob("tuned/*.json"), key=lambda path: path.stat().st_mtime):
-        task, count, source, *name, routing, seed = path.stem.split("-")
+    for path in sorted(work.glob("tuned/*/score.json"), key=lambda path: path.stat().st_mtime):
+        task, count, source, *name, routing, seed = path.parent.name.split("-")
         costs = {cost["subnet"]: cost for cost in read_jsonl(work / f"{routing}-{seed}" / "costs.jsonl")}
         cost = costs["-".join(name)]
         sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}
