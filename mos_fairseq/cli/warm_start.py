@@ -29,7 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
         "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
         "which becomes its largest subnet: the same results before any training. Neurons and heads (and channels, with "
         "learned positions) are put in the order of their importance, since a subnet uses the first of them.",
-        "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt",
+        "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt\n"
+        "mos-warm-start --path bert-folder --search-space bert.yaml --output warm.pt    # masked language models",
     )
     parser.add_argument(
         "--path",

@@ -281,7 +281,7 @@ def test_fairseqs_hub_interface(text, trained, exported, finetuned):
         tokens = torch.cat([torch.tensor([words.bos()]), words.encode_line("a b c", add_if_not_exist=False).long()])
         hub.eval()
         features = hub.extract_features(tokens, return_all_hiddens=True)
-        assert len(features) == 4 if kind is RobertaMosModel else 3
+        assert len(features) == (4 if kind is RobertaMosModel else 3)
         with torch.no_grad():
             expected = hub.model(tokens[None], features_only=True)[0]
         torch.testing.assert_close(features[-1], expected, atol=1e-6, rtol=1e-6)
