@@ -24,8 +24,8 @@ def get_parser() -> argparse.ArgumentParser:
         "and win. Started again, it goes on where it was.",
         "mos-finetune data-bin --path checkpoints/checkpoint_last.pt --subnet search/best.yaml --updates 300 "
         "--remove-bpe sentencepiece --output finetuned\n"
-        "mos-finetune data-text --path checkpoints-bert/checkpoint_last.pt --subnet best.yaml --updates 300 --metric loss "
-        "--output tuned    # masked language models",
+        "mos-finetune data-text --path checkpoints-bert/checkpoint_last.pt --subnet best.yaml --updates 300 "
+        "--metric loss --output tuned    # masked language models",
     )
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _EXAMPLE = (
     "mos-gap measure data-bin --path none=none/checkpoint_last.pt --path neuron=checkpoints/checkpoint_last.pt "
     "--num-subnets 6 --output gap\n"
-    "mos-gap measure data-text --path checkpoints-bert/checkpoint_last.pt --num-subnets 6 --metric loss --output gap    "
-    "# masked language models"
+    "mos-gap measure data-text --path checkpoints-bert/checkpoint_last.pt --num-subnets 6 --metric loss "
+    "--output gap    # masked language models"
 )
 
 
