@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,29 @@ def masked_only(sample: dict[str, Any], padding_idx: int) -> dict[str, Any]:
     masked = sample["target"].ne(padding_idx)
     net_input = sample["net_input"] | {"masked_tokens": masked}
     return sample | {"net_input": net_input, "target": sample["target"][masked], "ntokens": masked.sum()}
+
+
+EXAMPLES = (
+    "seed",
+    "sample_break_mode",
+    "tokens_per_sample",
+    "mask_prob",
+    "leave_unmasked_prob",
+    "random_token_prob",
+    "freq_weighted_replacement",
+    "mask_multiple_length",
+    "mask_stdev",
+    "shorten_method",
+    "shorten_data_split_list",
+)
+"""Options of fairseq's ``masked_lm`` that decide what is a sample, and what is masked in it."""
+
+
+def examples_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a supernet's configuration, with which other models are judged on the same samples and masks; none of
+    other tasks."""
+    task = cfg["task"]
+    return {name: task[name] for name in EXAMPLES if name in task} if "mask_prob" in task else {}
 
 
 def predicted_tokens(model: Any, sample: dict[str, Any], padding_idx: int) -> int:

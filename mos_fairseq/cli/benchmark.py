@@ -34,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "mos-benchmark",
         "Time and memory of supernets, compared in turn in one process with plain weight sharing and "
-        "stock fairseq's transformer. Ratios can be trusted on a busy machine, milliseconds cannot.",
+        "stock fairseq's transformer, for translation. Ratios can be trusted on a busy machine, milliseconds cannot.",
         "mos-benchmark --search-space wmt14_en_de --vocab-size 32000 --suite train,decode --threads 1 "
         "--output benchmark",
     )

@@ -28,7 +28,8 @@ def get_parser() -> argparse.ArgumentParser:
         "Parameters and FLOPs (2 per multiply-accumulate, one sentence) of subnets, exact, without "
         "building them. Experts and routers never count: a subnet is a dense Transformer.",
         "mos-cost --search-space wmt14_en_de --subnet largest,smallest,random:7 --vocab-size 32000 "
-        "--share-all-embeddings",
+        "--share-all-embeddings\n"
+        "mos-cost --search-space bert_bottleneck --vocab-size 30522 --src-len 128    # masked language models",
     )
     parser.add_argument("--search-space", required=True, metavar="X", help="preset or YAML file of the search space")
     parser.add_argument(

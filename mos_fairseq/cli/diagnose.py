@@ -37,7 +37,8 @@ def get_parser() -> argparse.ArgumentParser:
         "(mixing: total-variation distance), how far experts have parted (experts: norm of the difference over the "
         "norm), and how the gradients agree that different subnets send to the weights they share (cosine: mean over "
         "pairs of subnets; lowest; conflicts: share of pairs below 0).",
-        "mos-diagnose data-bin --path neuron=checkpoints/checkpoint_last.pt --output diagnosis",
+        "mos-diagnose data-bin --path neuron=checkpoints/checkpoint_last.pt --output diagnosis\n"
+        "mos-diagnose data-text --path checkpoints-bert/checkpoint_last.pt --output d    # masked language models",
     )
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument(

@@ -16,7 +16,8 @@ def get_parser() -> argparse.ArgumentParser:
         "mos-export",
         "Write one subnet of a supernet's checkpoint as a plain dense model: no experts, no routers, no "
         "slicing, and the same results.",
-        "mos-export --path checkpoints/checkpoint_best.pt --subnet search/best.yaml --output best.pt",
+        "mos-export --path checkpoints/checkpoint_best.pt --subnet search/best.yaml --output best.pt\n"
+        "mos-export --path tuned-bert/checkpoint_best.pt --format huggingface --output hf    # masked language models",
     )
     parser.add_argument(
         "--path",

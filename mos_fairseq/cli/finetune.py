@@ -23,7 +23,9 @@ def get_parser() -> argparse.ArgumentParser:
         "rises in the first tenth of the updates and then falls to 0 in a line. Options after -- go to fairseq-train "
         "and win. Started again, it goes on where it was.",
         "mos-finetune data-bin --path checkpoints/checkpoint_last.pt --subnet search/best.yaml --updates 300 "
-        "--remove-bpe sentencepiece --output finetuned",
+        "--remove-bpe sentencepiece --output finetuned\n"
+        "mos-finetune data-text --path checkpoints-bert/checkpoint_last.pt --subnet best.yaml --updates 300 "
+        "--metric loss --output tuned    # masked language models",
     )
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
@@ -93,8 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         print(json.dumps({"output": str(checkpoint)} | scores))
         return
-    quality = args.metric
-    rows = [[name, f"{found[quality]:.2f}", f"{found['loss']:.4f}"] for name, found in scores.items()]
+    names = finetuning.judge.metrics
+    digits = {"loss": 4}
+    rows = [[kind, *(f"{found[name]:.{digits.get(name, 2)}f}" for name in names)] for kind, found in scores.items()]
     print(f"{args.updates} updates of {subnet.summary()}")
-    print(aligned([["weights", quality, "loss"], *rows]))
+    print(aligned([["weights", *names], *rows]))
     print(f"model: {checkpoint}")

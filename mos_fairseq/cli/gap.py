@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 _EXAMPLE = (
     "mos-gap measure data-bin --path none=none/checkpoint_last.pt --path neuron=checkpoints/checkpoint_last.pt "
-    "--num-subnets 6 --output gap"
+    "--num-subnets 6 --output gap\n"
+    "mos-gap measure data-text --path checkpoints-bert/checkpoint_last.pt --num-subnets 6 --metric loss "
+    "--output gap    # masked language models"
 )
 
 
@@ -105,11 +107,10 @@ def _add_measure(commands: Any) -> None:
     measure.add_argument(
         "--bootstrap",
         type=int,
-        default=1000,
         metavar="N",
-        help="test sets that sacreBLEU's paired bootstrap resamples to compare the scores of other supernets with "
-        "that of the first; 0 for no comparison. It knows the chance of test sentences, not of training's seeds "
-        "(default: %(default)s)",
+        help="with bleu and chrf: test sets that sacreBLEU's paired bootstrap resamples to compare the scores of other "
+        "supernets with that of the first; 0 for no comparison. It knows the chance of test sentences, not of "
+        "training's seeds (default: 1000)",
     )
     measure.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
     add_judging_options(measure, "test")
@@ -153,6 +154,9 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     specs += [f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets)]
     if not (seed := os.environ.get("SACREBLEU_SEED", "12345")).isdecimal() and seed.lower() != "none":
         raise InputError(f"SACREBLEU_SEED is {seed}: allowed are whole numbers from 0, and none")
+    if args.metric == "loss" and args.bootstrap is not None:
+        raise InputError(f"bootstrap is {args.bootstrap}: it has no effect with metric loss")
+    args.bootstrap = 1000 if args.bootstrap is None and args.metric != "loss" else args.bootstrap or 0
     if not specs:
         raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
     split_specs(",".join(specs))  # tells whether two have one name

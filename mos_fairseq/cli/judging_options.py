@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mos_fairseq.cli.search_options import add_tokenizer_option
+from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
 
@@ -14,24 +15,34 @@ if TYPE_CHECKING:
     from mos_fairseq.evaluation.judge import Judge
 
 
+_OF_TRANSLATIONS = ("beam", "max_len_a", "max_len_b", "remove_bpe", "reference")
+
+
 def add_judging_options(parser: argparse.ArgumentParser, subset: str) -> None:
     """Add them; ``subset`` is the set to score on where none is given."""
     defaults = EvaluationOptions()
     parser.add_argument("--gen-subset", default=subset, metavar="NAME", help=f"set to score on (default: {subset})")
     parser.add_argument("--reference", metavar="FILE", help="its raw target text (default: the binarised one, joined)")
-    parser.add_argument("--valid-samples", type=int, metavar="N", help="score on N sentence pairs of it (default: all)")
+    parser.add_argument("--valid-samples", type=int, metavar="N", help="score on N examples of it (default: all)")
     for name, kind in (("max_tokens", int), ("beam", int), ("max_len_a", float), ("max_len_b", int)):
         option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
         parser.add_argument(option, type=kind, default=default, metavar="N", help="default: %(default)s")
     parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="as fairseq's option")
-    text = "sacreBLEU's score of translations (default: %(default)s)"
-    parser.add_argument("--metric", choices=TEXT_METRICS, default="bleu", help=text)
+    text = (
+        "sacreBLEU's score of translations; or loss, with its perplexity, the metric of masked language models, which "
+        "translate nothing: all models predict the same words then (default: %(default)s)"
+    )
+    parser.add_argument("--metric", choices=(*TEXT_METRICS, "loss"), default="bleu", help=text)
     add_tokenizer_option(parser)
     parser.add_argument("--device", help="to score on, as in cuda:0 (default: the GPU, or else the CPU)")
 
 
 def judged_how(args: argparse.Namespace) -> EvaluationOptions:
-    """Raises InputError if a number is out of range."""
+    """Raises InputError if a number is out of range, or an option has no effect with the metric."""
+    defaults = EvaluationOptions()
+    for name in _OF_TRANSLATIONS if args.metric == "loss" else ():
+        if (value := getattr(args, name)) != getattr(defaults, name, None):
+            raise InputError(f"{name} is {value}: it has no effect with metric loss")
     names = ("max_tokens", "beam", "max_len_a", "max_len_b", "remove_bpe", "valid_samples", "sacrebleu_tokenizer")
     return EvaluationOptions(args.metric, args.gen_subset, **{name: getattr(args, name) for name in names})
 

@@ -32,7 +32,9 @@ def get_parser() -> argparse.ArgumentParser:
         "Latency of subnets: measured and predicted.",
         "mos-latency measure --search-space tiny --vocab-size 2000 --num-subnets 200 --output latency.jsonl\n"
         "mos-latency fit latency.jsonl --output predictor.json\n"
-        "mos-latency predict predictor.json --subnet largest,smallest,random:7",
+        "mos-latency predict predictor.json --subnet largest,smallest,random:7\n"
+        "mos-latency measure --search-space bert_tiny --vocab-size 1504 --num-subnets 200 --src-len 96 --output "
+        "bert.jsonl    # masked language models",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_measure(commands)

@@ -52,7 +52,9 @@ def get_parser() -> argparse.ArgumentParser:
         "a cost. Subnets are judged with the weights they inherit; each is judged once, also across runs. An "
         "interrupted search goes on when it is started again.",
         "mos-search data-bin --path checkpoints/checkpoint_best.pt --predictor predictor.json "
-        "--constraint 'latency_ms<=40' --valid-samples 500 --output search",
+        "--constraint 'latency_ms<=40' --valid-samples 500 --output search\n"
+        "mos-search data-text --path checkpoints-bert/checkpoint_best.pt --constraint 'params<=50%' --output s    "
+        "# masked language models",
     )
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
@@ -176,7 +178,7 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     defaults = EvaluationOptions()
     parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="default: %(default)s")
     parser.add_argument(
-        "--valid-samples", type=int, metavar="N", help="judge on N sentence pairs, always the same (default: all)"
+        "--valid-samples", type=int, metavar="N", help="judge on N examples, always the same (default: all)"
     )
     parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens, metavar="N", help="default: %(default)s")
     translating = "for bleu and chrf, and --report-bleu"

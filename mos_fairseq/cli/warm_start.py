@@ -18,6 +18,7 @@ from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import MASKED, SIDES, check_family_of, has_narrower_attention
 
 if TYPE_CHECKING:
+    from mos_fairseq.evaluation.options import EvaluationOptions
     from mos_fairseq.models import Supernet
     from mos_fairseq.warm_start import Orders, StockModel
 
@@ -28,7 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
         "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
         "which becomes its largest subnet: the same results before any training. Neurons and heads (and channels, with "
         "learned positions) are put in the order of their importance, since a subnet uses the first of them.",
-        "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt",
+        "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt\n"
+        "mos-warm-start --path bert-folder --search-space bert.yaml --output warm.pt    # masked language models",
     )
     parser.add_argument(
         "--path",
@@ -47,11 +49,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="of a transformer: judge importance by gradients on sentences of this folder, not by weights' sizes",
+        help="judge importance by gradients on sentences of this folder, not by weights' sizes",
     )
     parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in it (default: valid)")
     parser.add_argument(
-        "--valid-samples", type=int, default=500, metavar="N", help="sentence pairs of it (default: %(default)s)"
+        "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs of it (default: %(default)s)"
     )
     parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
     parser.add_argument("--no-reorder", action="store_true", help="leave everything in its place")
@@ -110,9 +112,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
-    for name in ("data", "learn_positions"):
-        if getattr(args, name):
-            raise InputError(f"{name} is {getattr(args, name)}: it has no effect on subnets of family {MASKED.name}")
+    if args.learn_positions:
+        raise InputError(f"learn_positions is True: it has no effect on subnets of family {MASKED.name}")
     is_folder = os.path.isdir(args.path)
     if not is_folder:
         check_exists(args.path)
@@ -120,7 +121,14 @@ def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
     from mos_fairseq.checkpoints import save_checkpoint
     from mos_fairseq.files import write_atomically
     from mos_fairseq.models import RobertaMosConfig
-    from mos_fairseq.warm_start import Orders, check_masked_space, masked_orders, masked_supernet, supernet_checkpoint
+    from mos_fairseq.warm_start import (
+        Orders,
+        check_masked_space,
+        masked_batches,
+        masked_orders,
+        masked_supernet,
+        supernet_checkpoint,
+    )
 
     if is_folder:
         from mos_fairseq.warm_start import read_huggingface
@@ -131,7 +139,10 @@ def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
 
         source = read_roberta(args.path)
     check_masked_space(source.model.subnet, space)
-    orders = Orders() if args.no_reorder else masked_orders(source.model, heads=has_narrower_attention(space))
+    heads, orders = has_narrower_attention(space), Orders()
+    if not args.no_reorder:
+        batches = None if args.data is None else masked_batches(source, space, args.data, _sentences(args))
+        orders = masked_orders(source.model, batches, heads=heads)
     cfg = RobertaMosConfig(search_space=space.dumps(), **_routing(args))
     model = masked_supernet(source, cfg, orders, args.expert_noise, args.seed)
     if source.words is not None:
@@ -158,9 +169,18 @@ def _tell(args: argparse.Namespace, model: Supernet) -> None:
     print(f"to train it: fairseq-train … {supernet} --finetune-from-model {args.output}")
 
 
+def _sentences(args: argparse.Namespace) -> EvaluationOptions:
+    """Which sentences tell importance by gradients."""
+    from mos_fairseq.evaluation.options import EvaluationOptions
+
+    return EvaluationOptions(
+        valid_subset=args.valid_subset, valid_samples=args.valid_samples, max_tokens=args.max_tokens, seed=args.seed
+    )
+
+
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
     """Heads are put in order only where some subnets do not use all of them."""
-    from mos_fairseq.evaluation.evaluator import EvaluationOptions, ModelEvaluator
+    from mos_fairseq.evaluation.evaluator import ModelEvaluator
     from mos_fairseq.warm_start import Orders, importance_orders
 
     if args.no_reorder:
@@ -170,8 +190,5 @@ def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> 
     kinds = {"heads": has_narrower_attention(space), "channels": channels}
     if args.data is None:
         return importance_orders(stock.model, **kinds)
-    options = EvaluationOptions(
-        valid_subset=args.valid_subset, valid_samples=args.valid_samples, max_tokens=args.max_tokens, seed=args.seed
-    )
-    evaluator = ModelEvaluator(args.path, args.data, options)
+    evaluator = ModelEvaluator(args.path, args.data, _sentences(args))
     return importance_orders(evaluator.model, evaluator.batches, **kinds)

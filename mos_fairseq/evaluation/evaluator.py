@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -37,17 +37,25 @@ class ModelEvaluator:
         path: the checkpoint of a model.
         data: the folder that fairseq-preprocess made.
         device: torch's name of the device to evaluate on.
+        examples: options of the task in the place of the checkpoint's (:func:`~mos_fairseq.masked.examples_of`).
 
     Raises:
         InputError: the data are missing or empty, or do not fit the checkpoint; or that changed while it was read; or
             the device is not there, or sacreBLEU cannot use the tokenizer.
     """
 
-    def __init__(self, path: str, data: str, options: EvaluationOptions, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: str,
+        data: str,
+        options: EvaluationOptions,
+        device: str = "cpu",
+        examples: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path, self.data, self.options = path, data, options
         is_text = options.objective in TEXT_METRICS
         self.metric = text_metric(options.objective, options.sacrebleu_tokenizer) if is_text else None
-        overrides = {"data": data, "dataset_impl": dataset_impl(data, options.valid_subset)}
+        overrides = dict(examples or {}) | {"data": data, "dataset_impl": dataset_impl(data, options.valid_subset)}
         before = file_digest(path, "path")
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
         try:

@@ -14,6 +14,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, ModelEvaluator
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
 from mos_fairseq.files import make_folder, read_text, write_atomically
+from mos_fairseq.search_space import Family
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Judge:
 
     Args:
         data: the folder that fairseq-preprocess made.
-        options: which part of it, how it is translated, and how translations are scored (objective).
+        options: which part of it, and by what models are scored (objective): translations, or the loss alone.
         device: torch's name of the device.
         reference: raw target text of the set, one line a sentence; None for the binarised one, put together again.
 
@@ -36,21 +37,36 @@ class Judge:
     reference: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.quality not in TEXT_METRICS:
-            raise InputError(f"metric is {self.quality}: allowed are {', '.join(TEXT_METRICS)}")
+        if self.reference is not None and not self.translates:
+            raise InputError(f"reference is {self.reference}: it has no effect with metric {self.quality}")
         if self.reference is not None and self.options.valid_samples is not None:
             raise InputError("reference is of the whole set: it does not go with valid_samples")
         self.reference_lines()
 
     @property
     def quality(self) -> str:
-        """The name of the score of translations."""
+        """The name of the score that counts."""
         return self.options.objective
 
     @property
+    def translates(self) -> bool:
+        """Whether that is of translations."""
+        return self.quality in TEXT_METRICS
+
+    @property
     def metrics(self) -> tuple[str, str]:
-        """The names of all scores."""
-        return self.quality, "loss"
+        """The names of all scores; ``ppl`` is the perplexity, 2 to the power of the loss."""
+        return (self.quality, "loss") if self.translates else ("loss", "ppl")
+
+    def reaches(self, score: float, goal: float) -> bool:
+        """Whether ``score`` is as good as ``goal``; a loss is better when lower."""
+        return score >= goal if self.translates else score <= goal
+
+    def check_family(self, family: Family) -> None:
+        """Raise InputError where models of ``family`` are not scored so."""
+        if self.quality not in family.objectives:
+            known = ", ".join(family.objectives)
+            raise InputError(f"metric is {self.quality}: models of family {family.name} are judged by {known}")
 
     def reference_lines(self) -> list[str] | None:
         """The raw reference, if there is one."""
@@ -81,7 +97,7 @@ class Judge:
 
     def scores(self, path: Path, prepare: Callable[[], ModelEvaluator]) -> dict[str, Any]:
         """``bleu`` or ``chrf``, ``loss`` (bits per token), sacreBLEU's ``signature``, and the file of a model's
-        ``hypotheses``.
+        ``hypotheses``; or ``loss`` and ``ppl``.
 
         Args:
             path: file that keeps them, read if it is there; translations go beside it, with the ending ``.txt``.
@@ -90,7 +106,7 @@ class Judge:
         Raises:
             InputError: a score is not finite, or the reference is of another length.
         """
-        kept = {"hypotheses": str(path.with_suffix(".txt"))}
+        kept = {"hypotheses": str(path.with_suffix(".txt"))} if self.translates else {}
         if path.exists():
             try:
                 scores = json.loads(path.read_text(encoding="utf-8"))
@@ -98,15 +114,20 @@ class Judge:
             except (OSError, ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: cannot be read; remove it to judge anew") from None
         evaluator = prepare()
-        hypotheses, references = evaluator.translate()
-        references = self.reference_lines() or references
-        if len(hypotheses) != len(references):
-            raise InputError(f"reference {self.reference}: {len(references)} lines for {len(hypotheses)} sentences")
-        quality = evaluator.score(hypotheses, references)
-        scores = {self.quality: quality, "loss": evaluator.loss(), "signature": evaluator.signature}
-        if not all(math.isfinite(scores[name]) for name in self.metrics):
-            raise InputError(f"{evaluator.path}: its loss is {scores['loss']}")
+        hypotheses = evaluator.translate()[0] if self.translates else None
+        scores = {} if hypotheses is None else self._of_text(evaluator, hypotheses)
+        loss = evaluator.loss()
+        if not all(math.isfinite(score) for score in (loss, scores.get(self.quality, 0.0))):
+            raise InputError(f"{evaluator.path}: its loss is {loss}")
+        scores |= {"loss": loss} if self.translates else {"loss": loss, "ppl": 2**loss}
         make_folder(path.parent)
-        write_atomically(path.with_suffix(".txt"), "".join(text + "\n" for text in hypotheses))
+        if hypotheses is not None:
+            write_atomically(path.with_suffix(".txt"), "".join(text + "\n" for text in hypotheses))
         write_atomically(path, json.dumps(scores, indent=1))
         return scores | kept
+
+    def _of_text(self, evaluator: ModelEvaluator, hypotheses: list[str]) -> dict[str, Any]:
+        references = self.reference_lines() or evaluator.references()
+        if len(hypotheses) != len(references):
+            raise InputError(f"reference {self.reference}: {len(references)} lines for {len(hypotheses)} sentences")
+        return {self.quality: evaluator.score(hypotheses, references), "signature": evaluator.signature}

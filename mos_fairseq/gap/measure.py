@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mos_fairseq.checkpoints import read_supernet, updates_of
 from mos_fairseq.errors import InputError
@@ -15,13 +15,15 @@ from mos_fairseq.evaluation.judge import Judge
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
 from mos_fairseq.evaluation.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
-from mos_fairseq.models import TransformerSubnetModel
+from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_subnet, subnet_name
+from mos_fairseq.standalone.kinds import FAMILIES, kind_of
 from mos_fairseq.standalone.options import Options, training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
 from mos_fairseq.standalone.training import Training, train_all
 
 Tell = Callable[[str], object]
+_Evaluator = TypeVar("_Evaluator", bound=ModelEvaluator)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Experiment:
         states = {name: read_supernet(path) for name, path in self.supernets.items()}
         for name, state in states.items():
             space = SearchSpace.from_spec(state["cfg"]["model"]["search_space"])
-            check_family("mos-gap measure", [TransformerSubnetModel.family.name], name, space.family)
+            check_family("mos-gap measure", list(FAMILIES), name, space.family)
+            self.judge.check_family(space.family)
         return {name: (state["cfg"], updates_of(state)) for name, state in states.items()}
 
     @cached_property
@@ -117,11 +120,24 @@ class Experiment:
     @cached_property
     def recipe(self) -> Recipe:
         """Of the standalone models."""
-        return Recipe(self.judge.data, self.options, self.more)
+        return self._recipe(self.more)
+
+    def _recipe(self, more: Sequence[str]) -> Recipe:
+        return Recipe(kind_of(self._first), self.judge.data, self.options, more)
+
+    @property
+    def _first(self) -> dict[str, Any]:
+        """The configuration of the first supernet."""
+        return next(iter(self._recorded.values()))[0]
+
+    def _evaluator(self, kind: type[_Evaluator], path: str) -> _Evaluator:
+        """All models are judged on the samples and masks of the first supernet's training."""
+        judge = self.judge
+        return kind(path, judge.data, judge.options, judge.device, examples_of(self._first))
 
     @cached_property
     def _finetuning(self) -> Recipe:
-        return Recipe(self.judge.data, self.options, [*self.more, *self.finetune_more])
+        return self._recipe([*self.more, *self.finetune_more])
 
     def training(self, subnet: Subnet) -> Training:
         """The standalone training of one architecture."""
@@ -132,7 +148,7 @@ class Experiment:
     def inherited(self, name: str) -> dict[str, dict[str, Any]]:
         """Scores of all subnets with the weights of the supernet ``name``."""
         judge, scores = self.judge, {}
-        evaluator = SubnetEvaluator(self.supernets[name], judge.data, judge.options, judge.device)
+        evaluator = self._evaluator(SubnetEvaluator, self.supernets[name])
         fingerprint = evaluator.fingerprint()
         for label, subnet in self.subnets.items():
             path = self.output / "inherited" / f"{name}-{label}-{judge.digest(fingerprint, subnet.key)}.json"
@@ -141,23 +157,23 @@ class Experiment:
         return scores
 
     @property
-    def signature(self) -> str:
-        """sacreBLEU's, of all scores."""
+    def signature(self) -> str | None:
+        """sacreBLEU's, of all scores; None where translations are not scored."""
         training = self.training(next(iter(self.subnets.values())))
-        return self._trained_scores(training)["signature"]
+        return self._trained_scores(training).get("signature")
 
     @cached_property
     def _set(self) -> tuple[str, list[str]]:
-        """What tells the set that is translated from others, and its references."""
-        path, judge = next(iter(self.supernets.values())), self.judge
-        evaluator = SubnetEvaluator(path, judge.data, judge.options, judge.device)
-        return judge.digest(evaluator.set_fingerprint()), judge.reference_lines() or evaluator.references()
+        """What tells the set that models are judged on from others, and its references where it is translated."""
+        judge = self.judge
+        evaluator = self._evaluator(SubnetEvaluator, next(iter(self.supernets.values())))
+        references = judge.reference_lines() or (evaluator.references() if judge.translates else [])
+        return judge.digest(evaluator.set_fingerprint()), references
 
     def _trained_scores(self, training: Training) -> dict[str, Any]:
         """Scores of a run that is done."""
-        judge, path = self.judge, str(training.result)
-        prepare = partial(ModelEvaluator, path, judge.data, judge.options, judge.device)
-        return judge.scores(training.folder / f"scores-{training.updates}-{self._set[0]}.json", prepare)
+        prepare = partial(self._evaluator, ModelEvaluator, str(training.result))
+        return self.judge.scores(training.folder / f"scores-{training.updates}-{self._set[0]}.json", prepare)
 
     def standalone_scores(self) -> dict[str, dict[str, Any]]:
         """Scores of all architectures, trained alone."""
@@ -174,10 +190,10 @@ class Experiment:
         self, name: str, inherited: Mapping[str, Any], standalone: Mapping[str, Any]
     ) -> dict[str, dict[int, dict[str, Any]]]:
         """Scores of the subnets of the supernet ``name`` by number of updates of fine-tuning, up to the first that
-        reaches the standalone BLEU (or chrF)."""
-        quality = self.judge.quality
+        reaches the standalone score."""
+        quality, reaches = self.judge.quality, self.judge.reaches
         found: dict[str, dict[int, dict[str, Any]]] = {label: {} for label in self.subnets}
-        pending = [label for label in found if inherited[label][quality] < standalone[label][quality]]
+        pending = [label for label in found if not reaches(inherited[label][quality], standalone[label][quality])]
         for updates in self.finetune_updates if pending else ():
             start, folder = self.supernets[name], self.output / "finetuned"
             trainings = [self._finetuning.finetuning(folder, self.subnets[label], updates, start) for label in pending]
@@ -185,7 +201,7 @@ class Experiment:
                 label = pending[position]
                 found[label][updates] = self._trained_scores(trainings[position])
                 self.tell(f"{name}: {label} reaches {_text(found[label][updates])} after {updates} updates more")
-            pending = [label for label in pending if found[label][updates][quality] < standalone[label][quality]]
+            pending = [x for x in pending if not reaches(found[x][updates][quality], standalone[x][quality])]
         return found
 
     def rows(self) -> Iterator[Row]:
@@ -215,7 +231,7 @@ class Experiment:
     def _compared(self, inherited: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
         """By subnet and supernet, how sure the BLEU (or chrF) is, and its difference to that of the first supernet."""
         found: dict[str, dict[str, dict[str, float]]] = {label: {} for label in self.subnets}
-        for label in found if self.bootstrap and len(self.supernets) > 1 else ():
+        for label in found if self.bootstrap and self.judge.translates and len(self.supernets) > 1 else ():
             files = {name: scores[label]["hypotheses"] for name, scores in inherited.items()}
             systems = {name: self.judge.hypotheses(file, len(self._set[1])) for name, file in files.items()}
             tokenizer = self.judge.options.sacrebleu_tokenizer
@@ -226,7 +242,8 @@ class Experiment:
         if not self.finetune_updates:
             return None
         scores, quality = {0: inherited} | dict(finetuned), self.judge.quality
-        return next((updates for updates, found in scores.items() if found[quality] >= standalone[quality]), None)
+        reached = (n for n, found in scores.items() if self.judge.reaches(found[quality], standalone[quality]))
+        return next(reached, None)
 
 
 def _activated(evaluator: SubnetEvaluator, subnet: Subnet) -> SubnetEvaluator:
@@ -242,4 +259,4 @@ def _show(options: Options, option: str) -> str:
 
 def _text(scores: Mapping[str, Any]) -> str:
     quality = ", ".join(f"{title} {scores[name]:.2f}" for name, title in TEXT_METRICS.items() if name in scores)
-    return f"{quality}, loss {scores['loss']:.4f}"
+    return f"{quality}{', ' if quality else ''}loss {scores['loss']:.4f}"

@@ -14,7 +14,7 @@ from mos_fairseq.gap.statistics import gap_of
 from mos_fairseq.gap.table import Row
 from mos_fairseq.versions import versions_of
 
-_UNITS = TEXT_METRICS | {"loss": "loss [bits per token]"}
+_UNITS = TEXT_METRICS | {"loss": "loss [bits per token]", "ppl": "perplexity"}
 
 
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:

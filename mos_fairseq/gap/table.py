@@ -26,7 +26,7 @@ class Row:
         subnet: its name.
         inherited, standalone: with the supernet's weights, and trained alone.
         supernet: name of the supernet.
-        metric: what the scores are; ``loss`` is better when lower, everything else when higher.
+        metric: what the scores are; ``loss`` and ``ppl`` are better when lower, everything else when higher.
         finetuned: scores of the inherited weights after so many updates of fine-tuning.
         extra_updates: the fewest of them that reach the standalone score; None where none does, or none is known.
         details: whatever else the row holds.

@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,20 +15,19 @@ from fairseq import options
 from fairseq.dataclass.configs import CommonConfig, DatasetConfig, DistributedTrainingConfig, OptimizationConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.registry import REGISTRIES
-from fairseq.tasks.translation import TranslationConfig
 from omegaconf import MISSING, OmegaConf
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.models.transformer_config import TransformerBaseConfig
+from mos_fairseq.standalone.kinds import Kind
 
 SECTIONS = {
     "common": CommonConfig,
     "distributed_training": DistributedTrainingConfig,
     "dataset": DatasetConfig,
     "optimization": OptimizationConfig,
-    "task": TranslationConfig,
-    "model": TransformerBaseConfig,
 }
+"""Parts of the configuration that are the same for models of all kinds, whose ``task`` and ``model`` differ."""
+
 COMPONENTS = ("optimizer", "lr_scheduler", "criterion")
 """Parts of the configuration whose fields depend on the name that was chosen."""
 
@@ -121,16 +120,21 @@ LENGTH = ("max_epoch", "max_update", "stop_time_hours")
 """Fields of how long a training takes, which is not taken from the supernet's."""
 
 
-def fields_of(section: str, name: str | None = None) -> list[str]:
-    """The fields of a section that matter, the component ``name``'s where the section is one of ``COMPONENTS``."""
-    if section in SECTIONS:
-        skipped = (*NEUTRAL.get(section, ()), *LENGTH)
-        names = [field.name for field in fields(SECTIONS[section])]
-    else:
-        registry = REGISTRIES[section]
-        config, skipped = registry["dataclass_registry"].get(name), ()
-        names = _legacy_fields(registry["registry"][name]) if config is None else [f.name for f in fields(config)]
-    return [field for field in names if not field.startswith("_") and field not in skipped]
+def fields_of(config: type, section: str) -> list[str]:
+    """The fields of a section, whose class is ``config``, that matter."""
+    return _but((field.name for field in fields(config)), (*NEUTRAL.get(section, ()), *LENGTH))
+
+
+def component_fields(section: str, name: str) -> list[str]:
+    """The fields of the component ``name`` of one of ``COMPONENTS``."""
+    registry = REGISTRIES[section]
+    config = registry["dataclass_registry"].get(name)
+    names = _legacy_fields(registry["registry"][name]) if config is None else [f.name for f in fields(config)]
+    return _but(names, ())
+
+
+def _but(names: Iterable[str], skipped: Sequence[str]) -> list[str]:
+    return [name for name in names if not name.startswith("_") and name not in skipped]
 
 
 def mandatory_fields(section: str, name: str) -> list[str]:
@@ -153,7 +157,7 @@ def plain(section: Any) -> dict[str, Any]:
 
 
 class Command:
-    """What ``fairseq-train`` makes of the words of a command.
+    """What ``fairseq-train`` makes of the words of a command that trains a model of ``kind``.
 
     ``actions``: argparse's, by field.
 
@@ -161,7 +165,8 @@ class Command:
         InputError: fairseq-train does not take the words.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, kind: Kind, words: Sequence[str]) -> None:
+        self._sections = SECTIONS | kind.sections
         with _quiet() as errors:
             try:
                 parser = options.get_training_parser()
@@ -181,7 +186,7 @@ class Command:
     def value(self, section: str, field: str) -> Any:
         """What argparse makes of the words for a field; the default of a model's options, which it leaves out."""
         values = vars(self._args)
-        return values[field] if field in values else getattr(SECTIONS[section](), field, None)
+        return values[field] if field in values else getattr(self._sections[section](), field, None)
 
     def configuration(self) -> dict[str, dict[str, Any]]:
         """What training reads, by section, as plain containers.
@@ -195,7 +200,8 @@ class Command:
             except Exception as error:  # Hydra's own classes, which say which field it is
                 raise InputError(f"fairseq-train: {' '.join(str(error).split())[:200]}") from None
         content: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-        return {section: plain(value) for section, value in content.items() if section in (*SECTIONS, *COMPONENTS)}
+        read = (*self._sections, *COMPONENTS)
+        return {section: plain(value) for section, value in content.items() if section in read}
 
 
 @contextlib.contextmanager

@@ -19,8 +19,9 @@ from mos_fairseq.checkpoints import (
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import ModelEvaluator
 from mos_fairseq.evaluation.judge import Judge
-from mos_fairseq.models import TransformerSubnetModel
+from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import Subnet, check_family
+from mos_fairseq.standalone.kinds import FAMILIES, kind_of
 from mos_fairseq.standalone.options import training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
 from mos_fairseq.standalone.training import Training, train_all
@@ -68,7 +69,9 @@ def short_training(
         words += [_SCHEDULE, "polynomial_decay", "--total-num-update", str(updates)]
         words += ["--warmup-updates", str(int(_WARMUP * updates)), "--end-learning-rate", "0.0"]
     words += more
-    return Recipe(data, training_options(state["cfg"], words), words).finetuning(root, subnet, updates, supernet)
+    cfg = state["cfg"]
+    recipe = Recipe(kind_of(cfg), data, training_options(cfg, words), words)
+    return recipe.finetuning(root, subnet, updates, supernet)
 
 
 def without_optimizer(state: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +113,9 @@ class Finetuning:
     @cached_property
     def _state(self) -> dict[str, Any]:
         state = read_supernet(self.supernet)
-        check_family("mos-finetune", [TransformerSubnetModel.family.name], self.supernet, search_space_of(state).family)
+        family = search_space_of(state).family
+        check_family("mos-finetune", list(FAMILIES), self.supernet, family)
+        self.judge.check_family(family)
         return state
 
     @cached_property
@@ -145,7 +150,7 @@ class Finetuning:
 
     def _scores(self, checkpoint: Path) -> dict[str, Any]:
         judge, path = self.judge, str(checkpoint)
-        evaluator = ModelEvaluator(path, judge.data, judge.options, judge.device)
+        evaluator = ModelEvaluator(path, judge.data, judge.options, judge.device, examples_of(self._state["cfg"]))
         file = checkpoint.parent / f"scores-{checkpoint.stem}-{judge.digest(evaluator.fingerprint())}.json"
         return judge.scores(file, partial(_same, evaluator))
 

@@ -20,17 +20,15 @@ from mos_fairseq.standalone.configuration import (
     NEUTRAL,
     SECTIONS,
     Command,
+    component_fields,
     fields_of,
     mandatory_fields,
     plain,
 )
-from mos_fairseq.tasks import TranslationMosTask
+from mos_fairseq.standalone.kinds import Kind, kind_of
 
 Options = dict[str, str | None]
 """Options of ``fairseq-train`` by name; None for one that takes no value."""
-
-MODEL = ("--task", "translation", "--arch", "transformer_subnet")
-"""Words of the command of every standalone model."""
 
 # fields that say which sentences a process sees among several: one process cannot repeat it
 _OF_SEVERAL = (("dataset", "grouped_shuffling"), ("distributed_training", "fix_batches_to_gpus"))
@@ -38,13 +36,13 @@ _Recorded = dict[tuple[str, str], Any]  # values by section and field
 
 
 def training_options(cfg: Mapping[str, Any], more: Sequence[str] = ()) -> Options:
-    """Options of ``fairseq-train`` that train a ``transformer_subnet`` as a supernet was trained.
+    """Options of ``fairseq-train`` that train a static twin as a supernet was trained.
 
     Optimizer, learning rate and its schedule, dropout rates, batches, label smoothing, shared embeddings, seed…; what
     fairseq-train takes by default is left out. Batches of several data-parallel processes become ``--update-freq`` of
     one, and a schedule that follows the supernet's ``--max-update`` becomes one that states its updates. Not among the
     options is what only a supernet has, and how long it was trained. A criterion of this package becomes fairseq's
-    ``label_smoothed_cross_entropy``. The dropout rates are the configured ones: in the supernet a narrow subnet's are
+    own. The dropout rates are the configured ones: in the supernet a narrow subnet's are
     scaled down by its width.
 
     Args:
@@ -55,14 +53,15 @@ def training_options(cfg: Mapping[str, Any], more: Sequence[str] = ()) -> Option
         InputError: the checkpoint records what is not installed, or what no option gives a standalone model; not where
             ``more`` replaces it.
     """
-    components = {_option_name(part): _component(cfg, part, more) for part in COMPONENTS}
-    recorded, found = _recorded(cfg, components), dict[str, str | None](components)
+    kind = kind_of(cfg)
+    components = {_option_name(part): _component(kind, cfg, part, more) for part in COMPONENTS}
+    recorded, found = _recorded(kind, cfg, components), dict[str, str | None](components)
     for part in COMPONENTS:
         for field in mandatory_fields(part, components[_option_name(part)]):
             if (value := recorded.get((part, field))) is not None:
                 found[_option_name(field)] = _text(value)
-    words = ["data", *MODEL, "--subnet", "{}"]
-    command = Command([*words, *_words(found), *more])
+    words = ["data", *kind.command, "--subnet", "{}"]
+    command = Command(kind, [*words, *_words(found), *more])
     given = command.fields_in(more)
     kept = {place: value for place, value in recorded.items() if place[1] not in given}
     kept = _one_process(kept, plain(cfg.get("distributed_training")).get("distributed_world_size") or 1)
@@ -70,7 +69,7 @@ def training_options(cfg: Mapping[str, Any], more: Sequence[str] = ()) -> Option
         action = command.actions.get(field)
         if action is not None and not _equal(command.value(section, field), value):
             found |= _option(action, value)
-    _verify(kept, Command([*words, *_words(found), *more]).configuration())
+    _verify(kept, Command(kind, [*words, *_words(found), *more]).configuration())
     return {option: value for option, value in found.items() if option not in map(_option_name, given)}
 
 
@@ -78,7 +77,7 @@ def _names(words: Sequence[str]) -> set[str]:
     return {text.partition("=")[0] for text in words if text.startswith("--")}
 
 
-def _component(cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
+def _component(kind: Kind, cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
     """The name of the optimizer, schedule or criterion: that of ``more``, or else the recorded one."""
     option, registry = _option_name(part), REGISTRIES[part]["registry"]
     known = ", ".join(sorted(registry))
@@ -89,7 +88,7 @@ def _component(cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
     else:
         recorded = plain(cfg.get(part)).get("_name")
         if part == "criterion" and (recorded is None or is_ours(registry.get(recorded))):
-            return TranslationMosTask.stock_criterion
+            return kind.criterion
         if recorded is None or recorded not in registry:
             found = f"{part} of the checkpoint is {recorded}"
             raise InputError(f"{found}: fairseq here knows {known}; give {option} after --")
@@ -99,16 +98,18 @@ def _component(cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
     return name
 
 
-def _recorded(cfg: Mapping[str, Any], components: Mapping[str, str]) -> _Recorded:
+def _recorded(kind: Kind, cfg: Mapping[str, Any], components: Mapping[str, str]) -> _Recorded:
     """The values that standalone training has to have, as several processes may have had them."""
     found: _Recorded = {}
-    for section in (*SECTIONS, *COMPONENTS):
-        values, name = plain(cfg.get(section)), components.get(_option_name(section))
-        if section in COMPONENTS:
-            if section != "criterion" and values.get("_name") != name:
-                continue  # another one takes its place, with its own options
-            values = _schedule(values) if section == "lr_scheduler" else values
-        found |= {(section, field): values[field] for field in fields_of(section, name) if field in values}
+    for section, config in (SECTIONS | kind.sections).items():
+        values = plain(cfg.get(section))
+        found |= {(section, field): values[field] for field in fields_of(config, section) if field in values}
+    for section in COMPONENTS:
+        values, name = plain(cfg.get(section)), components[_option_name(section)]
+        if section != "criterion" and values.get("_name") != name:
+            continue  # another one takes its place, with its own options
+        values = _schedule(values) if section == "lr_scheduler" else values
+        found |= {(section, field): values[field] for field in component_fields(section, name) if field in values}
     return found
 
 
@@ -224,8 +225,9 @@ def overridden(options: Options, more: Sequence[str]) -> list[str]:
     for part in COMPONENTS:
         option, registry = _option_name(part), REGISTRIES[part]["registry"]
         names = [options.get(option), *effective(more).get(option, [])[:1]]
-        if len(names) == 2 and all(name in registry for name in names):
-            mine, theirs = ({_option_name(field) for field in fields_of(part, name)} for name in names)
+        known = [name for name in names if name is not None and name in registry]
+        if len(known) == 2:
+            mine, theirs = ({_option_name(field) for field in component_fields(part, name)} for name in known)
             unknown |= mine - theirs
     kept = {name: value for name, value in options.items() if name not in given | unknown}
     return [*_words(kept), *more]

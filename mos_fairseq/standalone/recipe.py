@@ -14,7 +14,8 @@ from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.files import file_digest, make_folder
 from mos_fairseq.search_space import Subnet
 from mos_fairseq.standalone.data import data_digest
-from mos_fairseq.standalone.options import MODEL, Options, effective, overridden
+from mos_fairseq.standalone.kinds import Kind
+from mos_fairseq.standalone.options import Options, effective, overridden
 from mos_fairseq.standalone.training import Training
 
 # options of fairseq-train that are not the user's
@@ -45,11 +46,13 @@ class Recipe:
     """Everything that trainings have in common but the architecture, the number of updates and the start.
 
     Args:
+        kind: of the models.
         data: the folder that fairseq-preprocess made.
         options: of ``fairseq-train``, as the supernet was trained (:func:`training_options`).
         more: words of fairseq-train that win over them.
     """
 
+    kind: Kind
     data: str
     options: Options
     more: Sequence[str] = ()
@@ -93,4 +96,4 @@ class Recipe:
     def _command(self, subnet: Subnet) -> tuple[str, ...]:
         impl = dataset_impl(self.data, self._train_subset)
         stored = ("--dataset-impl", impl) if impl else ()
-        return (self.data, *MODEL, "--subnet", subnet.key, *stored, *self._arguments)
+        return (self.data, *self.kind.command, "--subnet", subnet.key, *stored, *self._arguments)

@@ -17,12 +17,16 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
         if os.getppid() != parent:  # it died before it could tell
             return
+    from fairseq.tasks.masked_lm import MaskedLMTask
     from fairseq.tasks.translation import TranslationTask
     from fairseq_cli.train import cli_main
 
+    from mos_fairseq.tasks.masked_lm_mos import other_masks_each_epoch
     from mos_fairseq.tasks.same_batches import same_batches
 
-    TranslationTask.get_batch_iterator = same_batches(TranslationTask.get_batch_iterator)  # a killed run goes on
+    for task in (TranslationTask, MaskedLMTask):
+        task.get_batch_iterator = same_batches(task.get_batch_iterator)  # a killed run goes on
+    other_masks_each_epoch(MaskedLMTask)
     cli_main()
 
 

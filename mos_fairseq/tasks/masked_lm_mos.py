@@ -1,5 +1,6 @@
 """``masked_lm_mos``: fairseq's masked language modelling task for supernets."""
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ class MaskedLmMosConfig(SupernetTaskConfig, MaskedLMConfig):
     )
 
 
-class _MasksOfEpoch(BaseWrapperDataset):
+class MasksOfEpoch(BaseWrapperDataset):
     """A masked set of fairseq's, which keeps the last examples that it gave, masks included, whatever the epoch.
 
     What it gives would depend on which examples were read before a new epoch began, so that a run that goes on from a
@@ -34,6 +35,25 @@ class _MasksOfEpoch(BaseWrapperDataset):
         """Mask by ``epoch`` from now on."""
         super().set_epoch(epoch)
         LRUCacheDataset.__getitem__.cache_clear()
+
+
+def other_masks_each_epoch(task: type[MaskedLMTask]) -> None:
+    """Let fairseq's own ``task`` mask other words in each epoch, as this package's does. With processes that load data
+    it would mask the same ones in all."""
+    load_dataset, get_batch_iterator = task.load_dataset, task.get_batch_iterator
+
+    @functools.wraps(load_dataset)
+    def load(self: MaskedLMTask, split: str, *args: Any, **kwargs: Any) -> None:
+        load_dataset(self, split, *args, **kwargs)
+        self.datasets[split] = MasksOfEpoch(self.datasets[split])
+
+    @functools.wraps(get_batch_iterator)
+    def iterate(self: MaskedLMTask, *args: Any, **kwargs: Any) -> Any:
+        iterator = get_batch_iterator(self, *args, **kwargs)
+        iterator.reuse_dataloader = False
+        return iterator
+
+    task.load_dataset, task.get_batch_iterator = load, iterate
 
 
 _COMMANDS = ("train", "validate")
@@ -79,7 +99,7 @@ class MaskedLmMosTask(SupernetTask, MaskedLMTask):
     def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
         """As :meth:`SupernetTask.load_dataset`."""
         super().load_dataset(split, *args, **kwargs)
-        self.datasets[split] = _MasksOfEpoch(self.datasets[split])
+        self.datasets[split] = MasksOfEpoch(self.datasets[split])
 
     @classmethod
     def dictionary_names(cls, cfg: MaskedLmMosConfig, folder: str) -> tuple[str]:

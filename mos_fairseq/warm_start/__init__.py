@@ -9,6 +9,7 @@ __getattr__, __all__ = names_of(
         "family": ["MASKED", "SIDES", "check_family_of", "has_narrower_attention"],
         "huggingface": ["read_huggingface"],
         "importance": ["Orders", "importance_orders", "masked_orders"],
+        "masked_data": ["masked_batches"],
         "roberta": ["MaskedModel", "check_masked_space", "masked_supernet", "read_roberta"],
         "stock": ["StockModel", "check_space", "read_transformer"],
         "supernet": ["supernet_checkpoint", "supernet_from"],

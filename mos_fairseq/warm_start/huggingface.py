@@ -74,7 +74,8 @@ def read_huggingface(folder: str) -> MaskedModel:
         "untie_weights_roberta": "encoder.lm_head.weight" in stock,
     }
     model = dense_model(options, sizes, words, stock, folder)
-    return MaskedModel(_state(options["max_positions"]), model, words.symbols[:-1])
+    has_head = "encoder.lm_head.dense.weight" in stock
+    return MaskedModel(_state(options["max_positions"]), model, words.symbols[:-1], has_head)
 
 
 def _json(path: Path) -> dict[str, Any]:

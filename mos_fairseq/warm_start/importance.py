@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from fairseq.models.transformer import TransformerModel
 from torch import Tensor, nn
 
+from mos_fairseq.errors import InputError
+from mos_fairseq.masked import summed_loss
 from mos_fairseq.models import RobertaSubnetModel
 from mos_fairseq.warm_start.family import FAMILY, SIDES
+
+Score = Callable[[Tensor, Tensor, int], Tensor]
+"""(incoming [units, …], outgoing weight, how many units its columns are of) -> [units]."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +71,61 @@ def importance_orders(
     )
 
 
-@torch.no_grad()
-def masked_orders(model: RobertaSubnetModel, *, heads: bool = True) -> Orders:
-    """Order a masked language model's neurons, heads and channels by the size of weights, as :func:`importance_orders`
-    does without ``batches``.
+def masked_orders(
+    model: RobertaSubnetModel, batches: Sequence[dict[str, Any]] | None = None, *, heads: bool = True
+) -> Orders:
+    """Order a masked language model's neurons, heads and channels by importance, as :func:`importance_orders` does; the
+    loss is that of masked words.
 
     Args:
         heads: whether to order them too.
     """
-    encoder, ffn, of_heads = model.encoder, {}, {}
-    readers = [encoder.lm_head.dense.weight]
-    for index, layer in enumerate(encoder.layers):
-        ffn[encoder.stack.name, index] = _by_size(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
-        readers.append(layer.fc1.weight)
-        for block in encoder.stack.attentions:
+    encoder, name = model.encoder, model.encoder.stack.name
+    found: dict[Any, Tensor] = {}
+    if batches is None:
+        _add(found, _masked_units(model, _by_size))
+        channels = _masked_channel_sizes(model)
+    else:
+        channels = torch.zeros(encoder.embed_dim)
+        for batch in batches:
+            model.zero_grad(set_to_none=True)
+            loss, count = summed_loss(model, batch, encoder.dictionary.pad())
+            if count:
+                (loss / count).backward()
+                _add(found, _masked_units(model, _by_gradient))
+                channels += _channel_gradients(model, name)
+        model.zero_grad(set_to_none=True)
+        if not found:
+            raise InputError("no token of the chosen examples is masked")
+    order = {key: torch.argsort(score, descending=True, stable=True) for key, score in found.items()}
+    return Orders(
+        ffn={key: value for key, value in order.items() if len(key) == 2},
+        heads={key: value for key, value in order.items() if len(key) == 3} if heads else {},
+        channels={name: torch.argsort(channels, descending=True, stable=True)},
+    )
+
+
+def _masked_units(model: RobertaSubnetModel, score: Score) -> dict[Any, Tensor]:
+    """As :func:`_units`."""
+    stack = model.encoder.stack
+    found: dict[Any, Tensor] = {}
+    for index, layer in enumerate(model.encoder.layers):
+        found[stack.name, index] = score(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
+        for block in stack.attentions:
             attention = getattr(layer, block.name)
             values, outgoing = attention.qkv_proj.weight.chunk(3)[2], attention.out_proj.weight
-            of_heads[encoder.stack.name, index, block.name] = _by_size(values, outgoing, attention.num_heads)
-            readers.append(attention.qkv_proj.weight)
-    channels = {encoder.stack.name: torch.stack([weight.norm(dim=0) for weight in readers]).sum(0)}
+            found[stack.name, index, block.name] = score(values, outgoing, attention.num_heads)
+    return found
 
-    def ordered(scores: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
-        return {key: torch.argsort(score, descending=True, stable=True) for key, score in scores.items()}
 
-    return Orders(ordered(ffn), ordered(of_heads) if heads else {}, ordered(channels))
+@torch.no_grad()
+def _masked_channel_sizes(model: RobertaSubnetModel) -> Tensor:
+    """Norms of the columns that read each channel."""
+    readers = [model.encoder.lm_head.dense.weight]
+    for layer in model.encoder.layers:
+        readers.append(layer.fc1.weight)
+        readers += [getattr(layer, block.name).qkv_proj.weight for block in model.encoder.stack.attentions]
+    return torch.stack([weight.norm(dim=0) for weight in readers]).sum(0)
 
 
 def _add(found: dict[Any, Tensor], scores: Mapping[Any, Tensor]) -> None:
@@ -97,8 +133,8 @@ def _add(found: dict[Any, Tensor], scores: Mapping[Any, Tensor]) -> None:
         found[key] = found.get(key, 0) + score
 
 
-def _units(model: TransformerModel, score) -> dict[Any, Tensor]:
-    """Scores of all neurons and heads: ``score(incoming [units, …], outgoing weight, how to split its columns)``."""
+def _units(model: TransformerModel, score: Score) -> dict[Any, Tensor]:
+    """Scores of all neurons and heads."""
     found: dict[Any, Tensor] = {}
     for stack in FAMILY.stacks:
         for index, layer in enumerate(getattr(model, stack.name).layers):
@@ -155,7 +191,7 @@ def _channel_sizes(model: TransformerModel, side: str) -> Tensor:
 
 
 @torch.no_grad()
-def _channel_gradients(model: TransformerModel, side: str) -> Tensor:
+def _channel_gradients(model: nn.Module, side: str) -> Tensor:
     stack = getattr(model, side)
     terms = []
     for module in stack.modules():

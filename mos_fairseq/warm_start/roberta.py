@@ -46,11 +46,13 @@ class MaskedModel:
         state: of its checkpoint, ``cfg`` as plain containers.
         model: it, as a static twin in eval mode.
         words: of its dictionary, where that is not a file of the user's: without ``<mask>``, which the task adds.
+        has_head: whether its head for masked words was trained, too; or else it is drawn.
     """
 
     state: dict[str, Any]
     model: RobertaSubnetModel
     words: Sequence[str] | None = None
+    has_head: bool = True
 
 
 def read_roberta(path: str | os.PathLike[str]) -> MaskedModel:
@@ -80,7 +82,9 @@ def read_roberta(path: str | os.PathLike[str]) -> MaskedModel:
     values = {f.name: getattr(args, f.name) for f in fields(RobertaBaseConfig) if hasattr(args, f.name)}
     values |= {"max_positions": len(positions) - words.pad() - 1, "load_checkpoint_heads": False}
     sizes = StockSizes.from_options(vars(args), STACK)
-    return MaskedModel(state, dense_model(values, sizes, words, weights, str(path)))
+    return MaskedModel(
+        state, dense_model(values, sizes, words, weights, str(path)), has_head=f"{_HEAD}dense.weight" in weights
+    )
 
 
 def dense_model(

@@ -86,6 +86,7 @@ def test_started_again_it_trains_nothing(commands, one_answer, supernet, finetun
         (["--subnet", "huge"], "subnet 'huge': no such file"),
         (["--path", "no.pt"], "checkpoint no.pt: no such file"),
         (["--gen-subset", "dev"], "dev"),
+        (["--metric", "loss"], "beam is 2: it has no effect with metric loss"),
         (["--", "--max-update", 3], "--max-update cannot be given after --: mos-finetune sets it"),
         (["--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: fairseq here knows"),
     ],
@@ -108,5 +109,5 @@ def test_a_checkpoint_that_tells_no_learning_rate(joined, supernet, tmp_path, lo
 
 def test_language_models_are_refused(monolingual, language_supernet, tmp_path, log_level):
     words = arguments(monolingual, [tmp_path], tmp_path / "o", "--path", language_supernet)
-    with pytest.raises(InputError, match="mos-finetune: for encoder_decoder, .* is decoder_only"):
+    with pytest.raises(InputError, match="mos-finetune: for encoder_decoder, encoder_only, .* is decoder_only"):
         main([str(word) for word in words])

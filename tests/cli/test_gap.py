@@ -169,6 +169,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
         (["--subnet", "largest", "--workers", 0], "workers is 0"),
         (["--num-subnets", -1], "num_subnets is -1"),
         (["--subnet", "largest", "--bootstrap", -1], "bootstrap is -1"),
+        (["--subnet", "largest", "--metric", "loss"], "it has no effect with metric loss"),
         (["--num-subnets", 2, "--subnet", "random:2"], "'random:2' is given twice"),
         (["--subnet", "huge"], "subnet 'huge': no such file"),
         (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are growing"),

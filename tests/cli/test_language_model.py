@@ -275,7 +275,7 @@ def test_what_is_for_translation_only(commands, monolingual, trained, tmp_path):
     done = commands.fork("mos-search", monolingual, *path, "--objective", "bleu", check=False)
     assert done.error() == "objective is bleu: models of family decoder_only are judged by loss"
     done = commands.fork("mos-gap", "measure", monolingual, *path, "--subnet", "largest", check=False)
-    assert done.error() == "mos-gap measure: for encoder_decoder, supernet is decoder_only"
+    assert done.error() == "mos-gap measure: for encoder_decoder, encoder_only, supernet is decoder_only"
 
 
 @pytest.mark.parametrize(

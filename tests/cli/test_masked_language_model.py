@@ -13,9 +13,11 @@ import yaml
 from fairseq import checkpoint_utils
 
 import mos_fairseq  # noqa: F401  makes checkpoints readable
+from mos_fairseq.cli import export
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.evaluation import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.latency import LatencyPredictor
+from mos_fairseq.models import RobertaMosModel, RobertaSubnetModel
 from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE
 from tests.seeds import moved
@@ -254,8 +256,40 @@ def test_a_subnet_is_fine_tuned_inside_the_supernet(commands, text, trained, spa
     with torch.no_grad():
         mine, twins = (net(**sample["net_input"], classification_head_name=HEAD)[0] for net in (model, twin))
     torch.testing.assert_close(twins, mine, atol=1e-5, rtol=1e-5)
+    options = ["--path", path, "--subnet", str(spaces / "middle.yaml")]
+    export.main([*options, "--output", str(tmp_path / "twin.pt")])
+    export.main([*options, "--output", str(tmp_path / "out"), "--format", "huggingface", "--allow-padding"])
+    (exported,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "twin.pt")])
+    with torch.no_grad():
+        again = exported.eval()(**sample["net_input"], classification_head_name=HEAD)[0]
+    torch.testing.assert_close(again, mine, atol=1e-5, rtol=1e-5)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["RobertaForSequenceClassification"] and len(config["id2label"]) == 2
     right = (mine.argmax(-1) == sample["target"].flatten()).float().mean()
     assert float(right) * 100 == pytest.approx(float(done.rows("test")[-1]["test_accuracy"]), abs=0.1)
+
+
+# --- use from Python ---
+
+
+def test_fairseqs_hub_interface(text, trained, exported, finetuned):
+    """Of a supernet, of an exported subnet, and of a fine-tuned one with its head."""
+    paths = {trained[0] / "checkpoint_last.pt": RobertaMosModel, exported: RobertaSubnetModel}
+    for path, kind in paths.items():
+        hub = kind.from_pretrained(str(path.parent), path.name, str(text / "bin"))
+        words = hub.task.source_dictionary
+        tokens = torch.cat([torch.tensor([words.bos()]), words.encode_line("a b c", add_if_not_exist=False).long()])
+        hub.eval()
+        features = hub.extract_features(tokens, return_all_hiddens=True)
+        assert len(features) == (4 if kind is RobertaMosModel else 3)
+        with torch.no_grad():
+            expected = hub.model(tokens[None], features_only=True)[0]
+        torch.testing.assert_close(features[-1], expected, atol=1e-6, rtol=1e-6)
+        hub.register_classification_head("mood", num_classes=3)
+        assert hub.predict("mood", tokens).exp().sum().item() == pytest.approx(1, abs=1e-5)
+    hub = RobertaSubnetModel.from_pretrained(str(finetuned[0]), "checkpoint_best.pt", str(text / "labelled"))
+    found = hub.eval().predict(HEAD, tokens).exp()
+    assert found.shape == (1, hub.task.cfg.num_classes)
 
 
 # --- cost, latency, search, diagnosis ---
@@ -400,8 +434,12 @@ def test_from_a_bert_of_hugging_face_to_a_folder_for_it(commands, text, spaces, 
     out = ["--format", "huggingface", "--output", tmp_path / "out", "--data", tmp_path / "bin"]
     commands.fork("mos-export", "--path", warm, "--subnet", "largest", *out)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["layer_norm_eps"] == 1e-12
+    by_weights = torch.load(warm)["model"]["encoder.layers.0.fc1.bias"]
+    commands.fork("mos-warm-start", *uniform, "--mos-routing", "layer", "--data", tmp_path / "bin", "--max-tokens", 99)
+    by_gradients = torch.load(warm)["model"]["encoder.layers.0.fc1.bias"]
+    assert not torch.equal(by_gradients, by_weights)
     message = commands.fork("mos-warm-start", *uniform, "--data", text / "bin", check=False).error()
-    assert message.startswith("data is ") and message.endswith("it has no effect on subnets of family encoder_only")
+    assert message.startswith("data is ") and message.endswith(f"words, that of the model {len(tokens)}")
 
 
 # --- mistakes ---

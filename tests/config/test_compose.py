@@ -19,7 +19,8 @@ from mos_fairseq.criterions.divergence import DistillationOptions
 from mos_fairseq.models import SUPERNETS, TransformerLanguageModelMosConfig, TransformerMosConfig
 from mos_fairseq.search_space import FAMILIES, SearchSpace
 from mos_fairseq.standalone.configuration import Command
-from mos_fairseq.standalone.options import MODEL, overridden, training_options
+from mos_fairseq.standalone.kinds import kind_of
+from mos_fairseq.standalone.options import overridden, training_options
 from mos_fairseq.tasks import LanguageModelingMosConfig, TranslationMosConfig
 
 from .conftest import CONFIG, ROOT, Built
@@ -127,8 +128,9 @@ def test_recipe_reaches_what_is_built(build, name):
 def standalone(cfg: DictConfig) -> tuple[DictConfig, FairseqLRScheduler]:
     """What a standalone model of the gap trains with, for another number of updates."""
     recorded = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    words = ["data", *MODEL, "--subnet", "{}", "--max-update", "77", *overridden(training_options(recorded), [])]
-    found = OmegaConf.create(Command(words).configuration())
+    kind = kind_of(recorded)
+    words = ["data", *kind.command, "--subnet", "{}", "--max-update", "77", *overridden(training_options(recorded), [])]
+    found = OmegaConf.create(Command(kind, words).configuration())
     optimizer = optim.build_optimizer(found.optimizer, [torch.nn.Parameter(torch.zeros(1))])
     return found, build_lr_scheduler(found.lr_scheduler, optimizer)
 

@@ -21,7 +21,9 @@ from omegaconf import OmegaConf
 
 import mos_fairseq  # noqa: F401
 from mos_fairseq.errors import InputError
-from mos_fairseq.standalone.configuration import COMPONENTS, LENGTH, NEUTRAL, SECTIONS, fields_of
+from mos_fairseq.standalone.configuration import COMPONENTS, LENGTH, NEUTRAL, component_fields, fields_of
+from mos_fairseq.standalone.configuration import SECTIONS as COMMON_SECTIONS
+from mos_fairseq.standalone.kinds import kind_of
 from mos_fairseq.standalone.options import effective, overridden, training_options
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,7 @@ def namespace(words: list[str]) -> argparse.Namespace:
     return fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), words)
 
 
+SECTIONS = COMMON_SECTIONS | kind_of({"model": {"_name": "transformer_mos"}}).sections
 STANDALONE = ["data", "--task", "translation", "--arch", "transformer_subnet", "--subnet", "{}"]
 
 
@@ -118,7 +121,7 @@ EXCLUSIVE = {"fp16", "memory_efficient_fp16"}  # fairseq refuses them with bf16 
 def test_every_field_is_passed_on(names):
     cfg, chosen = copy.deepcopy(configuration(WORDS)), {}
     for section in SECTIONS:
-        chosen[section] = set(fields_of(section)) - OF_SEVERAL
+        chosen[section] = set(fields_of(SECTIONS[section], section)) - OF_SEVERAL
         chosen[section] = chosen[section] & names if names else chosen[section] - EXCLUSIVE
         change(cfg, section, chosen[section])
     found = standalone(cfg, [])
@@ -134,7 +137,7 @@ def test_every_field_is_known_to_matter_or_not():
         assert set(neutral) <= {field.name for field in fields(sections[section])}, section
     assert set(LENGTH) <= {field.name for field in fields(SECTIONS["optimization"])}
     neutral = {name for names in NEUTRAL.values() for name in names}
-    assert not neutral & {name for section in SECTIONS for name in fields_of(section)}
+    assert not neutral & {name for section in SECTIONS for name in fields_of(SECTIONS[section], section)}
 
 
 def other_options(part: str, name: str) -> list[str]:
@@ -159,7 +162,8 @@ def test_every_component_is_passed_on(optimizer, schedule):
     words = [*other_options("optimizer", optimizer), *other_options("lr_scheduler", schedule)]
     mine = vars(namespace([*PLAIN, *words]))
     theirs = vars(namespace([*STANDALONE, *overridden(training_options(configuration([*PLAIN, *words])), [])]))
-    own = {"optimizer", "lr_scheduler", *fields_of("optimizer", optimizer), *fields_of("lr_scheduler", schedule)}
+    own = {"optimizer", *component_fields("optimizer", optimizer)}
+    own |= {"lr_scheduler", *component_fields("lr_scheduler", schedule)}
     if schedule == "tri_stage":  # its steps are stated, see below
         own -= {"phase_ratio", "warmup_steps", "hold_steps", "decay_steps"}
     own &= mine.keys()

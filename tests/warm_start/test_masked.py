@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_huggingface
+from mos_fairseq.masked import summed_loss
 from mos_fairseq.models import RobertaMosConfig
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import (
@@ -120,6 +121,35 @@ def test_important_neurons_and_channels_come_first(bert):
     orders = masked_orders(source.model, heads=False)
     assert not orders.heads and orders.channels["encoder"][0] == 7
     assert all(order[0] == 11 for order in orders.ffn.values())
+
+
+def test_importance_by_gradients(bert):
+    """The change of the masked words' loss where a unit is taken away, to first order: exact in the limit."""
+    source = read_huggingface(str(bert[0]))
+    model, padding = source.model, source.model.encoder.dictionary.pad()
+    tokens = in_both(source.words)[1]
+    masked = torch.zeros_like(tokens).bool()
+    masked[:, 1:3] = True
+    target = tokens.masked_fill(~masked, padding)
+    batch = {"net_input": {"src_tokens": tokens}, "target": target, "ntokens": 4}
+    nothing = batch | {"target": torch.full_like(tokens, padding)}
+    orders = masked_orders(model, [nothing, batch])
+    assert len(orders.ffn) == len(orders.heads) == 3 and all(p.grad is None for p in model.parameters())
+    model.double()
+    loss = summed_loss(model, batch, padding)[0]
+    fc2, changes = model.encoder.layers[1].fc2.weight, []
+    for neuron in range(37):
+        with torch.no_grad():
+            kept = fc2[:, neuron].clone()
+            fc2[:, neuron] *= 1 - 1e-6
+            changes.append(abs(float(summed_loss(model, batch, padding)[0] - loss)))
+            fc2[:, neuron] = kept
+    order = orders.ffn["encoder", 1].tolist()
+    ranked = [changes[neuron] for neuron in order]
+    near = pytest.approx(sorted(changes, reverse=True), rel=1e-2, abs=1e-4 * max(changes))
+    assert sorted(order) == list(range(37)) and ranked == near
+    with pytest.raises(InputError, match="^no token of the chosen examples is masked$"):
+        masked_orders(model.float(), [nothing])
 
 
 @pytest.mark.parametrize("untied", [False, True])

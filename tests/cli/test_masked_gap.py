@@ -1,0 +1,117 @@
+"""mos-gap and mos-finetune of masked language models: losses and perplexities of the same words."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from fairseq import checkpoint_utils
+
+from mos_fairseq.cli import finetune, gap
+from mos_fairseq.errors import InputError
+from mos_fairseq.evaluation import EvaluationOptions, ModelEvaluator, SubnetEvaluator
+from mos_fairseq.gap import read_table
+from mos_fairseq.masked import examples_of
+from mos_fairseq.search_space import Subnet, resolve_subnet
+
+from .test_masked_language_model import MIDDLE, spaces, text, training
+
+__all__ = ["spaces", "text"]  # fixtures
+pytestmark = pytest.mark.slow
+OPTIONS = EvaluationOptions(valid_subset="test")
+
+
+@pytest.fixture(scope="module")
+def supernet(commands, text, spaces, tmp_path_factory) -> Path:
+    save_dir = tmp_path_factory.mktemp("masked_gap")
+    options = ["--max-update", 1, "--lr", 0.0, "--disable-validation", "--dropout", 0.1, "--num-workers", 1]
+    commands.fork("train", *training(text / "bin", save_dir, *options, space=spaces / "space.yaml"))
+    return save_dir / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def measured(commands, text, spaces, supernet, tmp_path_factory):
+    """(output folder, what it printed); the supernet has learnt nothing, standalone models learn by another seed."""
+    output = tmp_path_factory.mktemp("gap")
+    words = ["--path", supernet, "--subnet", spaces / "middle.yaml", "--metric", "loss", "--finetune-updates", "5"]
+    words += ["--max-update", 12, "--output", output, "--", "--seed", 5, "--mask-prob", 0.2, "--lr", 0.01]
+    return output, commands.fork("mos-gap", "measure", text / "bin", *words)
+
+
+def test_losses_and_perplexities(measured):
+    rows = {row.metric: row for row in read_table(measured[0] / "gap.jsonl")}
+    assert rows.keys() == {"loss", "ppl"}
+    for name in ("inherited", "standalone"):
+        assert getattr(rows["ppl"], name) == pytest.approx(2 ** getattr(rows["loss"], name))
+    assert rows["loss"].inherited > rows["loss"].standalone and rows["loss"].inherited > rows["loss"].finetuned[5]
+    reached = rows["loss"].finetuned[5] <= rows["loss"].standalone
+    assert rows["loss"].extra_updates == (5 if reached else None) and rows["ppl"].extra_updates is None
+    record = json.loads((measured[0] / "gap.json").read_text())
+    assert {gap["metric"] for gap in record["gaps"]} == {"loss", "ppl"} and record["signature"] is None
+    assert "ppl" in measured[1].out and "BLEU" not in measured[1].out + measured[1].err
+
+
+def test_all_are_judged_on_the_words_that_the_supernet_is(text, supernet, measured):
+    """Whatever seed and mask rate a standalone model was trained with."""
+    evaluator = SubnetEvaluator(str(supernet), str(text / "bin"), OPTIONS)
+    row = read_table(measured[0] / "gap.jsonl")[0]
+    assert row.inherited == evaluator.evaluate(Subnet.from_dict(MIDDLE))
+    (path,) = (measured[0] / "standalone").glob("*/checkpoint_12.pt")
+    examples = examples_of(checkpoint_utils.load_checkpoint_to_cpu(str(supernet))["cfg"])
+    alone = ModelEvaluator(str(path), str(text / "bin"), OPTIONS, examples=examples)
+    assert alone.set_fingerprint() == evaluator.set_fingerprint() and row.standalone == alone.loss()
+    otherwise = ModelEvaluator(str(path), str(text / "bin"), OPTIONS)
+    assert otherwise.set_fingerprint() != evaluator.set_fingerprint()
+
+
+def test_it_trains_by_fairseqs_own_task(measured):
+    runs = list(measured[0].glob("*/*/run.json"))
+    assert len(runs) == 2
+    for run in runs:
+        words = shlex.split(json.loads(run.read_text())["command"])
+        assert words[words.index("--task") + 1] == "masked_lm" and words[words.index("--arch") + 1] == "roberta_subnet"
+        assert words[words.index("--dropout") + 1] == "0.1" and words.count("--mask-prob") == 1
+        assert words[words.index("--mask-prob") + 1] == "0.2"
+    (finetuned,) = (measured[0] / "finetuned").glob("*/train.log")
+    assert "loading pretrained model from" in finetuned.read_text()
+
+
+def test_one_subnet_is_trained_on(commands, text, supernet, tmp_path):
+    words = ["--path", supernet, "--subnet", "smallest", "--updates", 12, "--metric", "loss", "--output", tmp_path]
+    words += ["--lr", 0.01]
+    done = commands.fork("mos-finetune", text / "bin", *words)
+    header, inherited, tuned = (line.split() for line in done.out.splitlines()[1:4])
+    scores = json.loads((tmp_path / "finetune.json").read_text())["scores"]
+    assert header == ["weights", "loss", "ppl"] and scores["finetuned"]["loss"] < scores["inherited"]["loss"]
+    assert float(inherited[1]) == pytest.approx(scores["inherited"]["loss"], abs=1e-4)
+    assert float(tuned[2]) == pytest.approx(2 ** scores["finetuned"]["loss"], abs=0.01)
+    options = EvaluationOptions(valid_subset="valid")
+    evaluator = SubnetEvaluator(str(supernet), str(text / "bin"), options)
+    smallest = resolve_subnet("smallest", evaluator.space)
+    assert scores["inherited"]["loss"] == pytest.approx(evaluator.evaluate(smallest), abs=1e-5)
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
+        [str(tmp_path / "finetuned.pt")], arg_overrides={"data": str(text / "bin")}
+    )
+    assert model.subnet == smallest
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "metric is bleu: models of family encoder_only are judged by loss"),
+        (["--metric", "loss", "--remove-bpe"], "remove_bpe is @@ : it has no effect with metric loss"),
+        (["--metric", "loss", "--reference", "x"], "reference is x: it has no effect with metric loss"),
+    ],
+)
+def test_mistakes(text, supernet, tmp_path, log_level, options, message):
+    path = [str(text / "bin"), "--path", str(supernet), "--subnet", "smallest", "--output", str(tmp_path / "out")]
+    for main, words in ((gap.main, ["measure", *path]), (finetune.main, [*path, "--updates", "3"])):
+        with pytest.raises(InputError) as error:
+            main([*words, *options])
+        assert str(error.value) == message
+    assert not (tmp_path / "out").exists()
+    if not options:
+        with pytest.raises(InputError, match="^bootstrap is 10: it has no effect with metric loss$"):
+            gap.main(["measure", *path, "--metric", "loss", "--bootstrap", "10"])
