@@ -8,9 +8,11 @@ All keep their positions in a table, into which sinusoids, the first columns of 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -88,10 +90,8 @@ def save_huggingface_translation(
         InputError: transformers is not installed or cannot express the model, or the folder is there or cannot be
             written.
     """
-    try:
-        from transformers import AutoModelForSeq2SeqLM
-    except ImportError:
-        raise InputError(MISSING) from None
+    if find_spec("transformers") is None:
+        raise InputError(MISSING)
     model = _Model(twin, check_hugging_face_translation(twin.subnet, allow_padding))
     source, target = vocabularies
 
@@ -101,24 +101,40 @@ def save_huggingface_translation(
         if list(target) != list(source):
             os.mkdir(inside := os.path.join(folder, TARGET))
             save_tokenizer(target, inside, tokenizer, longest[1], translation=True)
-        with _without_progress_bar():
-            made = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
-        check_same_model(_AsFairseq(made.eval()), twin, f"transformers' {model.kind.name}", "the subnet")
+        made = _AsFairseq(_read(folder)).eval()
+        check_same_model(made, twin, f"transformers' {model.kind.name}", "the subnet")
 
     save_model(output, model.config(), model.weights(), finish, generation=model.generation())
 
 
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    from transformers.utils import logging
+def _read(folder: str) -> nn.Module:
+    """The model that transformers makes of ``folder``."""
+    with _without_torchaudio():
+        from transformers import AutoModelForSeq2SeqLM
+        from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            return AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+
+
+@contextmanager
+def _without_torchaudio() -> Iterator[None]:
+    """Let transformers find no torchaudio. It imports it even for text, and the one that fairseq brings may be of
+    another version than torch, which breaks the import."""
+    name = "torchaudio"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        sys.modules.pop(name, None)
 
 
 class _AsFairseq(nn.Module):

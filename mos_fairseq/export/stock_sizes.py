@@ -81,13 +81,12 @@ def check_hugging_face_translation(subnet: Subnet, allow_padding: bool = False) 
     Raises:
         InputError: there is none; says why.
     """
-    reader = "transformers"
-    sizes = {stack.name: stack_sizes(subnet, stack, allow_padding, reader) for stack in subnet.family.stacks}
-    if len({size.width for size in sizes.values()}) > 1:
-        listing = " and ".join(f"{stack.width.key} is {sizes[stack.name].width}" for stack in subnet.family.stacks)
+    reader, stacks = "transformers", subnet.family.stacks
+    if len({subnet.width(stack.name) for stack in stacks}) > 1:
+        listing = " and ".join(f"{stack.width.key} is {subnet.width(stack.name)}" for stack in stacks)
         raise InputError(f"{listing}: both sides of transformers' translation models are of one width")
     check_last_output_only(subnet, reader)
-    return sizes
+    return {stack.name: stack_sizes(subnet, stack, allow_padding, reader) for stack in stacks}
 
 
 def check_last_output_only(subnet: Subnet, reader: str) -> None:
