@@ -9,6 +9,7 @@ __getattr__, __all__ = names_of(
     {
         "ctranslate2": ["save_ctranslate2"],
         "huggingface": ["save_huggingface"],
+        "huggingface_translation": ["save_huggingface_translation"],
         "formats": ["FORMATS", "QUANTIZATIONS", "ExportOptions", "Format", "find_format"],
         "stock": ["stock_checkpoint"],
         "stock_sizes": ["StockSizes", "stock_sizes"],

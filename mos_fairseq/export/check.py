@@ -6,7 +6,7 @@ import math
 
 import torch
 from fairseq.models import BaseFairseqModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from mos_fairseq.errors import InputError
 
@@ -18,11 +18,12 @@ class ExportError(RuntimeError):
 
 
 @torch.no_grad()
-def check_same_model(made: BaseFairseqModel, origin: BaseFairseqModel, made_name: str, origin_name: str) -> None:
+def check_same_model(made: nn.Module, origin: BaseFairseqModel, made_name: str, origin_name: str) -> None:
     """Compare logits on random sentences, in double precision, where the order of a sum hardly matters.
 
     Args:
-        made, origin: dense models in eval mode over the same dictionaries; they are left as they were.
+        made, origin: dense models in eval mode over the same dictionaries; they are left as they were. ``made`` is
+            called as a model of fairseq's.
         made_name, origin_name: what a message calls them.
 
     Raises:
@@ -46,20 +47,20 @@ def check_same_model(made: BaseFairseqModel, origin: BaseFairseqModel, made_name
 
 def _sentences(model: BaseFairseqModel) -> list[Tensor]:
     """What the model is called with: source sentences, one of them padded, where it has an encoder, and targets where
-    it has a decoder."""
+    it has a decoder. Padding is on the right: not every other model takes it on the left, too."""
     generator = torch.Generator().manual_seed(1)
     inputs: list[Tensor] = []
     if hasattr(model, "encoder"):
         pad = model.encoder.padding_idx
         src = torch.randint(4, len(model.encoder.dictionary), (3, 9), generator=generator)
-        src[1, :4] = pad
+        src[1, -4:] = pad
         inputs += [src, src.ne(pad).sum(1)] if hasattr(model, "decoder") else [src]
     if not hasattr(model, "decoder"):
         return inputs
     return [*inputs, torch.randint(4, len(model.decoder.dictionary), (3, 7), generator=generator)]
 
 
-def _logits(model: BaseFairseqModel, *inputs: Tensor) -> Tensor:
+def _logits(model: nn.Module, *inputs: Tensor) -> Tensor:
     dtype = next(model.parameters()).dtype
     try:
         return model.double()(*inputs)[0]

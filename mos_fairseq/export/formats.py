@@ -11,13 +11,14 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export.stock_sizes import (
     STOCK_ARCHITECTURES,
     check_hugging_face,
+    check_hugging_face_translation,
     check_last_output_only,
     stock_sizes,
 )
 from mos_fairseq.search_space import FAMILIES, Family, Subnet, check_family
 
 if TYPE_CHECKING:
-    from mos_fairseq.models import RobertaSubnetModel, StaticTwin, TransformerSubnetModel
+    from mos_fairseq.models import StaticTwin, TransformerSubnetModel
 
 # of weights, by CTranslate2
 QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
@@ -109,14 +110,25 @@ def _write_ctranslate2(
     save_ctranslate2(twin, read_vocabularies(state, options.data), output, options.quantization)
 
 
-def _write_huggingface(state: Checkpoint, twin: RobertaSubnetModel, output: Output, options: ExportOptions) -> None:
-    from mos_fairseq.checkpoints import read_labels, read_words
-    from mos_fairseq.export.huggingface import save_huggingface
+_HUGGING_FACE = {"encoder_decoder": check_hugging_face_translation, "encoder_only": check_hugging_face}
+"""What tells whether transformers can express a subnet, by family."""
 
-    words = read_words(state, options.data)
-    labels = read_labels(state, options.data)
-    padding, tokenizer = options.allow_padding, options.tokenizer
-    save_huggingface(twin, words, output, labels=labels, allow_padding=padding, tokenizer=tokenizer)
+
+def _check_huggingface(subnet: Subnet, options: ExportOptions) -> None:
+    _HUGGING_FACE[subnet.family.name](subnet, options.allow_padding)
+
+
+def _write_huggingface(state: Checkpoint, twin: StaticTwin, output: Output, options: ExportOptions) -> None:
+    from mos_fairseq.checkpoints import read_labels, read_vocabularies, read_words
+    from mos_fairseq.export.huggingface import save_huggingface
+    from mos_fairseq.export.huggingface_translation import save_huggingface_translation
+
+    more: dict[str, Any] = {"allow_padding": options.allow_padding, "tokenizer": options.tokenizer}
+    if twin.family.name == "encoder_decoder":
+        save_huggingface_translation(twin, read_vocabularies(state, options.data), output, **more)
+    else:
+        labels = read_labels(state, options.data)
+        save_huggingface(twin, read_words(state, options.data), output, labels=labels, **more)
 
 
 FORMATS = (
@@ -148,11 +160,12 @@ FORMATS = (
     ),
     Format(
         "huggingface",
-        ("encoder_only",),
-        "a folder that transformers' AutoModelForMaskedLM, AutoModelForSequenceClassification and pipeline load: "
-        "RoBERTa, or Electra where all layers have a width of their own",
+        tuple(_HUGGING_FACE),
+        "a folder for transformers and subnets it can express: for AutoModelForSeq2SeqLM, FSMT, or with other norms "
+        "BART, mBART or Pegasus; for AutoModelForMaskedLM and AutoModelForSequenceClassification, RoBERTa, or Electra "
+        "where all layers have a width of their own",
         ("allow_padding", "data", "tokenizer"),
-        lambda subnet, options: check_hugging_face(subnet, options.allow_padding),
+        _check_huggingface,
         _write_huggingface,
     ),
 )

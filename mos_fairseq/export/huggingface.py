@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mos_fairseq.errors import InputError
 from mos_fairseq.export.stock import heads_of, layer_weights
 from mos_fairseq.export.stock_sizes import StockSizes, check_hugging_face
-from mos_fairseq.export.tokenizer import save_tokenizer
+from mos_fairseq.export.tokenizer import MISSING, save_tokenizer
 from mos_fairseq.files import write_folder_atomically
 from mos_fairseq.models import RobertaSubnetModel
 
@@ -61,22 +61,44 @@ def save_huggingface(
         InputError: safetensors is not installed, transformers cannot express the model, or the folder is there or
             cannot be written.
     """
+    model = _Model(twin, check_hugging_face(twin.subnet, allow_padding), labels)
+
+    def finish(folder: str) -> None:
+        save_tokenizer(words, folder, tokenizer, twin.max_positions())
+
+    save_model(output, model.config(), model.weights(), finish)
+
+
+def save_model(
+    output: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    finish: Callable[[str], object],
+    generation: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the new folder ``output``: config.json, model.safetensors, with ``generation`` generation_config.json, and
+    what ``finish``, which is given the folder's name for the time, adds.
+
+    Raises:
+        InputError: safetensors is not installed, a weight is not finite, or the folder is there or cannot be written.
+    """
     try:
         from safetensors.torch import save_file
     except ImportError:
-        raise InputError("format huggingface needs an extra: pip install 'mos-fairseq[huggingface]'") from None
+        raise InputError(MISSING) from None
     if os.path.exists(output):
         raise InputError(f"{output}: exists already, give the name of a new folder")
-    model = _Model(twin, check_hugging_face(twin.subnet, allow_padding), labels)
-    weights = {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in model.weights().items()}
-    for name, tensor in weights.items():
+    plain = {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in weights.items()}
+    for name, tensor in plain.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"the weights are not finite ({name}), nothing is written; has the training diverged?")
+    contents = {"config.json": config} | ({} if generation is None else {"generation_config.json": generation})
 
     def fill(folder: str) -> None:
-        (Path(folder) / "config.json").write_text(json.dumps(model.config(), indent=2) + "\n", encoding="utf-8")
-        save_file(weights, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
-        save_tokenizer(words, folder, tokenizer, twin.max_positions())
+        for name, content in contents.items():
+            (Path(folder) / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        save_file(plain, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+        finish(folder)
 
     write_folder_atomically(output, fill)
 
@@ -158,9 +180,9 @@ class _Model:
             f"{name}.embeddings.position_embeddings.weight": self._positions(),
             f"{name}.embeddings.token_type_embeddings.weight": torch.zeros(1, width),
         }
-        found |= _of(f"{name}.embeddings.LayerNorm", encoder.layernorm_embedding)
+        found |= of(f"{name}.embeddings.LayerNorm", encoder.layernorm_embedding)
         if self.is_electra:
-            found |= _of(f"{name}.embeddings_project", encoder.maps[0])
+            found |= of(f"{name}.embeddings_project", encoder.maps[0])
         for index, layer in enumerate(encoder.layers):
             for key, tensor in layer_weights(layer, self.sizes).items():
                 module, _, leaf = key.rpartition(".")
@@ -177,7 +199,7 @@ class _Model:
         dense, norm, bias = ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias")
         if not self.is_electra:
             dense, norm, bias = "lm_head.dense", "lm_head.layer_norm", "lm_head.bias"
-        found = self._after_maps(dense, head.dense) | _of(norm, head.layer_norm) | {bias: head.bias}
+        found = self._after_maps(dense, head.dense) | of(norm, head.layer_norm) | {bias: head.bias}
         if encoder.output_embedding is not encoder.embed_tokens:
             name = "generator_lm_head" if self.is_electra else "lm_head.decoder"
             found |= {f"{name}.weight": encoder.output_embedding.weight, f"{name}.bias": head.bias}
@@ -187,7 +209,7 @@ class _Model:
         inner, width = head.dense.out_features, self.sizes.width
         if inner > width or (inner < width and not self.is_electra):
             raise InputError(f"the classification head is {inner} wide inside: transformers' is {width} wide")
-        found = self._after_maps("classifier.dense", head.dense) | _of("classifier.out_proj", head.out_proj)
+        found = self._after_maps("classifier.dense", head.dense) | of("classifier.out_proj", head.out_proj)
         # of Electra's, neurons that are not there: gelu(0) is 0
         more = width - inner
         pads = {"dense.weight": (0, 0, 0, more), "dense.bias": (0, more), "out_proj.weight": (0, more)}
@@ -198,12 +220,13 @@ class _Model:
     def _after_maps(self, name: str, linear: nn.Module) -> dict[str, Tensor]:
         """``linear``, of the last layer's output: the map out of it and ``linear`` are one."""
         if not self.is_electra:
-            return _of(name, linear)
+            return of(name, linear)
         last = self.twin.encoder.maps[-1]
         weight = linear.weight.double() @ last.weight.double()
         bias = linear.weight.double() @ last.bias.double() + linear.bias.double()
         return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
-def _of(name: str, module: nn.Module) -> dict[str, Tensor]:
+def of(name: str, module: nn.Module) -> dict[str, Tensor]:
+    """Weight and bias of a module that is called ``name``."""
     return {f"{name}.weight": module.weight, f"{name}.bias": module.bias}

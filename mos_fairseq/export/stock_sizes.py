@@ -75,6 +75,20 @@ def check_hugging_face(subnet: Subnet, allow_padding: bool = False) -> StockSize
     return stack_sizes(subnet, stack, allow_padding)
 
 
+def check_hugging_face_translation(subnet: Subnet, allow_padding: bool = False) -> dict[str, StockSizes]:
+    """The sizes of a translation model of Hugging Face's transformers that can hold ``subnet``, by stack.
+
+    Raises:
+        InputError: there is none; says why.
+    """
+    reader, stacks = "transformers", subnet.family.stacks
+    if len({subnet.width(stack.name) for stack in stacks}) > 1:
+        listing = " and ".join(f"{stack.width.key} is {subnet.width(stack.name)}" for stack in stacks)
+        raise InputError(f"{listing}: both sides of transformers' translation models are of one width")
+    check_last_output_only(subnet, reader)
+    return {stack.name: stack_sizes(subnet, stack, allow_padding, reader) for stack in stacks}
+
+
 def check_last_output_only(subnet: Subnet, reader: str) -> None:
     """Raise InputError where a layer reads more than the last output of another stack, which ``reader`` cannot."""
     for key, read in subnet.family.read_by_span.items():
@@ -84,8 +98,8 @@ def check_last_output_only(subnet: Subnet, reader: str) -> None:
             )
 
 
-def stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool) -> StockSizes:
-    """Those of one stack, whose layers are of one width; see :func:`stock_sizes`."""
+def stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool, reader: str = "stock fairseq") -> StockSizes:
+    """Those of one stack, whose layers are of one width; see :func:`stock_sizes`. ``reader`` is who has one number."""
     layers = subnet.layers(stack.name)
     width, ffns = layers[0].width, [layer.ffn for layer in layers]
     width_name, _, ffn_name, _ = option_names(stack)
@@ -96,7 +110,7 @@ def stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool) -> StockSizes
     if len(shapes) > 1 or heads * head_width != width:
         if not allow_padding:
             raise InputError(
-                f"{stack.name} has {listing}: stock fairseq has one number of heads, which together are as wide as "
+                f"{stack.name} has {listing}: {reader} has one number of heads, which together are as wide as "
                 f"{width_name}={width}{hint}"
             )
         fitting = [h for h in range(heads, width // head_width + 1) if width % h == 0]
@@ -106,5 +120,5 @@ def stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool) -> StockSizes
             )
         heads = fitting[0]
     if len(set(ffns)) > 1 and not allow_padding:
-        raise InputError(f"{ffn_name} is {ffns}: stock fairseq has one size for all layers{hint}")
+        raise InputError(f"{ffn_name} is {ffns}: {reader} has one size for all layers{hint}")
     return StockSizes(width, len(layers), max(ffns), heads)

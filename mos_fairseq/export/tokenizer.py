@@ -14,11 +14,16 @@ from mos_fairseq.files import read_text
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+MISSING = "format huggingface needs an extra: pip install 'mos-fairseq[huggingface]'"
+"""The message where a package is not installed."""
+
 BOS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 _SCORE_OF_NONE = -1e4  # of a word that is no piece: never the best
 
 
-def save_tokenizer(words: Sequence[str], folder: str, source: str | None, max_length: int) -> None:
+def save_tokenizer(
+    words: Sequence[str], folder: str, source: str | None, max_length: int, translation: bool = False
+) -> None:
     """Write ``tokenizer.json`` and ``tokenizer_config.json`` into a folder.
 
     Args:
@@ -26,6 +31,7 @@ def save_tokenizer(words: Sequence[str], folder: str, source: str | None, max_le
         source: file of the tokenizer that made the words of text: a model of SentencePiece's, or a ``tokenizer.json``
             of Hugging Face's; None: they stand between spaces.
         max_length: tokens of the longest sentence.
+        translation: sentences are those of a translation, which nothing is put before and which have no masks.
 
     Raises:
         InputError: tokenizers is not installed, or the file cannot be read or is of another vocabulary.
@@ -33,24 +39,27 @@ def save_tokenizer(words: Sequence[str], folder: str, source: str | None, max_le
     try:
         from tokenizers import Tokenizer, processors
     except ImportError:
-        raise InputError("format huggingface needs an extra: pip install 'mos-fairseq[huggingface]'") from None
+        raise InputError(MISSING) from None
     numbers = {word: number for number, word in enumerate(words)}
+    special = [BOS, PAD, EOS, UNK] if translation else [BOS, PAD, EOS, UNK, MASK]
     if source is None:
         tokenizer = _spaces(numbers)
     elif source.endswith(".json"):
-        tokenizer = Tokenizer.from_str(json.dumps(_renumbered(source, numbers)))
+        tokenizer = Tokenizer.from_str(json.dumps(_renumbered(source, numbers, special)))
     else:
         tokenizer = _sentencepiece(source, words)
-    tokenizer.add_special_tokens([BOS, PAD, EOS, UNK, MASK])
+    tokenizer.add_special_tokens(special)
     # as fairseq's tasks do: masked_lm's <s>, the </s> of preprocessing, and sentence_prediction's --separator-token 2
+    start = "" if translation else f"{BOS} "
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A {EOS}",
-        pair=f"{BOS} $A {EOS} {EOS} $B {EOS}",
+        single=f"{start}$A {EOS}",
+        pair=f"{start}$A {EOS} {EOS} $B {EOS}",
         special_tokens=[(BOS, numbers[BOS]), (EOS, numbers[EOS])],
     )
     tokenizer.save(os.path.join(folder, "tokenizer.json"))
-    special = {"bos": BOS, "eos": EOS, "unk": UNK, "pad": PAD, "cls": BOS, "sep": EOS, "mask": MASK}
-    config: dict[str, Any] = {f"{name}_token": token for name, token in special.items()}
+    roles = {"bos": BOS, "eos": EOS, "unk": UNK, "pad": PAD}
+    roles |= {} if translation else {"cls": BOS, "sep": EOS, "mask": MASK}
+    config: dict[str, Any] = {f"{name}_token": token for name, token in roles.items()}
     # a list of sentences is padded on the right, as fairseq pads them
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "padding_side": "right"}
     config |= {"model_input_names": ["input_ids", "attention_mask"], "clean_up_tokenization_spaces": False}
@@ -96,7 +105,7 @@ def _sentencepiece(path: str, words: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def _renumbered(path: str, numbers: dict[str, int]) -> dict[str, Any]:
+def _renumbered(path: str, numbers: dict[str, int], special: Sequence[str]) -> dict[str, Any]:
     """A ``tokenizer.json`` of Hugging Face's, whose words get fairseq's numbers."""
     text = read_text(path, "tokenizer")
     try:
@@ -110,7 +119,7 @@ def _renumbered(path: str, numbers: dict[str, int]) -> dict[str, Any]:
     common = [word for word in vocabulary if word in numbers]
     if not common:
         raise InputError(f"tokenizer {path}: none of its words is in the dictionary")
-    model["vocab"] = {word: numbers[word] for word in common} | {t: numbers[t] for t in (BOS, PAD, EOS, UNK, MASK)}
+    model["vocab"] = {word: numbers[word] for word in common} | {token: numbers[token] for token in special}
     if "merges" in model:
         pairs = (merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"])
         model["merges"] = [list(pair) for pair in pairs if all(p in numbers for p in (*pair, "".join(pair)))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,6 @@ from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE, masked
 from tests.models.test_masked_language_model import sentences
 
 SPACES = {"roberta": BERT_SPACE, "electra": FACTORISED_SPACE}
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    """The package, which would import the torchaudio of fairseq, whose version is not that of torch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torchaudio", None)
-        import transformers
-
-        yield transformers
 
 
 def twin_of(space: dict, which: str = "random", **options) -> RobertaSubnetModel:
