@@ -17,6 +17,9 @@ from typing import Any
 from mos_fairseq.errors import InputError
 from mos_fairseq.model_options import FLAGS
 
+Group = argparse.ArgumentParser | argparse._ArgumentGroup
+"""To which options are added."""
+
 
 class _Help(argparse.HelpFormatter):
     """Lines of examples are left as they are."""
@@ -54,7 +57,7 @@ def example_of(example: str) -> dict[str, Any]:
     return {"epilog": epilog, "formatter_class": _Help}
 
 
-def add_options(parser: argparse.ArgumentParser, options: type, texts: Mapping[str, str]) -> None:
+def add_options(parser: Group, options: type, texts: Mapping[str, str]) -> None:
     """An option for each field of a dataclass: numbers and names first, then what is on or off.
 
     Args:

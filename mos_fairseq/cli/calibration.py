@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.cli import aligned
+from mos_fairseq.cli import Group, aligned
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.progress import progress
 from mos_fairseq.search_space import Subnet
@@ -43,7 +43,7 @@ class CalibrationOptions:
             raise InputError(f"calibrate_lr is {self.lr}: allowed are numbers above 0")
 
 
-def add_calibration_options(parser: argparse.ArgumentParser) -> None:
+def add_calibration_options(parser: Group) -> None:
     """Add them."""
     add = partial(parser.add_argument, metavar="N")
     add(

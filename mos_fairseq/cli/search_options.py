@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mos_fairseq.cli import command_parser
+from mos_fairseq.cli import Group, command_parser
 from mos_fairseq.cli.calibration import add_calibration_options
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import OBJECTIVES, EvaluationOptions
@@ -59,7 +59,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("data", help="folder that fairseq-preprocess made")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
-    parser.add_argument(
+    group = parser.add_argument_group("what is searched")
+    group.add_argument(
         "--constraint",
         action="append",
         default=[],
@@ -67,32 +68,25 @@ def get_parser() -> argparse.ArgumentParser:
         help="a budget, as in 'latency_ms<=40', or in parts of the largest subnet's, as in 'latency_ms<=80%%'; may be "
         f"given several times; KEY is one of {', '.join(COST_KEYS)}",
     )
-    parser.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
-    _add_split_options(parser)
-    parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")
-    parser.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
-    parser.add_argument(
+    group.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
+    group.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
+    group.add_argument(
         "--cost",
         metavar="KEY[,KEY]",
         help=f"what the front trades quality against, of {', '.join(COST_KEYS)}; several with nsga2 or "
         "random (default: split_latency_ms with --split, latency_ms with a predictor, or else flops)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--seeds-from",
         metavar="FILE",
         help="begin with known subnets: a subnet's YAML file, front.jsonl or search.json of another search, or "
         "controller, the answer of --subnet-sampling controller; those beyond the budgets are left out",
     )
+    _add_algorithm_options(parser.add_argument_group("how it is searched"))
     parser.add_argument(
         "--cache",
         metavar="DIR",
         help="folder of judged subnets, shared by all searches of a checkpoint (default: subnet-evaluations beside it)",
-    )
-    parser.add_argument(
-        "--measure-front",
-        metavar="JSONL",
-        help="measure the front's subnets on this machine too, as the predictor's were; FILE of mos-latency measure, "
-        "which is continued, or a new one",
     )
     parser.add_argument(
         "--workers",
@@ -102,21 +96,27 @@ def get_parser() -> argparse.ArgumentParser:
         help="processes that judge subnets (default: 1); for several machines, start mos-search with torchrun instead",
     )
     parser.add_argument("--device", help="to judge on, as in cuda:0 (default: the GPUs, or else the CPU)")
-    _add_algorithm_options(parser)
-    add_calibration_options(parser)
-    _add_evaluation_options(parser)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the search (default: 1)")
-    parser.add_argument(
+    _add_evaluation_options(parser.add_argument_group("how subnets are judged"))
+    add_calibration_options(parser.add_argument_group("calibration before ranking"))
+    _add_split_options(parser.add_argument_group("split computing"))
+    group = parser.add_argument_group("what is told")
+    group.add_argument(
+        "--measure-front",
+        metavar="JSONL",
+        help="measure the front's subnets on this machine too, as the predictor's were; FILE of mos-latency measure, "
+        "which is continued, or a new one",
+    )
+    group.add_argument(
         "--report-bleu",
         action="store_true",
         help="also translate the validation set with the subnets of the closing table: BLEU, half of its 95 %% "
         "interval by bootstrap, and the p-value of the difference to the best subnet's",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    group.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
-def _add_split_options(parser: argparse.ArgumentParser) -> None:
+def _add_split_options(parser: Group) -> None:
     parser.add_argument(
         "--split",
         nargs=2,
@@ -144,9 +144,11 @@ def check_split_options(args: argparse.Namespace) -> None:
             raise InputError(f"{name} is {value}: it has no effect without --split DEVICE SERVER")
 
 
-def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
+def _add_algorithm_options(parser: Group) -> None:
     hat = EvolutionOptions()
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")
     add = partial(parser.add_argument, type=int, metavar="N")
+    add("--seed", default=1, help="of the search (default: 1)")
     add("--population-size", help=f"default: {hat.population_size}, of a batch of linas 50")
     add("--iterations", help=f"default: {hat.iterations}, of linas 5 batches after the first, of asng 500 steps")
     add("--parents", help=f"evolution; default: {hat.parents}")
@@ -174,7 +176,7 @@ def _add_algorithm_options(parser: argparse.ArgumentParser) -> None:
     add("--random-share", type=float, metavar="P", help="linas; part of a batch drawn at random (default: 0.1)")
 
 
-def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+def _add_evaluation_options(parser: Group) -> None:
     defaults = EvaluationOptions()
     parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="default: %(default)s")
     parser.add_argument(
@@ -189,7 +191,7 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     add_tokenizer_option(parser)
 
 
-def add_tokenizer_option(parser: argparse.ArgumentParser) -> None:
+def add_tokenizer_option(parser: Group) -> None:
     """``--sacrebleu-tokenizer``, as fairseq-generate has it."""
     parser.add_argument(
         "--sacrebleu-tokenizer",
