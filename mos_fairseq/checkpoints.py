@@ -116,10 +116,10 @@ def _twin_class(state: dict[str, Any]) -> type[StaticTwin] | None:
 
 
 def _found(kind: _Kind | None, state: dict[str, Any]) -> _Kind:
-    """``kind``, the class of the model of ``state``. Raises RuntimeError where it is None: the reader of ``state`` did
-    not look."""
+    """``kind``, the class of the model of ``state``. Raises RuntimeError where it is None."""
     if kind is None:
-        raise RuntimeError(f"the checkpoint's model is of arch {_name_of(state, 'model')}: it is of another kind")
+        name = _name_of(state, "model")
+        raise RuntimeError(f"arch {name} is of another kind: read_supernet and read_model say so of its checkpoint")
     return kind
 
 
