@@ -146,8 +146,11 @@ class _AsFairseq(nn.Module):
         self.model = model
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor) -> tuple[Tensor]:
+        from transformers import DynamicCache, EncoderDecoderCache
+
         mask = src_tokens.ne(self.model.config.pad_token_id).long()
-        encoded, cache = self.model.get_encoder()(src_tokens, attention_mask=mask), None
+        encoded = self.model.get_encoder()(src_tokens, attention_mask=mask)
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         logits = []
         for words in prev_output_tokens.split(1, dim=1):
             found = self.model(
@@ -157,7 +160,6 @@ class _AsFairseq(nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             )
-            cache = found.past_key_values
             logits.append(found.logits)
         return (torch.cat(logits, 1),)
 
