@@ -172,6 +172,13 @@ def test_what_cannot_be_expressed_is_refused(tmp_path, subnet, options, message)
     assert not list(tmp_path.iterdir())
 
 
+def test_transformers_4_is_refused(tmp_path, monkeypatch):
+    """Its FSMT wants all words in every step."""
+    monkeypatch.setattr(huggingface_translation, "version", lambda name: "4.57.1")
+    with pytest.raises(InputError, match="transformers is 4.57.1: translation models are checked with version 5"):
+        save(twin_of(EQUAL), tmp_path / "out")
+
+
 def test_another_model_is_not_written(transformers, tmp_path, monkeypatch):
     change = spoiled("fc2.bias", lambda bias: bias + torch.arange(len(bias)))
     monkeypatch.setattr(huggingface_translation, "layer_weights", change)
