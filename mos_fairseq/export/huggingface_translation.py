@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -87,11 +87,10 @@ def save_huggingface_translation(
         tokenizer: file of the tokenizer that made the words of text; None: they stand between spaces.
 
     Raises:
-        InputError: transformers is not installed or cannot express the model, or the folder is there or cannot be
-            written.
+        InputError: transformers is not installed, or in version 4, or cannot express the model; or the folder is there
+            or cannot be written.
     """
-    if find_spec("transformers") is None:
-        raise InputError(MISSING)
+    _check_installed()
     model = _Model(twin, check_hugging_face_translation(twin.subnet, allow_padding))
     source, target = vocabularies
 
@@ -105,6 +104,15 @@ def save_huggingface_translation(
         check_same_model(made, twin, f"transformers' {model.kind.name}", "the subnet")
 
     save_model(output, model.config(), model.weights(), finish, generation=model.generation())
+
+
+def _check_installed() -> None:
+    try:
+        found = version("transformers")
+    except PackageNotFoundError:
+        raise InputError(MISSING) from None
+    if int(found.partition(".")[0]) < 5:
+        raise InputError(f"transformers is {found}: translation models are checked with version 5, install that")
 
 
 def _read(folder: str) -> nn.Module:
@@ -146,8 +154,11 @@ class _AsFairseq(nn.Module):
         self.model = model
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor) -> tuple[Tensor]:
+        from transformers import DynamicCache, EncoderDecoderCache
+
         mask = src_tokens.ne(self.model.config.pad_token_id).long()
-        encoded, cache = self.model.get_encoder()(src_tokens, attention_mask=mask), None
+        encoded = self.model.get_encoder()(src_tokens, attention_mask=mask)
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         logits = []
         for words in prev_output_tokens.split(1, dim=1):
             found = self.model(
@@ -157,7 +168,6 @@ class _AsFairseq(nn.Module):
                 past_key_values=cache,
                 use_cache=True,
             )
-            cache = found.past_key_values
             logits.append(found.logits)
         return (torch.cat(logits, 1),)
 

@@ -72,7 +72,8 @@ def test_translations_are_fairseqs(transformers, tmp_path, beam):
     twin = prone_to_end(twin_of(PADDED, share_all_embeddings=False))
     folder = save(twin, tmp_path / "out")
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
-    assert model.generation_config.num_beams == 4 and model.generation_config.max_length == 51
+    search = model.generation_config
+    assert (search.num_beams, search.length_penalty, search.early_stopping, search.max_length) == (4, 1.0, True, 51)
     src, _, _ = batch(lengths=[(n, 2) for n in range(2, 12)], left_pad_source=False)
     sample = {"net_input": {"src_tokens": src, "src_lengths": src.ne(1).sum(1)}}
     generator = SequenceGenerator([twin], dictionary(), beam_size=beam, max_len_a=0, max_len_b=49)
@@ -169,6 +170,13 @@ def test_what_cannot_be_expressed_is_refused(tmp_path, subnet, options, message)
     with pytest.raises(InputError, match=message):
         save(twin, tmp_path / "out", allow_padding=False, **given)
     assert not list(tmp_path.iterdir())
+
+
+def test_transformers_4_is_refused(tmp_path, monkeypatch):
+    """Its FSMT wants all words in every step."""
+    monkeypatch.setattr(huggingface_translation, "version", lambda name: "4.57.1")
+    with pytest.raises(InputError, match="transformers is 4.57.1: translation models are checked with version 5"):
+        save(twin_of(EQUAL), tmp_path / "out")
 
 
 def test_another_model_is_not_written(transformers, tmp_path, monkeypatch):
