@@ -91,12 +91,14 @@ def test_training_and_validation(commands, trained, joined, files):
     assert {tensor.device.type for tensor in state["model"].values()} == {"cpu"}
     # the run goes on, on either device
     taught = ["--distillation", "alpha", "--optimizer", "adam_fused", "--restore-file", checkpoint]
-    args = training(joined, checkpoint.parent / "more", *taught, criterion="distillation_mos", space=files / "space.yaml")
+    kind = {"criterion": "distillation_mos", "space": files / "space.yaml"}
+    args = training(joined, checkpoint.parent / "more", *taught, **kind)
     assert resumed(args).get_num_updates() == 3
     with pretend_cuda():
         trainer = resumed(args)
         assert trainer.get_num_updates() == 3
-        assert all(state.is_cuda for state in trainer.optimizer.optimizer.state[next(trainer.model.parameters())].values())
+        moments = trainer.optimizer.optimizer.state[next(trainer.model.parameters())]
+        assert moments["exp_avg"].is_cuda and moments["exp_avg_sq"].is_cuda
 
 
 def test_translations_are_those_of_the_cpu(commands, supernet, joined):
@@ -106,7 +108,7 @@ def test_translations_are_those_of_the_cpu(commands, supernet, joined):
 
 
 def test_judging_subnets_waits_once_for_each(supernet, joined):
-    """Of all mini-batches the host asks once whether they are padded, and of every subnet it reads the losses at once."""
+    """Of a mini-batch the host asks once whether it is padded; of every subnet it reads all losses at once."""
     checkpoint, found = str(supernet[0] / "checkpoint_last.pt"), []
     options = EvaluationOptions(max_tokens=60)
     for device in ("cpu", "cuda"):
