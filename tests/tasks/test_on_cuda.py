@@ -195,7 +195,7 @@ def test_models_are_not_held_by_what_they_remember():
 # --- without memory ---
 
 
-@pytest.mark.parametrize("routing", ["none", "layer", "neuron"])
+@pytest.mark.parametrize("routing", ["none", "neuron"])
 def test_supernets_of_full_size_are_built_on_meta(routing):
     space, words = SearchSpace.from_spec("wmt14_en_de"), placeholder_dictionary(32768)
     positions = {"max_source_positions": 1024, "max_target_positions": 1024}
