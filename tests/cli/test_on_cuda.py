@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -19,20 +21,18 @@ STOCK_SIZES = {"encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 24
 STOCK_SIZES |= {"encoder-ffn-embed-dim": 32, "decoder-ffn-embed-dim": 32}
 
 
-def waits_of_updates(args: list[object]) -> dict[int, list[Wait]]:
-    """What the host waits for in updates of one and of two mini-batches, logging left out; the first update, which
-    makes tables of positions, is not counted."""
-    found = {}
+def waits_of_update(args: list[object]) -> list[Wait]:
+    """What the host waits for in an update of two mini-batches, logging left out; an update before it has made tables
+    of positions."""
     with pretend_cuda() as waits:
         trainer = trainer_of(args)
         batches = iter(trainer.get_train_iterator(1, load_dataset=False).next_epoch_itr(shuffle=False))
         with metrics.aggregate(new_root=True):
-            for micro_batches in (1, 2, 1):
-                waits.clear()
-                trainer.train_step([next(batches) for _ in range(micro_batches)])
-                found[micro_batches] = list(waits)
-        assert trainer.get_num_updates() == 3
-    return found
+            trainer.train_step([next(batches)])
+            waits.clear()
+            trainer.train_step([next(batches), next(batches)])
+        assert trainer.get_num_updates() == 2
+        return list(waits)
 
 
 def stock(data, save_dir, *more: object) -> list[object]:
@@ -45,17 +45,27 @@ def stock(data, save_dir, *more: object) -> list[object]:
 def test_updates_wait_no_more_than_stock_fairseqs(joined, files, tmp_path, precision):
     """Of three subnets, against one model's."""
     ours = training(joined, tmp_path, "--mos-routing", "neuron", *precision, space=files / "space.yaml")
-    theirs = waits_of_updates(stock(joined, tmp_path, *precision))
-    for micro_batches, found in waits_of_updates(ours).items():
-        mine = [wait.line for wait in found if wait.is_in("mos_fairseq")]
-        *asked, logged = mine
-        assert len(asked) == micro_batches and all("padding.py" in line for line in asked), mine
-        assert "subnet_metrics.py" in logged  # as fairseq, which reads its own one by one
-        in_forwards = [wait for wait in theirs[micro_batches] if "fairseq/models/" in wait.line]
-        questions = [wait for wait in in_forwards if "scalar" in wait.what]
-        assert len(questions) == 3 * micro_batches  # of two encoder layers, and of the decoder
-        total = len(theirs[micro_batches])
-        assert len(found) < total and len(found) - len(mine) == total - len(in_forwards)
+    found, theirs = waits_of_update(ours), waits_of_update(stock(joined, tmp_path, *precision))
+    mine = [wait.line for wait in found if wait.is_in("mos_fairseq")]
+    *asked, logged = mine
+    assert len(asked) == 2 and all("padding.py" in line for line in asked), mine
+    assert "subnet_metrics.py" in logged  # as fairseq, which reads its own one by one
+    in_forwards = [wait for wait in theirs if "fairseq/models/" in wait.line]
+    questions = [wait for wait in in_forwards if "scalar" in wait.what]
+    assert len(questions) == 2 * 3  # of two encoder layers, and of the decoder
+    assert len(found) < len(theirs) and len(found) - len(mine) == len(theirs) - len(in_forwards)
+
+
+@pytest.fixture
+def run_here(monkeypatch, log_level):
+    """One of our commands in this process."""
+
+    def run(command: str, *args: object, cuda: bool) -> None:
+        monkeypatch.setattr(sys, "argv", [command, *map(str, args)])
+        with pretend_cuda() if cuda else nullcontext():
+            importlib.import_module(f"mos_fairseq.cli.{command.removeprefix('mos-')}").main()
+
+    return run
 
 
 def resumed(args: list[object], updates: int = 1):
@@ -91,12 +101,14 @@ def test_training_and_validation(commands, trained, joined, files):
     assert {tensor.device.type for tensor in state["model"].values()} == {"cpu"}
     # the run goes on, on either device
     taught = ["--distillation", "alpha", "--optimizer", "adam_fused", "--restore-file", checkpoint]
-    args = training(joined, checkpoint.parent / "more", *taught, criterion="distillation_mos", space=files / "space.yaml")
+    kind = {"criterion": "distillation_mos", "space": files / "space.yaml"}
+    args = training(joined, checkpoint.parent / "more", *taught, **kind)
     assert resumed(args).get_num_updates() == 3
     with pretend_cuda():
         trainer = resumed(args)
         assert trainer.get_num_updates() == 3
-        assert all(state.is_cuda for state in trainer.optimizer.optimizer.state[next(trainer.model.parameters())].values())
+        moments = trainer.optimizer.optimizer.state[next(trainer.model.parameters())]
+        assert moments["exp_avg"].is_cuda and moments["exp_avg_sq"].is_cuda
 
 
 def test_translations_are_those_of_the_cpu(commands, supernet, joined):
@@ -105,33 +117,34 @@ def test_translations_are_those_of_the_cpu(commands, supernet, joined):
     assert here and same_translations(here, there)
 
 
-def test_judging_subnets_waits_once_for_each(supernet, joined):
-    """Of all mini-batches the host asks once whether they are padded, and of every subnet it reads the losses at once."""
+def test_judging_a_subnet_waits_once(supernet, joined):
+    """Of a mini-batch the host asks once whether it is padded; of a subnet it reads all losses at once."""
     checkpoint, found = str(supernet[0] / "checkpoint_last.pt"), []
-    options = EvaluationOptions(max_tokens=60)
     for device in ("cpu", "cuda"):
         with pretend_cuda() if device == "cuda" else nullcontext([]) as waits:
-            evaluator = SubnetEvaluator(checkpoint, str(joined), options, device)
-            space, batches = evaluator.space, len(evaluator.batches)
-            assert batches > 2
+            evaluator = SubnetEvaluator(checkpoint, str(joined), EvaluationOptions(max_tokens=40), device)
+            subnets = [evaluator.space.largest(), evaluator.space.smallest(), evaluator.space.sample_subnet("judged")]
+            found.append([evaluator.evaluate(subnet) for subnet in subnets[:1]])
+            asked = [wait for wait in waits if "padding.py" in wait.line]
             waits.clear()
-            found.append([evaluator.evaluate(space.largest()), evaluator.evaluate(space.smallest())])
+            found[-1] += [evaluator.evaluate(subnet) for subnet in subnets[1:]]
+    assert len(asked) == len(evaluator.batches) > 2
+    tables = [wait for wait in waits if "positional_embedding.py" in wait.line]
+    assert len(waits) - len(tables) == 2 and len(tables) <= 2, waits
     assert found[1] == pytest.approx(found[0], rel=1e-4)
-    asked = ["padding.py" in wait.line for wait in waits]
-    assert sum(asked) == batches and len(waits) == batches + 2, waits
 
 
-def test_search_export_and_fine_tuning(commands, supernet, joined, tmp_path):
+def test_search_export_and_fine_tuning(run_here, supernet, joined, tmp_path):
     checkpoint, found = supernet[0] / "checkpoint_last.pt", []
     small = ["--population-size", 3, "--parents", 2, "--mutations", 1, "--crossovers", 0, "--iterations", 1]
     for cuda in (False, True):
         folder = tmp_path / f"search-{cuda}"
         args = [joined, "--path", checkpoint, "--constraint", "flops<=90%", *small, "--output", folder]
-        commands.fork("mos-search", *args, cuda=cuda)
+        run_here("mos-search", *args, cuda=cuda)
         found.append(json.loads((folder / "search.json").read_text()))
     assert found[0]["best"]["architecture"] == found[1]["best"]["architecture"]
     exported = tmp_path / "exported.pt"
-    commands.fork("mos-export", "--path", checkpoint, "--subnet", folder / "best.yaml", "--output", exported)
+    run_here("mos-export", "--path", checkpoint, "--subnet", folder / "best.yaml", "--output", exported, cuda=False)
     options = ["--subnet", folder / "best.yaml", "--finetune-from-model", exported]
     args = training(joined, tmp_path / "tuned", *options, task="translation", arch="transformer_subnet",
                     criterion="label_smoothed_cross_entropy")
@@ -139,11 +152,11 @@ def test_search_export_and_fine_tuning(commands, supernet, joined, tmp_path):
         resumed(args)
 
 
-def test_latency_of_half_precision(commands, files, tmp_path):
+def test_latency_of_half_precision(run_here, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     least = ["--src-len", 5, "--tgt-len", 2, "--repeats", 1, "--beam", 2, "--warmup", 0, "--iterations", 5]
     args = ["measure", "--search-space", files / "space.yaml", "--vocab-size", 30, "--num-subnets", 2, *least]
-    commands.fork("mos-latency", *args, "--device", "cuda", "--dtype", "float16", "--output", path, cuda=True)
+    run_here("mos-latency", *args, "--device", "cuda", "--dtype", "float16", "--output", path, cuda=True)
     header, *rows = map(json.loads, path.read_text().splitlines())
     assert header["options"]["device"] == "cuda" and len(rows) == 2
     assert header["machine"]["processor"] == "pretended GPU"

@@ -167,18 +167,21 @@ def test_neuron_router_in_inference_keeps_no_old_weights(change, mode, use_kerne
 def test_routers_of_a_layer_are_one_product_on_a_gpu(monkeypatch, layers):
     """And on a CPU as many as there are, so that they round as alone."""
     routers, rows, products = [neuron_router(num_layers=layers) for _ in range(3)], (4, ROWS, 1), []
+    there = torch.nn.ModuleList(copy.deepcopy(routers))
     alone = [router(ENCODING, o) for router, o in zip(routers, rows, strict=True)]
+    sum(probs.square().sum() for probs in alone).backward()
     assert all(map(torch.equal, probs_of(routers, ENCODING, rows), alone))
     linear = torch.nn.functional.linear
     with pretend_cuda():
-        there = torch.nn.ModuleList(routers).to("cuda")
+        there = there.to("cuda")
         monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w, b: products.append(w) or linear(x, w, b))
         found = probs_of(there, ENCODING.to("cuda"), rows)
         sum(probs.square().sum() for probs in found).backward()
     assert len(products) == {1: 3, 2: 1 + 3, 3: 1 + 3 + 3}[layers]
     for probs, expected in zip(found, alone, strict=True):
         torch.testing.assert_close(probs.values, expected)
-    assert all(parameter.grad.values[..., :1].any() for router in there for parameter in router.parameters())
+    for mine, theirs in zip(there.parameters(), torch.nn.ModuleList(routers).parameters(), strict=True):
+        torch.testing.assert_close(mine.grad.values, theirs.grad)
 
 
 @pytest.mark.parametrize("make", [layer_router, neuron_router])
