@@ -15,6 +15,7 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.models.fconv import FConvModel
 from fairseq.optim.amp_optimizer import AMPOptimizer
+from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 from mos_fairseq import compat
@@ -23,9 +24,9 @@ from mos_fairseq.errors import InputError
 
 
 def test_second_apply_changes_nothing():
-    before = checkpoint_utils.torch_persistent_save, PathManager.copy, AMPOptimizer.step
+    before = checkpoint_utils.torch_persistent_save, PathManager.copy, AMPOptimizer.step, Trainer.load_checkpoint
     compat.apply()
-    after = checkpoint_utils.torch_persistent_save, PathManager.copy, AMPOptimizer.step
+    after = checkpoint_utils.torch_persistent_save, PathManager.copy, AMPOptimizer.step, Trainer.load_checkpoint
     assert before == after and all(hasattr(function, "_mos_fairseq_original") for function in after)
 
 
