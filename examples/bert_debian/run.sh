@@ -142,4 +142,4 @@ for seed in "${seeds[@]}"; do
             --text "$prepared/text/section/test.input0" --scores "$work/tuned/$winner/score.json"
     done
 done
-python "$here/table.py" "$work"
+python "$here/accuracies.py" "$work"

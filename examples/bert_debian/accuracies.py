@@ -1,6 +1,6 @@
 """Rows and table of what run.sh did in WORK_DIR so far.
 
-    python examples/bert_debian/table.py WORK_DIR
+    python examples/bert_debian/accuracies.py WORK_DIR
 
 ``rows.jsonl``: accuracy of each fine-tuned subnet with its sizes and its 95 % interval (test examples drawn again 2,000
 times), and of the linear model; ``table.md``: the same, a line for each subnet, all of them.
