@@ -144,14 +144,17 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
         (tmp_path / "tuned" / name / "score.json").write_text(json.dumps(scores | {"found": []}))
     sizes = {"params": 22_700_000, "params_without_embeddings": 5_000_000, "flops_without_output_projection": 1}
     (tmp_path / "layer-1").mkdir()
-    costs = [{"subnet": name} | sizes for name in ("largest", "best-50")]
+    kinds = {"largest": {"encoder_layers": 6}, "best-50": {"encoder_layers": 3}}
+    costs = [{"subnet": name, "architecture": kind} | sizes for name, kind in kinds.items()]
+    timed = [{"format": 3}, *({"subnet": kind, "latency_ms": kind["encoder_layers"] / 3} for kind in kinds.values())]
+    (tmp_path / "layer-1" / "latency.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timed))
     (tmp_path / "layer-1" / "costs.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))
     monkeypatch.setattr(sys, "argv", ["accuracies.py", str(tmp_path)])
     accuracies.main()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 3 and rows[0]["subnet"] == "TF-IDF, linear"
     assert {(row.get("source"), row["subnet"]) for row in rows[1:]} == {("supernet", "best-50"), ("start", "largest")}
-    line = "| section, 40 | best-50 | `layer`, 1 | supernet | 5.0 | 22.7 | 0.0 | 75.0 (25.0 to 100.0) |"
+    line = "| section, 40 | best-50 | `layer`, 1 | supernet | 5.0 | 22.7 | 0.0 | 1.0 | 75.0 (25.0 to 100.0) |"
     assert line in capsys.readouterr().out
 
 
