@@ -38,7 +38,7 @@ def features(words: TfidfVectorizer, columns: list[list[str]]) -> Any:
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", required=True, type=Path, help="folder of a task that extract.py made")
+    parser.add_argument("--text", required=True, type=Path, help="folder of a task that descriptions.py made")
     parser.add_argument("--examples", type=int, metavar="N", help="to learn from (default: all)")
     parser.add_argument("--test-examples", type=int, metavar="N", help="to be judged on (default: all)")
     parser.add_argument("--output", required=True, metavar="JSON")

@@ -9,14 +9,17 @@ The features come from the largest subnet; the table of words stays as it is.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 
-import torch
-from fairseq import checkpoint_utils
+logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
-import mos_fairseq  # noqa: F401  makes checkpoints readable
-from mos_fairseq.checkpoints import read_supernet, save_checkpoint
-from mos_fairseq.masked import masked_only
+import torch  # noqa: E402
+from fairseq import checkpoint_utils  # noqa: E402
+
+import mos_fairseq  # noqa: E402, F401  makes checkpoints readable
+from mos_fairseq.checkpoints import read_supernet, save_checkpoint  # noqa: E402
+from mos_fairseq.masked import masked_only  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", required=True, help="tokenizer.json")
-    parser.add_argument("--text", required=True, type=Path, help="what extract.py made")
+    parser.add_argument("--text", required=True, type=Path, help="what descriptions.py made")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--length", required=True, type=int, metavar="N", help="tokens that a model sees at a time")
     args = parser.parse_args(argv)

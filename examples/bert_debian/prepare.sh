@@ -59,7 +59,7 @@ if [ ! -e "$work/encoder/done" ]; then
     touch "$work/encoder/done"
 fi
 
-python $here/extract.py --index "$work/lists" --output "$work/text"
+python $here/descriptions.py --index "$work/lists" --output "$work/text"
 python $here/pieces.py --tokenizer "$work/encoder/tokenizer.json" --text "$work/text" --output "$work/pieces" \
     --length "$length"
 mos-warm-start --path "$work/encoder" --search-space $here/space.yaml --mos-routing none --output "$work/encoder.pt" \

@@ -83,6 +83,7 @@ for task in section pair; do
 done
 python -c 'import sys; from mos_fairseq.search_space import SearchSpace as S; S.from_spec(sys.argv[1]).largest().save(sys.argv[2])' \
     "$space" "$work/largest.yaml"
+words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
 for seed in "${seeds[@]}"; do
     for routing in "${routings[@]}"; do
         run=$routing-$seed
@@ -112,7 +113,9 @@ for seed in "${seeds[@]}"; do
             done
         done
         mos-cost --search-space "$space" --subnet "$(IFS=, && echo "${subnets[*]}")" --json --src-len 128 \
-            --vocab-size "$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5))" >"$work/$run/costs.jsonl"
+            --vocab-size "$words" >"$work/$run/costs.jsonl"
+        step "latency-$run" mos-latency measure --search-space "$space" --subnet "$(IFS=, && echo "${subnets[*]}")" \
+            --src-len 128 --vocab-size "$words" --threads 1 --repeats 5 --output "$work/$run/latency.jsonl"
         for position in "${!names[@]}"; do
             for source in "${sources[@]}"; do
                 from=$work/$run/start.pt
@@ -142,4 +145,4 @@ for seed in "${seeds[@]}"; do
             --text "$prepared/text/section/test.input0" --scores "$work/tuned/$winner/score.json"
     done
 done
-python "$here/table.py" "$work"
+python "$here/accuracies.py" "$work"

@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
-import torch
-from fairseq import checkpoint_utils
-from fairseq.data import data_utils
+logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
-import mos_fairseq  # noqa: F401  makes checkpoints readable
-from mos_fairseq.files import write_atomically
+import torch  # noqa: E402
+from fairseq import checkpoint_utils  # noqa: E402
+from fairseq.data import data_utils  # noqa: E402
+
+import mos_fairseq  # noqa: E402, F401  makes checkpoints readable
+from mos_fairseq.files import write_atomically  # noqa: E402
 
 HEAD = "sentence_classification_head"
 

@@ -140,6 +140,20 @@ def test_every_field_is_known_to_matter_or_not():
     assert not neutral & {name for section in SECTIONS for name in fields_of(SECTIONS[section], section)}
 
 
+def test_masked_language_models_train_as_their_supernet():
+    words = """data --task masked_lm_mos --search-space bert_tiny --arch roberta_mos --criterion distillation_mos
+        --mask-prob 0.25 --leave-unmasked-prob 0.2 --random-token-prob 0.05 --sample-break-mode eos --tokens-per-sample 77
+        --max-positions 80 --dropout 0.3 --layer-norm-eps 1e-12 --encoder-normalize-before --untie-weights-roberta
+        --optimizer adam --lr 0.002 --max-tokens 345 --seed 9 --num-random-subnets 2"""
+    cfg = configuration(words.split())
+    kind = kind_of(cfg)
+    assert kind.command == ("--task", "masked_lm", "--arch", "roberta_subnet")
+    found = configuration(["data", *kind.command, "--subnet", "{}", *overridden(training_options(cfg), [])])
+    assert found["criterion"]["_name"] == "masked_lm"
+    for section, config in (COMMON_SECTIONS | kind.sections).items():
+        check_round_trip(cfg, section, set(fields_of(config, section)), found)
+
+
 def other_options(part: str, name: str) -> list[str]:
     """A component and all its options, each with a value that is not its default."""
     parser = argparse.ArgumentParser(add_help=False)

@@ -1,6 +1,6 @@
 """Text, sections and pairs out of Debian's package index: what a masked language model reads, and two tasks for it.
 
-    python examples/bert_debian/extract.py --index LISTS --output data/text
+    python examples/bert_debian/descriptions.py --index LISTS --output data/text
 
 LISTS holds Packages and Translation-en as apt keeps them. A source package, with all binary packages made of it, is in
 one split, by a hash of its name; a paragraph that descriptions of two sources share is in none. So no split repeats

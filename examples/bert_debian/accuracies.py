@@ -1,6 +1,6 @@
 """Rows and table of what run.sh did in WORK_DIR so far.
 
-    python examples/bert_debian/table.py WORK_DIR
+    python examples/bert_debian/accuracies.py WORK_DIR
 
 ``rows.jsonl``: accuracy of each fine-tuned subnet with its sizes and its 95 % interval (test examples drawn again 2,000
 times), and of the linear model; ``table.md``: the same, a line for each subnet, all of them.
@@ -48,9 +48,13 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(work.glob("tuned/*/score.json"), key=lambda path: path.stat().st_mtime):
         task, count, source, *name, routing, seed = path.parent.name.split("-")
-        costs = {cost["subnet"]: cost for cost in read_jsonl(work / f"{routing}-{seed}" / "costs.jsonl")}
+        run = work / f"{routing}-{seed}"
+        costs = {cost["subnet"]: cost for cost in read_jsonl(run / "costs.jsonl")}
         cost = costs["-".join(name)]
         sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}
+        if (latencies := run / "latency.jsonl").exists():
+            measured = [line for line in read_jsonl(latencies) if line.get("subnet") == cost["architecture"]]
+            sizes["latency_ms"] = round(measured[0]["latency_ms"], 2)
         row = {"task": task, "examples": count, "subnet": "-".join(name), "source": source, "routing": routing}
         rows.append(row | {"seed": int(seed)} | sizes | scored(path))
     return rows
@@ -59,15 +63,17 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """A line for each row."""
     lines = [
-        "| task, examples | subnet | routing, seed | weights | encoder | parameters | MFLOPs | accuracy (95 %) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task, examples | subnet | routing, seed | weights | encoder | parameters | MFLOPs | ms | accuracy (95 %) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = row["interval"]
-        sizes = ["", "", "", "", ""]
+        sizes = ["", "", "", "", "", ""]
         if "params" in row:
-            million = [f"{row[key] / 1e6:.1f}" for key in row if key.startswith("params") or key.startswith("flops")]
-            sizes = [f"`{row['routing']}`, {row['seed']}", SOURCES[row["source"]], million[1], million[0], million[2]]
+            keys = ("params_without_embeddings", "params", "flops_without_output_projection")
+            million = [f"{row[key] / 1e6:.1f}" for key in keys]
+            latency = f"{row['latency_ms']:.1f}" if "latency_ms" in row else ""
+            sizes = [f"`{row['routing']}`, {row['seed']}", SOURCES[row["source"]], *million, latency]
         cells = [f"{row['task']}, {row['examples']}", row["subnet"], *sizes]
         lines.append(f"| {' | '.join(cells)} | {row['accuracy']:.1f} ({low:.1f} to {high:.1f}) |")
     return "\n".join(lines)

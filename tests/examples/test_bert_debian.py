@@ -1,0 +1,176 @@
+"""The study of Debian's descriptions: what becomes text, a label or a pair, how it is cut, and the table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import accuracies
+import baseline
+import descriptions
+import pieces
+import pytest
+
+from .conftest import EXAMPLES
+
+PACKAGES = """Package: zeta
+Source: alpha (1.2)
+Description: long since elsewhere
+Description-md5: 1
+Section: net
+
+Package: alpha
+Description-md5: 2
+Section: net
+Tag: role::program,
+ use::browsing
+
+Package: beta
+Description-md5: 3
+Section: doc
+
+Package: silent
+Description-md5: 9
+Section: doc
+"""
+TRANSLATION = """Package: zeta
+Description-md5: 1
+Description-en: Zeta tool
+ Shared by
+ one source.
+ .
+ Of zeta  alone:
+  * a list
+
+Package: alpha
+Description-md5: 2
+Description-en: Alpha tool!
+ Shared by one source.
+ .
+ Shared by two.
+
+Package: beta
+Description-md5: 3
+Description-en: Beta tool
+ Shared by two.
+ .
+ Of beta alone.
+"""
+
+
+@pytest.fixture
+def packages(tmp_path):
+    (tmp_path / "Packages").write_text(PACKAGES)
+    (tmp_path / "Translation-en").write_text(TRANSLATION)
+    return descriptions.read_packages(tmp_path)
+
+
+def test_what_two_sources_share_is_left_out(packages):
+    assert [(p.name, p.source, p.section) for p in packages] == [
+        ("alpha", "alpha", "net"), ("beta", "beta", "doc"), ("zeta", "alpha", "net")
+    ]
+    assert [p.paragraphs for p in packages] == [
+        ("Shared by one source.",), ("Of beta alone.",), ("Shared by one source.", "Of zeta alone: * a list")
+    ]
+    found = sorted(text for _, (text,) in descriptions.texts(packages))
+    assert found == [
+        "Alpha tool! Shared by one source.", "Beta tool. Of beta alone.", "Zeta tool. Of zeta alone: * a list"
+    ]
+
+
+def test_a_source_is_in_one_split(packages):
+    chosen = descriptions.one_of_each_source(packages)
+    assert sorted(p.source for p in chosen) == ["alpha", "beta"]
+    splits = [descriptions.split_of(f"package{number}") for number in range(2000)]
+    assert splits == [descriptions.split_of(f"package{number}") for number in range(2000)]
+    assert {split: splits.count(split) for split in descriptions.SPLITS} == {"train": 1581, "valid": 221, "test": 198}
+
+
+def test_labels_and_pairs(monkeypatch):
+    chosen = [
+        descriptions.Package(f"p{i}", f"p{i}", "net" if i % 3 else "doc", f"tool {i}", (f"text {i}", "more"))
+        for i in range(300)
+    ]
+    monkeypatch.setattr(descriptions, "SMALLEST_SECTION", 150)
+    found = list(descriptions.sections(chosen))
+    assert len(found) == 200 and {label for _, (_, label) in found} == {"net"}
+    assert found[0][1][0] == "tool 1. text 1 more"
+    pairs = [columns for _, columns in descriptions.pairs(chosen)]
+    for synopsis, paragraph, label in pairs:
+        mine, theirs = (int(text.split()[1]) for text in (synopsis, paragraph))
+        assert (label == "same") == (mine == theirs) and (mine % 3 == 0) == (theirs % 3 == 0)
+        assert descriptions.split_of(f"p{mine}") == descriptions.split_of(f"p{theirs}")
+    assert 100 < sum(label == "same" for *_, label in pairs) < 200
+
+
+def test_cut_to_a_length(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    texts = {"text/train.text": "a b c a b", "one/train.input0": "a b b a a", "one/train.label": "net"}
+    texts |= {"two/train.input0": "a a a a", "two/train.input1": "b b b b b b", "two/train.label": "same"}
+    for name, text in texts.items():
+        (tmp_path / "text" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "text" / name).write_text(f"{text}\n")
+    paths = {"--tokenizer": "tokenizer.json", "--text": "text", "--output": "out"}
+    pieces.main([word for option, name in paths.items() for word in (option, str(tmp_path / name))] + ["--length", "6"])
+    found = {name: (tmp_path / "out" / name).read_text() for name in texts}
+    assert found["text/train.text"] == "a b [UNK] a\nb\n" and found["one/train.input0"] == "a b b a\n"
+    assert found["two/train.input0"] == "a\n" and found["two/train.input1"] == "b b\n"
+    assert found["two/train.label"] == "same\n"
+
+
+def test_the_linear_model(tmp_path, capsys):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.input0").write_text("red apple\nblue sky\n" * 6)
+        (tmp_path / f"{split}.label").write_text("fruit\nair\n" * 6)
+    words = ["--text", str(tmp_path), "--examples", "10", "--output", str(tmp_path / "out.json")]
+    baseline.main([*words, "--test-examples", "5"])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found == {"accuracy": 100, "majority": 60, "examples": 5, "hits": "11111"}
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.input1").write_text("red pear\ndark sea\n" * 6)
+    baseline.main(words)
+    assert json.loads((tmp_path / "out.json").read_text())["accuracy"] == 100
+
+
+def test_rows_and_table(tmp_path, monkeypatch, capsys):
+    scores = {"accuracy": 75.0, "examples": 4, "hits": "1101"}
+    (tmp_path / "baseline-section-40.json").write_text(json.dumps(scores))
+    for name in ("section-40-supernet-best-50-layer-1", "section-40-start-largest-layer-1"):
+        (tmp_path / "tuned" / name).mkdir(parents=True)
+        (tmp_path / "tuned" / name / "score.json").write_text(json.dumps(scores | {"found": []}))
+    sizes = {"params": 22_700_000, "params_without_embeddings": 5_000_000, "flops_without_output_projection": 1}
+    (tmp_path / "layer-1").mkdir()
+    kinds = {"largest": {"encoder_layers": 6}, "best-50": {"encoder_layers": 3}}
+    costs = [{"subnet": name, "architecture": kind} | sizes for name, kind in kinds.items()]
+    timed = [{"format": 3}, *({"subnet": kind, "latency_ms": kind["encoder_layers"] / 3} for kind in kinds.values())]
+    (tmp_path / "layer-1" / "latency.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timed))
+    (tmp_path / "layer-1" / "costs.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))
+    monkeypatch.setattr(sys, "argv", ["accuracies.py", str(tmp_path)])
+    accuracies.main()
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == 3 and rows[0]["subnet"] == "TF-IDF, linear"
+    assert {(row.get("source"), row["subnet"]) for row in rows[1:]} == {("supernet", "best-50"), ("start", "largest")}
+    line = "| section, 40 | best-50 | `layer`, 1 | supernet | 5.0 | 22.7 | 0.0 | 1.0 | 75.0 (25.0 to 100.0) |"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("run.sh", ["{tmp}/work"], "error: {tmp}/none is not prepared: bash examples/bert_debian/prepare.sh"),
+        ("run.sh", ["{tmp}/work", "x"], "error: SEED is x: allowed are whole numbers"),
+        ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, script, words, message):
+    done = subprocess.run(
+        ["bash", EXAMPLES / "bert_debian" / script, *(word.format(tmp=tmp_path) for word in words)],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "DATA": f"{tmp_path}/none", "LENGTH": "7"},
+    )
+    assert done.returncode == 1 and done.stderr == message.format(tmp=tmp_path) + "\n"
