@@ -7,7 +7,7 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-STUDIES = ("benchmarks", "gap", "language_model", "libreoffice_help", "recipes", "warm_start")
+STUDIES = ("benchmarks", "debian_catalogues", "gap", "language_model", "libreoffice_help", "recipes", "warm_start")
 
 for folder in (EXAMPLES, *(EXAMPLES / name for name in STUDIES)):
     if str(folder) not in sys.path:
