@@ -90,7 +90,8 @@ def test_text_of_messages(source, target, pairs):
 
 
 def test_options_are_read_in_linear_time():
-    assert messages.blocks("--a" * 5000) == ["--a" * 5000]
+    line = "--a" * 5000 + " b"
+    assert messages.blocks(line) == [line]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_options_are_read_in_linear_time():
         ("Open the </b> file", "Die Datei </b> öffnen", "markup, escapes, columns"),
         ("name   size   date of it", "Name   Größe   Datum", "markup, escapes, columns"),
         ("Copyright of the authors here", "Copyright liegt bei den Autoren", "credits and copyright"),
-        ("%s at %s of %s", "%s bei %s von %s", "mostly other characters than letters"),
+        ("%s at %s of %s", "%s bei %s von %s", "mostly placeholders"),
         ("This is not translated yet", "This is nicht translated yet, of course", "target in English"),
         ("Die Datei ist nicht da", "Die Datei ist leider nicht da", "source in the target language"),
         ("Foo Writer Guide Plus", "Foo Writer Guide Extra", "target copies the source"),
@@ -147,6 +148,7 @@ def test_corpus(extract, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "3 train, 1 valid, 1 test pairs" in printed
     counted = Counter(line.split(maxsplit=1)[1] for line in printed.splitlines() if "  - " in line)
-    assert set(counted) == {"- repeated", "- other numbers", "- messages shorter than 3 words"}
+    dropped = ("repeated", "other numbers", "messages shorter than 3 words", "target in another split")
+    assert set(counted) == {f"- {reason}" for reason in dropped}
     with pytest.raises(SystemExit, match="no catalogues for fr"):
         extract.main([*arguments, str(tmp_path / "three"), "--target", "fr"])
