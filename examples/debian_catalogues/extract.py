@@ -32,7 +32,7 @@ UNDERSCORED = re.compile(r"\w*_\w*")
 # What no prose holds: tags, escapes, columns, and characters without a meaning of their own
 MARKUP = re.compile(r"</|/>|<\w+ |\\[nt\"]|\S {3,}\S|\t|[{}]{2}|[\x00-\x08\x0b-\x1f\ue000-\uf8ff\ufffd]|&\w+;|\[/|::\w")
 LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
-CREDITS = re.compile(r"translator[-_ ]credits|(?:NAME|EMAIL|ROLES) OF TRANSLATORS|copyright|©", re.IGNORECASE)
+CREDITS = re.compile(r"translator[-_ ]credits|(?:NAME|EMAIL|ROLES) OF TRANSLATORS|©|\(c\) |copyright (?:\d|%|by)", re.IGNORECASE)
 # Words that mark a language and no other of this table
 FUNCTION_WORDS = {
     "en": "the of and to is this for with that not be are from you your can or on it have has if no by as at which",
@@ -43,6 +43,8 @@ FUNCTION_WORDS = {
 }
 MARKS = {language: frozenset(words.split()) for language, words in FUNCTION_WORDS.items()}
 COPIED = 0.6  # share of the source's words that stand in the target from which it is no translation
+
+MISMATCHES = ("other numbers", "other placeholders", "other underscores")  # sentences in another order, for one
 
 
 def is_of(path: Path, target: str) -> bool:
@@ -99,13 +101,15 @@ def all_pairs(folder: Path, target: str, counts: Counter[str]) -> Iterator[Pair]
             if len(original.split()) < parallel_text.WORDS[0]:  # half of all: not worth a closer look
                 counts["- messages shorter than 3 words"] += 1
                 continue
-            for pair in text_pairs(original, translation):
-                counts["sentence pairs"] += 1
-                reason = fault(*pair, target)
-                if reason is None:
+            pairs = text_pairs(original, translation)
+            reasons = [fault(*pair, target) for pair in pairs]
+            counts["sentence pairs"] += len(pairs)
+            astray = any(reason in MISMATCHES for reason in reasons)
+            for pair, reason in zip(pairs, reasons, strict=True):
+                if reason is None and not astray:
                     yield pair
                 else:
-                    counts[f"- {reason}"] += 1
+                    counts[f"- {reason or 'beside one that does not match'}"] += 1
 
 
 def distinct(pairs: list[Pair]) -> list[Pair]:

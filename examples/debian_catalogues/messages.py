@@ -34,7 +34,7 @@ QUOTED = re.compile(r"`([^`'\n]*)'")
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 BULLET = re.compile(r"\s*(?:[-*•·] +|\d+[.)] +)(?=\S)")
 OPTIONS = re.compile(
-    r"\s*-{1,2}\w[^\s,]*(?:(?:, ?| )-{1,2}\w[^\s,]*)*(?: [A-ZÄÖÜ<\[]\S*)?(?:\s{2,}|$)"
+    r"\s*-{1,2}\w[^\s,]*(?:(?:, ?| )-{1,2}\w[^\s,]*)*(?: [A-ZÄÖÜ<\[]\S*)?(?:\s{2,}|\t|$)"
 )  # of a usage message: "  -f, --file NAME   what it does"
 WRAPPED = 50  # characters from which a line break is one of the terminal's, not the text's
 

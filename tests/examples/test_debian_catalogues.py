@@ -77,6 +77,7 @@ def test_many_plural_forms_give_the_singular(tmp_path):
         ("file %s of `%s'", "von »%2$s« die Datei %1$s", [("file %s of '%s'", "von »%s« die Datei %s")]),
         ("  -f, --file NAME   read the file\n                    to its end\n",
          "  -f, --file NAME   die Datei lesen\n", [("read the file to its end", "die Datei lesen")]),
+        ("-N\tRemove the line", "-N\tDie Zeile entfernen", [("Remove the line", "Die Zeile entfernen")]),
         ("- first thing\n- second thing", "* das Erste\n* das Zweite",
          [("first thing", "das Erste"), ("second thing", "das Zweite")]),
         ("This is a long line that the terminal's width has broken\ninto two.", "Das ist eine Zeile.",
@@ -104,7 +105,7 @@ def test_options_are_read_in_linear_time():
         ("Set the max_size of it", "Die Größe davon setzen", "other underscores"),
         ("Open the </b> file", "Die Datei </b> öffnen", "markup, escapes, columns"),
         ("name   size   date of it", "Name   Größe   Datum", "markup, escapes, columns"),
-        ("Copyright of the authors here", "Copyright liegt bei den Autoren", "credits and copyright"),
+        ("Copyright (C) of the authors", "Copyright (C) liegt bei den Autoren", "credits and copyright"),
         ("%s at %s of %s", "%s bei %s von %s", "mostly placeholders"),
         ("This is not translated yet", "This is nicht translated yet, of course", "target in English"),
         ("Die Datei ist nicht da", "Die Datei ist leider nicht da", "source in the target language"),
@@ -138,6 +139,7 @@ def test_corpus(extract, tmp_path, capsys):
     entries = {f"Open the {noun} now.": f"Jetzt die {word} öffnen." for noun, word in nouns}
     entries |= {"_Open the file now": "Die Datei öffnen, bitte", "Quit": "Ende"}
     entries |= {"It is 3 days old": "Es ist 4 Tage alt"}
+    entries |= {"There were 5 of them. See the file.": "Siehe die Datei. Es waren 5 Stück."}  # the other way round
     (package / "tool.mo").write_bytes(compiled(entries))
     arguments = ["--catalogues", str(tmp_path / "catalogues"), "--valid", "1", "--test", "1", "--output"]
     texts = []
