@@ -32,7 +32,9 @@ UNDERSCORED = re.compile(r"\w*_\w*")
 # What no prose holds: tags, escapes, columns, and characters without a meaning of their own
 MARKUP = re.compile(r"</|/>|<\w+ |\\[nt\"]|\S {3,}\S|\t|[{}]{2}|[\x00-\x08\x0b-\x1f\ue000-\uf8ff\ufffd]|&\w+;|\[/|::\w")
 LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
-CREDITS = re.compile(r"translator[-_ ]credits|(?:NAME|EMAIL|ROLES) OF TRANSLATORS|©|\(c\) |copyright (?:\d|%|by)", re.IGNORECASE)
+CREDITS = re.compile(
+    r"translator[-_ ]credits|(?:NAME|EMAIL|ROLES) OF TRANSLATORS|©|\(c\) |copyright (?:\d|%|by)", re.IGNORECASE
+)
 # Words that mark a language and no other of this table
 FUNCTION_WORDS = {
     "en": "the of and to is this for with that not be are from you your can or on it have has if no by as at which",

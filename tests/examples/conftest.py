@@ -7,7 +7,8 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-STUDIES = ("benchmarks", "debian_catalogues", "gap", "language_model", "libreoffice_help", "recipes", "warm_start")
+# debian_catalogues comes last: `import extract` means the script of libreoffice_help
+STUDIES = ("benchmarks", "gap", "language_model", "libreoffice_help", "recipes", "warm_start", "debian_catalogues")
 
 for folder in (EXAMPLES, *(EXAMPLES / name for name in STUDIES)):
     if str(folder) not in sys.path:
