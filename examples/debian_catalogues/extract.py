@@ -30,7 +30,9 @@ PLACEHOLDER = re.compile(
 WORD = re.compile(r"[^\W\d_]+")
 UNDERSCORED = re.compile(r"\w*_\w*")
 # What no prose holds: tags, escapes, columns, and characters without a meaning of their own
-MARKUP = re.compile(r"</|/>|<\w+ |\\[nt\"]|\S {3,}\S|\t|[{}]{2}|[\x00-\x08\x0b-\x1f\ue000-\uf8ff\ufffd]|&\w+;|\[/|::\w")
+MARKUP = re.compile(
+    r"</|/>|<\w+ |\\[nt\"]|\S {3,}\S|\. \. |\t|[{}]{2}|[\x00-\x08\x0b-\x1f\ue000-\uf8ff\ufffd]|&\w+;|\[/|::\w"
+)
 LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 CREDITS = re.compile(
     r"translator[-_ ]credits|(?:NAME|EMAIL|ROLES) OF TRANSLATORS|©|\(c\) |copyright (?:\d|%|by)", re.IGNORECASE
@@ -86,6 +88,11 @@ def fault(source: str, target: str, language: str) -> str | None:
     return None
 
 
+def one_spaced(text: str) -> str:
+    """A sentence with one space, an ordinary one, between words."""
+    return " ".join(text.split())
+
+
 def key(text: str) -> str:
     """A sentence without case, punctuation and spaces: what counts as the same."""
     return re.sub(r"[\W_]+", " ", text.casefold()).strip()
@@ -109,7 +116,7 @@ def all_pairs(folder: Path, target: str, counts: Counter[str]) -> Iterator[Pair]
             astray = any(reason in MISMATCHES for reason in reasons)
             for pair, reason in zip(pairs, reasons, strict=True):
                 if reason is None and not astray:
-                    yield pair
+                    yield one_spaced(pair[0]), one_spaced(pair[1])
                 else:
                     counts[f"- {reason or 'beside one that does not match'}"] += 1
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from parallel_text import Pair, align
 
+ARGUMENT = re.compile(r"^\|[^|\n]*\|")  # GnuPG: "|FILE|read it"
 # Inside a message: "gender^The text" or "menu|The text", where only the original has the prefix
 PREFIX = re.compile(r"^[^|^\n]{1,60}[|^](?=\S)")
 BLOCK_TAG = re.compile(r"</?(?:p|br|nl|li|ul|ol|dl|dt|dd|table|tr|td|th|h[1-6]|div|para|title|list|item|note|warning|"
@@ -32,7 +33,7 @@ UNDERSCORED = re.compile(r"\S*_\S*")
 POSITION = re.compile(r"%\d+\$")
 QUOTED = re.compile(r"`([^`'\n]*)'")
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-BULLET = re.compile(r"\s*(?:[-*•·] +|\d+[.)] +)(?=\S)")
+BULLET = re.compile(r"\s*(?:(?:[-*•·]|#+) +|\d+[.)] +)(?=\S)")
 OPTIONS = re.compile(
     r"\s*-{1,2}\w[^\s,]*(?:(?:, ?| )-{1,2}\w[^\s,]*)*(?: [A-ZÄÖÜ<\[]\S*)?(?:\s{2,}|\t|$)"
 )  # of a usage message: "  -f, --file NAME   what it does"
@@ -124,6 +125,7 @@ def blocks(paragraph: str) -> list[str]:
 
 def text_pairs(source: str, target: str) -> list[Pair]:
     """The sentence pairs of a message and its translation, as plain text."""
+    source, target = (ARGUMENT.sub("", text) for text in (source, target))
     prefix = PREFIX.match(source)
     if prefix and prefix[0][-1] not in target:
         source = source[prefix.end() :]

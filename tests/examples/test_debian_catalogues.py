@@ -78,6 +78,8 @@ def test_many_plural_forms_give_the_singular(tmp_path):
         ("  -f, --file NAME   read the file\n                    to its end\n",
          "  -f, --file NAME   die Datei lesen\n", [("read the file to its end", "die Datei lesen")]),
         ("-N\tRemove the line", "-N\tDie Zeile entfernen", [("Remove the line", "Die Zeile entfernen")]),
+        ("|FILE|read it", "|DATEI|es lesen", [("read it", "es lesen")]),
+        ("# by hand", "# von Hand", [("by hand", "von Hand")]),
         ("- first thing\n- second thing", "* das Erste\n* das Zweite",
          [("first thing", "das Erste"), ("second thing", "das Zweite")]),
         ("This is a long line that the terminal's width has broken\ninto two.", "Das ist eine Zeile.",
