@@ -50,42 +50,6 @@ def test_page_pairs():
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("One two. Three four? Five!", ["One two.", "Three four?", "Five!"]),
-        ("Siehe z. B. Abb. 3. Danach weiter.", ["Siehe z. B. Abb. 3. Danach weiter."]),
-        ('Click "Save." Then close it.', ['Click "Save."', "Then close it."]),
-        ("Version 7.4 is new. No. 5 follows.", ["Version 7.4 is new.", "No. 5 follows."]),
-    ],
-)
-def test_sentences(text, parts):
-    assert extract.sentences(text) == parts
-
-
-def test_numbers_are_compared_without_separators():
-    assert extract.acceptable("It costs 1,234.50 euros today.", "Es kostet heute 1.234,50 Euro.")
-    assert not extract.acceptable("It costs 12 euros today.", "Es kostet heute 13 Euro.")
-    assert not extract.acceptable("Open the %PRODUCTNAME folder now.", "Öffnen Sie jetzt den Ordner.")
-
-
-def test_most_frequent_target_wins():
-    pairs = [("a", "x"), ("a", "y"), ("b", "z"), ("a", "y")]
-    assert extract.one_target_each(pairs) == [("a", "y"), ("b", "z")]
-
-
-def test_splits_share_no_sentence():
-    pairs = [(f"source {i}", f"target {i // 3}") for i in range(300)]
-    splits = extract.split(pairs, valid=20, test=20)
-    assert len(splits["valid"]) == len(splits["test"]) == 20
-    for side in (0, 1):
-        sides = [{pair[side] for pair in part} for part in splits.values()]
-        assert sum(len(part) for part in sides) == len(set().union(*sides))
-    assert extract.split(list(reversed(pairs)), 20, 20)["test"] == splits["test"]
-    with pytest.raises(extract.ExtractError, match="too few"):
-        extract.split(pairs, valid=200, test=100)
-
-
 def test_command_line(tmp_path, capsys):
     for folder, page in (("en-US", ENGLISH), ("de", GERMAN)):
         (tmp_path / "help" / folder / "text" / "sub").mkdir(parents=True)
