@@ -434,9 +434,9 @@ def test_from_a_bert_of_hugging_face_to_a_folder_for_it(commands, text, spaces, 
     out = ["--format", "huggingface", "--output", tmp_path / "out", "--data", tmp_path / "bin"]
     commands.fork("mos-export", "--path", warm, "--subnet", "largest", *out)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["layer_norm_eps"] == 1e-12
-    by_weights = torch.load(warm)["model"]["encoder.layers.0.fc1.bias"]
+    by_weights = torch.load(warm)["model"]["encoder.embed_tokens.weight"]
     commands.fork("mos-warm-start", *uniform, "--mos-routing", "layer", "--data", tmp_path / "bin", "--max-tokens", 99)
-    by_gradients = torch.load(warm)["model"]["encoder.layers.0.fc1.bias"]
+    by_gradients = torch.load(warm)["model"]["encoder.embed_tokens.weight"]
     assert not torch.equal(by_gradients, by_weights)
     message = commands.fork("mos-warm-start", *uniform, "--data", text / "bin", check=False).error()
     assert message.startswith("data is ") and message.endswith(f"words, that of the model {len(tokens)}")

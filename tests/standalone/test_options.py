@@ -142,7 +142,8 @@ def test_every_field_is_known_to_matter_or_not():
 
 def test_masked_language_models_train_as_their_supernet():
     words = """data --task masked_lm_mos --search-space bert_tiny --arch roberta_mos --criterion distillation_mos
-        --mask-prob 0.25 --leave-unmasked-prob 0.2 --random-token-prob 0.05 --sample-break-mode eos --tokens-per-sample 77
+        --mask-prob 0.25 --leave-unmasked-prob 0.2 --random-token-prob 0.05 --sample-break-mode eos
+        --tokens-per-sample 77
         --max-positions 80 --dropout 0.3 --layer-norm-eps 1e-12 --encoder-normalize-before --untie-weights-roberta
         --optimizer adam --lr 0.002 --max-tokens 345 --seed 9 --num-random-subnets 2"""
     cfg = configuration(words.split())
