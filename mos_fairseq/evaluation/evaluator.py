@@ -67,7 +67,8 @@ class ModelEvaluator:
             self.task.load_dataset(options.valid_subset)
         except FileNotFoundError as error:
             raise InputError(f"{error}: {data} holds no {options.valid_subset} set that fits the model") from None
-        self.task.check_targets(options.valid_subset)
+        if getattr(self.task.dataset(options.valid_subset), "tgt", True) is None:  # fairseq lets it pass for generation
+            raise InputError(f"data is {data}: it has no translations of {options.valid_subset}")
         if options.objective not in self.family.objectives:
             known = ", ".join(self.family.objectives)
             raise InputError(
