@@ -85,9 +85,11 @@ def test_training_is_about_that_of_fp32(joined, files, losses_in_fp32, precision
 def test_a_run_goes_on(commands, joined, files, tmp_path):
     """fairseq-train --bf16, which stock fairseq takes for a TPU's option; resumed nearly as undisturbed: checkpoints of
     fairseq hold no fp32 copies of the parameters."""
-    options = ["--bf16", "--mos-routing", "neuron", "--optimizer", "adam_fused", "--disable-validation"]
+    bleu = ["--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 3}', "--valid-subnets", "smallest"]
+    options = ["--bf16", "--mos-routing", "neuron", "--optimizer", "adam_fused", *bleu]
     args = training(joined, tmp_path, *options, space=files / "space.yaml")
     done = commands.fork("train", *args, "--max-update", 2)
+    assert 0 <= float(done.rows("valid")[-1]["valid_bleu_smallest"]) <= 100  # translated in bf16
     assert "kept apart" in done.out + done.err
     state = torch.load(tmp_path / "checkpoint_last.pt", weights_only=False)
     weight = state["model"]["encoder.embed_tokens.weight"]
