@@ -279,7 +279,8 @@ class _Model:
         return found
 
     def _positions(self, stack: nn.Module) -> Tensor:
-        """Positions [rows, d], as many as the side that takes longer sentences has: no sentence reads the others."""
+        """Positions [rows, d], as many as the side that takes longer sentences has: no sentence reads the others. For a
+        longer one FSMT computes sinusoids of its own, the others fail: the tokenizer knows how long one may be."""
         positions, padding = stack.embed_positions, stack.padding_idx
         rows = max(self.twin.max_positions()) + padding + 1
         empty = torch.zeros(rows, stack.embed_dim)
