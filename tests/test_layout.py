@@ -54,11 +54,11 @@ ALLOWED = {
     "diagnosis": {"evaluation", "figures", "files", "masked", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
     "standalone": {
-        "checkpoints", "errors", "evaluation", "files", "models", "python", "search_space", "tasks",
+        "checkpoints", "errors", "evaluation", "files", "masked", "models", "python", "search_space", "tasks",
     },
     "gap": {
-        "checkpoints", "errors", "evaluation", "figures", "files", "jsonl", "lazy", "models", "search_space",
-        "standalone", "versions",
+        "checkpoints", "errors", "evaluation", "figures", "files", "jsonl", "lazy", "masked", "models",
+        "search_space", "standalone", "versions",
     },
     "nas": {"errors", "evaluation", "figures", "files", "jsonl", "lazy", "progress", "search_space"},
     "plugin": {"compat", "criterions", "models", "noise", "optim", "tasks"},
@@ -67,7 +67,10 @@ ALLOWED = {
         "criterions", "device", "errors", "export", "figures", "files", "lazy", "models", "modules", "python",
         "search_space",
     },
-    "warm_start": {"checkpoints", "errors", "export", "files", "lazy", "models", "modules", "search_space", "tasks"},
+    "warm_start": {
+        "checkpoints", "errors", "evaluation", "export", "files", "lazy", "masked", "models", "modules", "search_space",
+        "tasks",
+    },
     "cli": {
         "benchmark", "checkpoints", "cost", "diagnosis", "errors", "evaluation", "export", "figures", "files", "gap",
         "latency", "model_options", "models", "modules", "mos_options", "nas", "plugin", "progress", "search_space",
@@ -120,6 +123,7 @@ def test_keys_are_named_where_they_are_declared():
     naming = {file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py") if names.search(file.read_text("utf-8"))}
     declarations = {file.relative_to(PACKAGE) for file in (PACKAGE / "search_space" / "families").glob("*coder*.py")}
     assert Path("search_space/families/encoder_decoder.py") in declarations
+    naming.remove(Path("export/huggingface_translation.py"))  # transformers' FSMT has options of these names, too
     assert len(naming) <= 6 and not {file for file in naming - declarations if file.parts[0] != "search_space"}
 
 

@@ -12,7 +12,7 @@ from fairseq.models.transformer import TransformerModel
 from torch import Tensor, nn
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.masked import summed_loss
+from mos_fairseq.masked import predicted_tokens, summed_loss
 from mos_fairseq.models import RobertaSubnetModel
 from mos_fairseq.warm_start.family import FAMILY, SIDES
 
@@ -89,9 +89,9 @@ def masked_orders(
         channels = torch.zeros(encoder.embed_dim)
         for batch in batches:
             model.zero_grad(set_to_none=True)
-            loss, count = summed_loss(model, batch, encoder.dictionary.pad())
-            if count:
-                (loss / count).backward()
+            padding = encoder.dictionary.pad()
+            if count := predicted_tokens(model, batch, padding):
+                (summed_loss(model, batch, padding) / count).backward()
                 _add(found, _masked_units(model, _by_gradient))
                 channels += _channel_gradients(model, name)
         model.zero_grad(set_to_none=True)

@@ -255,17 +255,17 @@ def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, t
 
 def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, supernet, tmp_path):
     """By default beside the checkpoint; other data or another set of sentences are judged apart."""
-    path = ["--path", supernet[0] / "checkpoint_last.pt"]
+    path = ["--path", shutil.copy(supernet[0] / "checkpoint_last.pt", tmp_path)]
     for output in ("one", "two"):
         commands.fork("mos-search", joined, *path, *SMALL, "--output", tmp_path / output)
-    (judged,) = (supernet[0] / "subnet-evaluations").iterdir()
+    (judged,) = (tmp_path / "subnet-evaluations").iterdir()
     results = json.loads((tmp_path / "two" / "search.json").read_text())
     keys = [json.loads(line)["key"] for line in judged.read_text().splitlines()]
     compared = {Subnet.from_dict(row["architecture"]).key for row in results["compared"].values()}
     assert len(keys) == len(set(keys)) == results["judged"] + len(compared - set(keys[: results["judged"]]))
     assert (tmp_path / "one" / "search.json").read_text() == (tmp_path / "two" / "search.json").read_text()
     commands.fork("mos-search", joined, *path, *SMALL, "--output", tmp_path / "few", "--valid-samples", 7)
-    assert len(list((supernet[0] / "subnet-evaluations").iterdir())) == 2
+    assert len(list((tmp_path / "subnet-evaluations").iterdir())) == 2
 
 
 def test_the_bar_knows_the_total(commands, joined, supernet, tmp_path, budget):

@@ -136,13 +136,13 @@ def test_importance_by_gradients(bert):
     orders = masked_orders(model, [nothing, batch])
     assert len(orders.ffn) == len(orders.heads) == 3 and all(p.grad is None for p in model.parameters())
     model.double()
-    loss = summed_loss(model, batch, padding)[0]
+    loss = summed_loss(model, batch, padding)
     fc2, changes = model.encoder.layers[1].fc2.weight, []
     for neuron in range(37):
         with torch.no_grad():
             kept = fc2[:, neuron].clone()
             fc2[:, neuron] *= 1 - 1e-6
-            changes.append(abs(float(summed_loss(model, batch, padding)[0] - loss)))
+            changes.append(abs(float(summed_loss(model, batch, padding) - loss)))
             fc2[:, neuron] = kept
     order = orders.ffn["encoder", 1].tolist()
     ranked = [changes[neuron] for neuron in order]
