@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -28,6 +29,12 @@ def main() -> None:
         task.get_batch_iterator = same_batches(task.get_batch_iterator)  # a killed run goes on
     other_masks_each_epoch(MaskedLMTask)
     cli_main()
+    # At once: a training that stops within an epoch leaves fairseq's thread that loads mini-batches at work, and the
+    # interpreter, which ends it in the middle of torch's code, would abort the process after all is done.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
