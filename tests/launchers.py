@@ -46,7 +46,7 @@ def start(*command: object) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     python = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = os.environ | {"PATH": path, "PYTHONPATH": python, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=3600)
     if done.returncode:
         sys.exit(done.stdout[-2000:] + done.stderr[-4000:])
 
