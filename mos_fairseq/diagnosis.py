@@ -129,9 +129,7 @@ def _diagnosis(
         for (a, b), key in product(pairs, matrices)
         if a[key].probs is not None
     ]
-    experts = [
-        _expert_distance(matrix.weight.detach()) for matrix in matrices.values() if matrix.num_experts > 1
-    ]
+    experts = [_expert_distance(matrix.weight.detach()) for matrix in matrices.values() if matrix.num_experts > 1]
     return Diagnosis(
         *place,
         num_experts=max(matrix.num_experts for matrix in matrices.values()),

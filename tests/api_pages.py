@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build pages of the package's API from its docstrings; a warning of pdoc's is an error.
 
-    python tests/api_pages.py build/api
+python tests/api_pages.py build/api
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests import processes  # noqa: E402
 
 UPDATES = 24  # 6 mini-batches an epoch: four processes meet empty ones
-NO_DROPOUT = [x for kind in ("dropout", "attention-dropout", "activation-dropout", "router-dropout") for x in
-              (f"--{kind}", 0)]
+NO_DROPOUT = [
+    x for kind in ("dropout", "attention-dropout", "activation-dropout", "router-dropout") for x in (f"--{kind}", 0)
+]
 # Adam divides a gradient by its size: where it is rounding error only, so would be the parameter's step
 OPTIONS = [*NO_DROPOUT, "--max-update", UPDATES, "--lr", 0.003, "--adam-eps", 1e-6]
 # and a ReLU at its kink passes all of a gradient or none, by a rounding error

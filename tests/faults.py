@@ -1,6 +1,6 @@
 """Kills, full disks and damaged files: everything goes on or says what is wrong, and nothing is lost.
 
-    python tests/faults.py [--quick] [--seed 1]
+python tests/faults.py [--quick] [--seed 1]
 """
 
 from __future__ import annotations
@@ -117,8 +117,11 @@ class Faults:
             arguments = self.train(disk, "--max-update", 12)
             self._refused("disk full while training", arguments, "cannot be written", "No space left")
             kept = statuses == [0] and (disk / "checkpoint_last.pt").read_bytes() == before
-            self.report.add("the last checkpoint on the full disk is whole, no half one beside it",
-                            kept and not list(disk.glob("*.tmp")), not kept)
+            self.report.add(
+                "the last checkpoint on the full disk is whole, no half one beside it",
+                kept and not list(disk.glob("*.tmp")),
+                not kept,
+            )
             job = self.start("mos-export", "--path", checkpoint, "--subnet", "largest", "--output", disk / "out.pt")
             fine = job.wait() == [1] and "No space left" in job.text() and "Traceback" not in job.text()
             left = [file.name for file in disk.iterdir() if "out.pt" in file.name]
@@ -153,8 +156,12 @@ class Faults:
         processes.run("mos-search", *arguments("search killed"), log=self.folder / "log")
         equal = (self.folder / "search killed" / "search.json").read_text() == wanted
         kept = judged.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-        self.report.add("mos-search killed, its cache's last line cut: the same result, no subnet judged twice",
-                        equal and _keys_once(judged), not kept, 2 if self.quick else 5)
+        self.report.add(
+            "mos-search killed, its cache's last line cut: the same result, no subnet judged twice",
+            equal and _keys_once(judged),
+            not kept,
+            2 if self.quick else 5,
+        )
         for name, number in () if self.quick else (("killed", signal.SIGKILL), ("hanging", signal.SIGSTOP)):
             job = self.start("mos-search", *arguments(f"search worker {name}", "--workers", 3), before=impatient)
             cache = self.folder / f"search worker {name}" / "cache"
@@ -186,8 +193,9 @@ class Faults:
             kept = kept and (not file.exists() or file.read_bytes().startswith(before[: before.rfind(b"\n") + 1]))
         processes.run("mos-latency", *arguments, *sizes, "--threads", 1, log=self.folder / "log")
         rows = file.read_bytes().count(b"\n")
-        self.report.add(f"mos-latency measure killed 5 times: {rows - 1} of 25 measurements, none twice", rows == 26,
-                        not kept, 5)
+        self.report.add(
+            f"mos-latency measure killed 5 times: {rows - 1} of 25 measurements, none twice", rows == 26, not kept, 5
+        )
         content = file.read_bytes().replace(b'"raw_latency_ms"', b'"raw_latency_xx"', 1)
         file.write_bytes(content)
         job = self.start("mos-latency", "fit", file, "--output", self.folder / "predictor.json")

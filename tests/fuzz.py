@@ -1,6 +1,6 @@
 """Mutated input files: each is either read, or refused with one clear line, quickly; a table of the counts on stdout.
 
-    python tests/fuzz.py [--examples 1000] [--seed 1]      # 1,000 of each of nine kinds
+python tests/fuzz.py [--examples 1000] [--seed 1]      # 1,000 of each of nine kinds
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time and memory of large caches, files and spaces, at a quarter of the size and at the whole; a table on stdout.
 
-    python tests/load.py [--part 1.0]
+python tests/load.py [--part 1.0]
 """
 
 from __future__ import annotations

@@ -199,18 +199,38 @@ def prepare(folder: Path, sentences: int = 120, task: str = "translation_mos") -
 
 # of each task: the model, and how long sentences may be
 _MODELS = {
-    "translation_mos": ["--arch", "transformer_mos", "--share-all-embeddings", "--max-source-positions", 64,
-                        "--max-target-positions", 64],
-    "language_modeling_mos": ["--arch", "transformer_lm_mos", "--share-decoder-input-output-embed",
-                              "--sample-break-mode", "eos", "--tokens-per-sample", 64],
-    "masked_lm_mos": ["--arch", "roberta_mos", "--sample-break-mode", "eos", "--tokens-per-sample", 64,
-                      "--mask-prob", 0.4],
+    "translation_mos": [
+        "--arch",
+        "transformer_mos",
+        "--share-all-embeddings",
+        "--max-source-positions",
+        64,
+        "--max-target-positions",
+        64,
+    ],
+    "language_modeling_mos": [
+        "--arch",
+        "transformer_lm_mos",
+        "--share-decoder-input-output-embed",
+        "--sample-break-mode",
+        "eos",
+        "--tokens-per-sample",
+        64,
+    ],
+    "masked_lm_mos": [
+        "--arch",
+        "roberta_mos",
+        "--sample-break-mode",
+        "eos",
+        "--tokens-per-sample",
+        64,
+        "--mask-prob",
+        0.4,
+    ],
 }
 
 
-def training(
-    data: Path, space: Path, save_dir: Path, *options: object, task: str = "translation_mos"
-) -> list[object]:
+def training(data: Path, space: Path, save_dir: Path, *options: object, task: str = "translation_mos") -> list[object]:
     """Arguments of fairseq-train for a small supernet; later options win."""
     plugin = ["--user-dir", USER_DIR, "--task", task, *_MODELS[task], "--search-space", space]
     loss = ["--criterion", "label_smoothed_cross_entropy_mos", "--label-smoothing", 0.1, "--max-tokens", 160]

@@ -97,8 +97,15 @@ def test_amp_on_a_cpu_skips_what_is_not_finite(value, moves):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("[(512, 3)] * 2 + [(1, -1)]", [(512, 3), (512, 3), (1, -1)]), ("(0.9, 0.98)", (0.9, 0.98)), (" True", True),
-     ("{'a': [1]}", {"a": [1]}), ("1/2 - 3", -2.5), ("'x'", "x"), ("None", None)],
+    [
+        ("[(512, 3)] * 2 + [(1, -1)]", [(512, 3), (512, 3), (1, -1)]),
+        ("(0.9, 0.98)", (0.9, 0.98)),
+        (" True", True),
+        ("{'a': [1]}", {"a": [1]}),
+        ("1/2 - 3", -2.5),
+        ("'x'", "x"),
+        ("None", None),
+    ],
 )
 def test_literals(text, value):
     assert evaluate_literal(text) == value == builtins.eval(text.strip())
@@ -106,8 +113,24 @@ def test_literals(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["__import__('os').getpid()", "open('x', 'w')", "[1] * 10**9", "(1).__class__", "x", "[x]",
-     "lambda: 1", "{**{}}", "", "1 +", "'a' * 99999", "f'{1}'", "(" * 3000, "1/0", "[i for i in (1,)]", "9" * 10001],
+    [
+        "__import__('os').getpid()",
+        "open('x', 'w')",
+        "[1] * 10**9",
+        "(1).__class__",
+        "x",
+        "[x]",
+        "lambda: 1",
+        "{**{}}",
+        "",
+        "1 +",
+        "'a' * 99999",
+        "f'{1}'",
+        "(" * 3000,
+        "1/0",
+        "[i for i in (1,)]",
+        "9" * 10001,
+    ],
 )
 def test_everything_else_is_refused(text):
     with pytest.raises(InputError, match="^option value .*allowed are numbers"):

@@ -1,6 +1,6 @@
 """Whether Hugging Face's pipeline tells of text the classes that fairseq told of the same examples.
 
-    python examples/bert_debian/pipeline.py FOLDER --text data/text/section/test.input0 --length 96 --scores score.json
+python examples/bert_debian/pipeline.py FOLDER --text data/text/section/test.input0 --length 96 --scores score.json
 """
 
 from __future__ import annotations

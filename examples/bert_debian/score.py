@@ -1,6 +1,6 @@
 """Accuracy of fine-tuned classifiers on their test set, in score.json beside each checkpoint.
 
-    python examples/bert_debian/score.py data-bin/section tuned/*/checkpoint_last.pt
+python examples/bert_debian/score.py data-bin/section tuned/*/checkpoint_last.pt
 """
 
 from __future__ import annotations

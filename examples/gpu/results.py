@@ -1,6 +1,6 @@
 """Rows of results.jsonl, from what the parts of run.sh leave behind; a part's earlier rows are replaced.
 
-    python examples/gpu/results.py tests|benchmark|latency|study FILE results.jsonl [ROUTING]
+python examples/gpu/results.py tests|benchmark|latency|study FILE results.jsonl [ROUTING]
 """
 
 from __future__ import annotations

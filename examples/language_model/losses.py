@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Losses that run.sh measured, as a table and in WORK_DIR/losses.json, a row for each routing, seed and subnet.
 
-    python examples/language_model/losses.py WORK_DIR SEED…
+python examples/language_model/losses.py WORK_DIR SEED…
 """
 
 from __future__ import annotations

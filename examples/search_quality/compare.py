@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The figures of run.sh.
 
-    compare.py budgets SPACE    three budgets between the smallest's and the largest's FLOPs
-    compare.py judged DIR       how many subnets a search judged
-    compare.py report DIR       ranks, losses and hypervolumes of all searches in DIR
+compare.py budgets SPACE    three budgets between the smallest's and the largest's FLOPs
+compare.py judged DIR       how many subnets a search judged
+compare.py report DIR       ranks, losses and hypervolumes of all searches in DIR
 """
 
 from __future__ import annotations

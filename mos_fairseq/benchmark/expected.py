@@ -92,4 +92,3 @@ def _activations(subnet: Subnet, batch: TrainingBatch) -> int:
         total += tokens * d * width  # input of the output projection, or what the other stack reads
     # several encoder outputs, one behind the other
     return total + sum(size * width for span, size in memories.items() if span > 1)
-

@@ -119,4 +119,3 @@ def main() -> None:
     for _ in range(_STEPS):
         step()
     print(torch.cuda.max_memory_allocated(options.device) if on_gpu else _resident("VmHWM") - before)
-

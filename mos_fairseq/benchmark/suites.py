@@ -210,6 +210,7 @@ def _judging(model: TransformerMosModel, sample: dict, variants: Variants) -> Ca
 
 def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
     """Translation with a static twin as it is, and with parts of it compiled by ``torch.compile``."""
+
     def twin() -> TransformerSubnetModel:
         return variants.supernet("none", space=variants.stock_space).get_active_subnet()
 

@@ -1,7 +1,7 @@
 """The options of every command as Markdown, for ``mos_fairseq/cli/README.md``.
 
-    python -m mos_fairseq.cli.reference            # prints it
-    python -m mos_fairseq.cli.reference --write    # puts it into that file, after the line MARK
+python -m mos_fairseq.cli.reference            # prints it
+python -m mos_fairseq.cli.reference --write    # puts it into that file, after the line MARK
 """
 
 from __future__ import annotations

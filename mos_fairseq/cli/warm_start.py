@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mos_fairseq.models import Supernet
     from mos_fairseq.warm_start import Orders, StockModel
 
+
 def get_parser() -> argparse.ArgumentParser:
     """The command line of ``mos-warm-start``."""
     parser = command_parser(

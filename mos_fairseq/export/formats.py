@@ -101,9 +101,7 @@ def _write_stock(state: Checkpoint, twin: StaticTwin, output: Output, options: E
     save_checkpoint(stock_checkpoint(state, twin, options.allow_padding), output)
 
 
-def _write_ctranslate2(
-    state: Checkpoint, twin: TransformerSubnetModel, output: Output, options: ExportOptions
-) -> None:
+def _write_ctranslate2(state: Checkpoint, twin: TransformerSubnetModel, output: Output, options: ExportOptions) -> None:
     from mos_fairseq.checkpoints import read_vocabularies
     from mos_fairseq.export.ctranslate2 import save_ctranslate2
 

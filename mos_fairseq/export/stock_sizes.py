@@ -93,9 +93,7 @@ def check_last_output_only(subnet: Subnet, reader: str) -> None:
     """Raise InputError where a layer reads more than the last output of another stack, which ``reader`` cannot."""
     for key, read in subnet.family.read_by_span.items():
         if any(span != 1 for span in subnet.cross_spans):
-            raise InputError(
-                f"{key} is {list(subnet[key])}: {reader} attends to the last {read.name} layer only (-1)"
-            )
+            raise InputError(f"{key} is {list(subnet[key])}: {reader} attends to the last {read.name} layer only (-1)")
 
 
 def stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool, reader: str = "stock fairseq") -> StockSizes:

@@ -31,6 +31,7 @@ from mos_fairseq.search_space import SearchSpace, Subnet
 
 _DERIVED = {"latency_ms", "encoder_ms", "decoder_ms"}  # of a line; format 1 had all three
 
+
 def measure_to_file(
     path: str | os.PathLike[str],
     space: SearchSpace,

@@ -19,9 +19,7 @@ class SupernetOptions(FairseqDataclass):
         default=MosOptions.mos_routing,
         metadata={"help": "how experts are mixed: none (plain weight sharing), one mixture a layer, or one a neuron"},
     )
-    num_experts: int = field(
-        default=MosOptions.num_experts, metadata={"help": "experts of each matrix that has them"}
-    )
+    num_experts: int = field(default=MosOptions.num_experts, metadata={"help": "experts of each matrix that has them"})
     mos_linears: ChoiceEnum(list(CHOICES["mos_linears"])) = field(
         default=MosOptions.mos_linears,
         metadata={"help": "matrices that have experts: the FFN's, the attention projections, or all"},

@@ -200,8 +200,10 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         attentions = [a for layer in self.layers[: self.num_active_layers] for a in layer.attentions]
         caches = [a.cache(incremental_state) for a in attentions]
         # on a GPU the host would wait for the comparison; there a copy costs less
-        if caches[0] is not None and new_order.is_cpu and torch.equal(
-            new_order, torch.arange(caches[0]["kv"].size(1), device=new_order.device)
+        if (
+            caches[0] is not None
+            and new_order.is_cpu
+            and torch.equal(new_order, torch.arange(caches[0]["kv"].size(1), device=new_order.device))
         ):
             return
         for attention in attentions:

@@ -150,9 +150,7 @@ class _ElasticLayerMixin(_Base):
                 self.release()
 
 
-def _attention(
-    width: int, sizes: AttentionSizes, options: LayerOptions, mixture: MixtureOptions
-) -> MultiheadAttention:
+def _attention(width: int, sizes: AttentionSizes, options: LayerOptions, mixture: MixtureOptions) -> MultiheadAttention:
     experts = mixture.experts_of("attention")
     # fairseq's gain for query, key and value: a fused Xavier draw would see three times the rows
     gain = 1 / math.sqrt(2)

@@ -77,9 +77,7 @@ class MultiheadAttention(nn.Module):
         if q.size(2) == 1 and mask is None and dropout == 0 and _is_worth_two_products(q, k):
             context = _one_query_attention(q, k, v)
         else:
-            context = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
-            )
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
         context = context.transpose(1, 2)
         return self.out_proj(context.flatten(2) if beam == 1 else context.reshape(*x.shape[:2], -1)), probabilities
 

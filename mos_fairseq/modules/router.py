@@ -96,9 +96,7 @@ class NeuronRouter(KeepsDerived, _Router):
     ) -> None:
         super().__init__(lowest, hidden_dim, num_layers, dropout)
         self.num_experts, self.groups = linear.num_experts, linear.groups
-        self.head = ElasticLinear(
-            self.head_in_features, linear.max_out_features, groups=self.num_experts * self.groups
-        )
+        self.head = ElasticLinear(self.head_in_features, linear.max_out_features, groups=self.num_experts * self.groups)
         self._transposed = TransposedWeight()
         self._reset_parameters(lowest, self.head)
 

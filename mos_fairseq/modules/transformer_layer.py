@@ -53,9 +53,7 @@ class TransformerLayer(KeepsDerived):
         self.options = options
         self.activation_fn = _activation(options.activation_fn)
         self.dropout_module = Dropout(options.dropout, module_name=self.__class__.__name__)
-        self.activation_dropout_module = Dropout(
-            options.activation_dropout, module_name=self.__class__.__name__
-        )
+        self.activation_dropout_module = Dropout(options.activation_dropout, module_name=self.__class__.__name__)
         self.encoder_attn: MultiheadAttention | None = None
         for name, attention in attentions.items():
             setattr(self, name, attention)

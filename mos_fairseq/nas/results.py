@@ -14,9 +14,7 @@ from mos_fairseq.nas.page import AXES, Row, write_page
 from mos_fairseq.search_space import Subnet
 
 
-def report(
-    candidates: Candidates, best: Subnet | None, cost: str | Sequence[str], objective: str
-) -> dict[str, Any]:
+def report(candidates: Candidates, best: Subnet | None, cost: str | Sequence[str], objective: str) -> dict[str, Any]:
     """Best subnet, front and number of the subnets that this search looked at, as plain data.
 
     Args:
@@ -61,9 +59,7 @@ def add_measured(results: dict[str, Any], measured: Mapping[str, float]) -> None
             found["measured_latency_ms"] = measured[key]
 
 
-def write_results(
-    output: Path, results: dict[str, Any], seen: list[Row], checkpoint: str = "CHECKPOINT"
-) -> None:
+def write_results(output: Path, results: dict[str, Any], seen: list[Row], checkpoint: str = "CHECKPOINT") -> None:
     """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png``, ``front.html`` and ``plotly.min.js`` in the
     folder ``output``, and ``uniform.yaml`` where ``results["compared"]`` has a uniform subnet.
 

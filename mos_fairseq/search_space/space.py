@@ -83,9 +83,7 @@ class SearchSpace(FamilyValues):
             path = Path(text)
         else:
             presets = ", ".join(cls.preset_names())
-            raise InputError(
-                f"search space {show(text)}: no preset and no file of that name; presets: {presets}"
-            )
+            raise InputError(f"search space {show(text)}: no preset and no file of that name; presets: {presets}")
         data = load_yaml(path)
         try:
             if is_hat_space(data):
@@ -263,9 +261,7 @@ def _choices(value: Any, dimension: Dimension) -> tuple[int, ...]:
     numbers = [check_value(item, dimension) for item in value]
     repeated = sorted({number for number in numbers if numbers.count(number) > 1})
     if repeated:
-        raise InputError(
-            f"{key}: duplicate choice {_join(repeated)} in {show(numbers)}, each is allowed once"
-        )
+        raise InputError(f"{key}: duplicate choice {_join(repeated)} in {show(numbers)}, each is allowed once")
     return tuple(sorted(numbers, reverse=True))
 
 

@@ -78,9 +78,7 @@ def split_specs(text: str) -> list[str]:
     names: dict[str, str] = {}
     for spec in specs:
         if not spec:
-            raise InputError(
-                f"subnets {show(text)}: an entry is empty; allowed are {FORMS}, separated by commas"
-            )
+            raise InputError(f"subnets {show(text)}: an entry is empty; allowed are {FORMS}, separated by commas")
         name = subnet_name(spec)
         if names.get(name) == spec:
             raise InputError(f"subnets {show(text)}: {show(spec)} is given twice")
@@ -106,7 +104,5 @@ def _split(text: str) -> list[str]:
 def _seed(spec: str) -> int:
     text = spec.removeprefix("random:")
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise InputError(
-            f"subnet {show(spec)}: SEED must be a whole number of at most 18 digits, as in random:7"
-        )
+        raise InputError(f"subnet {show(spec)}: SEED must be a whole number of at most 18 digits, as in random:7")
     return int(text)

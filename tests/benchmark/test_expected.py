@@ -12,8 +12,13 @@ from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.benchmark.test_speed import SPACE
 
 # large enough for what grows with sizes to be nearly all
-SIZES = {"encoder_embed_dim": [192, 96], "decoder_embed_dim": [128], "encoder_ffn_embed_dim": [384],
-         "decoder_ffn_embed_dim": [320, 64], "qkv_dim": 144}
+SIZES = {
+    "encoder_embed_dim": [192, 96],
+    "decoder_embed_dim": [128],
+    "encoder_ffn_embed_dim": [384],
+    "decoder_ffn_embed_dim": [320, 64],
+    "qkv_dim": 144,
+}
 
 
 def peak_of(variants: Variants, subnet: Subnet, routing: str) -> int:

@@ -186,7 +186,12 @@ class Commands:
         script = Path(sys.executable).with_name(command if command.startswith("mos-") else f"fairseq-{command}")
         run = subprocess.run(
             [str(script), *map(str, args)],
-            cwd=cwd or self.folder, input=stdin, capture_output=True, text=True, env=_environment(), timeout=300,
+            cwd=cwd or self.folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            timeout=300,
         )
         assert not check or run.returncode == 0, run.stderr[-3000:]
         return Done(run.returncode, run.stdout, run.stderr)

@@ -80,9 +80,7 @@ def test_resumed_schedules_equal_an_uninterrupted_run(commands, joined, files, t
     ],
 )
 def test_bad_options(commands, joined, files, tmp_path, options, words):
-    arguments = training(
-        joined, tmp_path / "save", *options, space=files / "space.yaml", criterion="distillation_mos"
-    )
+    arguments = training(joined, tmp_path / "save", *options, space=files / "space.yaml", criterion="distillation_mos")
     check(commands.fork("train", *arguments, check=False), tmp_path / "save", words)
 
 

@@ -149,9 +149,7 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
     arguments = training(joined, tmp_path / "tuned", *options, *longer, **stock)
     done = commands.fork("train", *arguments)
     losses = [float(row["train_loss" if "train_loss" in row else "loss"]) for row in done.rows("train_inner")]
-    alone = commands.fork(
-        "train", *training(joined, tmp_path / "alone", *options[:2], "--max-update", 1, **stock)
-    )
+    alone = commands.fork("train", *training(joined, tmp_path / "alone", *options[:2], "--max-update", 1, **stock))
     fresh, trained = float(alone.rows("train_inner")[0]["loss"]), supernet[1].rows("train_inner")[-1]["loss_smallest"]
     assert losses[0] < (fresh + float(trained)) / 2  # batches differ, by less
     assert min(losses[1:]) < losses[0]

@@ -68,7 +68,8 @@ def test_report(measured):
     assert loss["bias"] == pytest.approx(sum(differences) / 2) and (bleu["metric"], bleu["subnets"]) == ("bleu", 2)
     lines = done.out.splitlines()
     assert lines[0].split() == ["bleu", "alone", "supernet"] and [line.split()[0] for line in lines[1:3]] == [
-        "smallest", "random7"
+        "smallest",
+        "random7",
     ]
     assert (output / "gap.png").read_bytes().startswith(b"\x89PNG")
     command = content["standalone"]["runs"]["random7"]["command"]

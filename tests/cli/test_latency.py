@@ -49,7 +49,9 @@ def test_measure_fit_predict_report(commands, measured, files, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG")
     lines = commands.fork("mos-latency", "report", tmp_path / "predictor.json", path).out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "24 subnets", "  22 that it was fitted to", "  2 held out by `fit`",
+        "24 subnets",
+        "  22 that it was fitted to",
+        "  2 held out by `fit`",
     ]
 
 

@@ -93,7 +93,7 @@ def test_bad_seeds(commands, joined, supernet, tmp_path):
     space = SearchSpace.from_dict(SPACE)
     other = space.smallest().to_dict() | {"encoder_embed_dim": 1000}
     contents = {
-        "a.jsonl": (f'{json.dumps(space.smallest().to_dict())}\n{json.dumps({"architecture": other})}\n', "subnet 2"),
+        "a.jsonl": (f"{json.dumps(space.smallest().to_dict())}\n{json.dumps({'architecture': other})}\n", "subnet 2"),
         "b.json": ("[]", "not the search.json of a search"),
         "c.jsonl": ("", "it holds no subnet"),
         "d.yaml": (json.dumps(other), "encoder_embed_dim"),

@@ -146,8 +146,14 @@ def test_search_export_and_fine_tuning(run_here, supernet, joined, tmp_path):
     exported = tmp_path / "exported.pt"
     run_here("mos-export", "--path", checkpoint, "--subnet", folder / "best.yaml", "--output", exported, cuda=False)
     options = ["--subnet", folder / "best.yaml", "--finetune-from-model", exported]
-    args = training(joined, tmp_path / "tuned", *options, task="translation", arch="transformer_subnet",
-                    criterion="label_smoothed_cross_entropy")
+    args = training(
+        joined,
+        tmp_path / "tuned",
+        *options,
+        task="translation",
+        arch="transformer_subnet",
+        criterion="label_smoothed_cross_entropy",
+    )
     with pretend_cuda():
         resumed(args)
 

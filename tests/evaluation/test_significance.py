@@ -1,6 +1,5 @@
 """The paired bootstrap knows chance from difference, and its table says so."""
 
-
 import pytest
 
 from mos_fairseq.errors import InputError

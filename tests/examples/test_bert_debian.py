@@ -68,14 +68,20 @@ def packages(tmp_path):
 
 def test_what_two_sources_share_is_left_out(packages):
     assert [(p.name, p.source, p.section) for p in packages] == [
-        ("alpha", "alpha", "net"), ("beta", "beta", "doc"), ("zeta", "alpha", "net")
+        ("alpha", "alpha", "net"),
+        ("beta", "beta", "doc"),
+        ("zeta", "alpha", "net"),
     ]
     assert [p.paragraphs for p in packages] == [
-        ("Shared by one source.",), ("Of beta alone.",), ("Shared by one source.", "Of zeta alone: * a list")
+        ("Shared by one source.",),
+        ("Of beta alone.",),
+        ("Shared by one source.", "Of zeta alone: * a list"),
     ]
     found = sorted(text for _, (text,) in descriptions.texts(packages))
     assert found == [
-        "Alpha tool! Shared by one source.", "Beta tool. Of beta alone.", "Zeta tool. Of zeta alone: * a list"
+        "Alpha tool! Shared by one source.",
+        "Beta tool. Of beta alone.",
+        "Zeta tool. Of zeta alone: * a list",
     ]
 
 

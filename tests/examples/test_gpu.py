@@ -98,6 +98,13 @@ def test_rows(tmp_path, monkeypatch):
     rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert [row["part"] for row in rows] == ["tests"] * 3 + ["bench"] * 2 + ["study-none"] * 2
     assert [row["outcome"] for row in rows[:3]] == ["passed", "failure", "skipped"]
-    assert rows[4] == {"part": "bench", "suite": "train", "title": "t", "base": "x", "variant": "y", "ratio": 0.5,
-                       "device": "G"}
+    assert rows[4] == {
+        "part": "bench",
+        "suite": "train",
+        "title": "t",
+        "base": "x",
+        "variant": "y",
+        "ratio": 0.5,
+        "device": "G",
+    }
     assert [(row["subnet"], row["nll_loss"]) for row in rows[5:]] == [("largest", 2.5), ("random1", 2.75)]

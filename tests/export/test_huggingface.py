@@ -37,7 +37,10 @@ def test_masked_predictions_are_the_subnets(transformers, tmp_path, kind, which,
     twin = twin_of(SPACES[kind], which, untie_weights_roberta=untied)
     save_huggingface(twin, words_of(twin), tmp_path / "out", allow_padding=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
     ]
     found, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]

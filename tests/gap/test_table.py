@@ -68,7 +68,9 @@ def test_summary_and_tables(tmp_path):
     assert (none["supernet"], none["subnets"], none["reached_by_finetuning"]) == ("none", 2, 1)
     assert (none["mean_extra_updates"], neuron["mean_extra_updates"]) == (400, 0)
     assert score_table(rows, "bleu") == [
-        ["bleu", "alone", "none", "neuron"], ["r1", "27.00", "25.80", "25.10"], ["r2", "24.90", "23.50", "-"]
+        ["bleu", "alone", "none", "neuron"],
+        ["r1", "27.00", "25.80", "25.10"],
+        ["r2", "24.90", "23.50", "-"],
     ]
     assert gap_table([none, neuron], "bleu")[1:] == [
         ["none", "2", "1.300", "-1.300", "0.141", "1.000", "1.000", "1", "400"],
@@ -77,7 +79,8 @@ def test_summary_and_tables(tmp_path):
     # standalone scores that differ between supernets stand beside each
     others = [*rows[:2], Row("r1", 25.1, 27.5, "neuron")]
     assert score_table(others, "bleu")[:2] == [
-        ["bleu", "none", "alone", "neuron", "alone"], ["r1", "25.80", "27.00", "25.10", "27.50"]
+        ["bleu", "none", "alone", "neuron", "alone"],
+        ["r1", "25.80", "27.00", "25.10", "27.50"],
     ]
     plot_gap([*rows, Row("r1", 2.0, 2.0, metric="loss")], tmp_path / "gap.png")
     assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG")

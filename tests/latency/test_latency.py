@@ -294,17 +294,30 @@ def test_kernels_are_recorded_and_others_refused(clock, tmp_path):
         ('{"subnet": {}, "latency_ms": 3.0}', "line 2 is no measured subnet"),
         ('{"raw_latency_ms": 3.0, "reference_ms": 1.0}', "line 2 is no measured subnet"),
         (json.dumps({"subnet": SPACE.largest().to_dict(), "latency_ms": 3.0}), "line 2 is no measured subnet"),
-        (json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": "x", "reference_ms": 1.0}),
-         "line 2 is no measured subnet"),
-        (json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": -1.0, "reference_ms": 1.0}),
-         "raw_latency_ms is -1.0"),
-        (json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": 1.0, "reference_ms": 0}),
-         "reference_ms is 0.0"),
+        (
+            json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": "x", "reference_ms": 1.0}),
+            "line 2 is no measured subnet",
+        ),
+        (
+            json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": -1.0, "reference_ms": 1.0}),
+            "raw_latency_ms is -1.0",
+        ),
+        (
+            json.dumps({"subnet": SPACE.largest().to_dict(), "raw_latency_ms": 1.0, "reference_ms": 0}),
+            "reference_ms is 0.0",
+        ),
         ("", "line 2 is not valid JSON"),
         (None, "holds no measured subnet"),
-        (json.dumps({"subnet": small_space(encoder_embed_dim=[16]).largest().to_dict(), "raw_latency_ms": 1.0,
-                     "reference_ms": 1.0}),
-         "line 2: encoder_embed_dim=16 is not in the search space"),
+        (
+            json.dumps(
+                {
+                    "subnet": small_space(encoder_embed_dim=[16]).largest().to_dict(),
+                    "raw_latency_ms": 1.0,
+                    "reference_ms": 1.0,
+                }
+            ),
+            "line 2: encoder_embed_dim=16 is not in the search space",
+        ),
     ],
 )
 def test_damaged_files(clock, tmp_path, line, message):

@@ -45,7 +45,12 @@ def test_features_of_a_subnet():
     )
     assert list(averages(subnet).values()) == [20, 1, 17, 4, 28, 2, 28, 3, 2.5, 1]
     assert per_layer(subnet, SPACE) == [
-        *[17, 0, 0], *[4, 0, 0], *[37, 19, 0], *[4, 2, 0], *[1, 4, 0], *[1, 1, 0],
+        *[17, 0, 0],
+        *[4, 0, 0],
+        *[37, 19, 0],
+        *[4, 2, 0],
+        *[1, 4, 0],
+        *[1, 1, 0],
     ]
     terms = physical_terms(averages(subnet), subnet.family)
     for product in (17 * 20, (37 + 19) * 28, 2 * 1, (1 + 4) * 28):  # sums over layers

@@ -144,7 +144,10 @@ class Reference:
             )
             size = self.subnet.encoder_ffn_embed_dim[i]
             x = self.sublayer(
-                "encoder", f"{layer}.final_layer_norm", x, lambda y: self.feed_forward(layer, y, size)  # noqa: B023
+                "encoder",
+                f"{layer}.final_layer_norm",
+                x,
+                lambda y: self.feed_forward(layer, y, size),  # noqa: B023
             )
             outputs.append(x)
         if self.options.get("encoder_normalize_before"):

@@ -46,9 +46,9 @@ def linear_stds(model) -> dict[str, float]:
 def test_merged_weights_of_a_fresh_supernet(routing, num_experts, encoding):
     model = fresh(mos_routing=routing, num_experts=num_experts, mos_linears="all", arch_encoding=encoding)
     merged = linear_stds(model.get_active_subnet())
-    ordinary = linear_stds(TransformerSubnetModel.from_subnet(
-        model._twin_config(), SPACE.largest(), dictionary(), dictionary()
-    ))
+    ordinary = linear_stds(
+        TransformerSubnetModel.from_subnet(model._twin_config(), SPACE.largest(), dictionary(), dictionary())
+    )
     assert merged.keys() == ordinary.keys() and len(merged) == (3 + 3) + (3 + 1 + 1 + 3 + 2)
     for name, std in ordinary.items():
         assert merged[name] == pytest.approx(std, rel=0.05), name

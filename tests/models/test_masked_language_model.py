@@ -169,7 +169,8 @@ def test_the_twin_is_the_active_subnet(routing, space):
                 torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
             mine, twins = (net(tokens, return_all_hiddens=True)[1]["inner_states"] for net in (model, twin))
         assert [x.size(-1) for x in mine] == [
-            subnet.encoder_embed_dim, *(layer.width for layer in subnet.layers("encoder"))
+            subnet.encoder_embed_dim,
+            *(layer.width for layer in subnet.layers("encoder")),
         ]
         for x, y in zip(mine, twins, strict=True):
             torch.testing.assert_close(y.transpose(0, 1)[real], x.transpose(0, 1)[real], atol=1e-5, rtol=1e-5)

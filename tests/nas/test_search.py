@@ -251,8 +251,9 @@ def test_front_against_a_direct_computation():
     subnets = [LITTLE.sample_subnet("front", i) for i in range(60)]
     key = "params_without_embeddings"
     points = {s.key: (made_up_loss(s), subnet_cost(s).params_without_embeddings) for s in subnets}
-    expected = {k for k, (a, b) in points.items() if not any(
-        c <= a and d <= b and (c, d) != (a, b) for c, d in points.values())}
+    expected = {
+        k for k, (a, b) in points.items() if not any(c <= a and d <= b and (c, d) != (a, b) for c, d in points.values())
+    }
     found = front(counter.candidates, subnets, key)
     assert {subnet.key for subnet in found} == expected and len(found) > 3
     costs = [points[subnet.key][1] for subnet in found]

@@ -133,9 +133,7 @@ def test_bad_file(tmp_path, content, message):
 def test_self_containing_list(space_dict):
     loop = [64]
     loop.append(loop)
-    with pytest.raises(
-        InputError, match="^search space: encoder_embed_dim: expected a list of integers, got "
-    ):
+    with pytest.raises(InputError, match="^search space: encoder_embed_dim: expected a list of integers, got "):
         SearchSpace.from_dict(space_dict(encoder_embed_dim=loop))
 
 

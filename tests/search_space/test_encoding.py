@@ -88,7 +88,5 @@ def test_bad_input(case):
     for call in (lambda: arch_encoding(subnet, space, "mean"), lambda: encoding_size(space, "mean")):
         with pytest.raises(InputError, match="^arch encoding 'mean': allowed are aggregate, per_layer$"):
             call()
-    with pytest.raises(
-        InputError, match="^encoder_embed_dim=16 is not in the search space; choices: 64, 32$"
-    ):
+    with pytest.raises(InputError, match="^encoder_embed_dim=16 is not in the search space; choices: 64, 32$"):
         arch_encoding(subnet.replace(encoder_embed_dim=16), space, "aggregate")

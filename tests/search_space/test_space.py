@@ -299,9 +299,7 @@ def test_difference(space_dict):
     first = SearchSpace.from_dict(space_dict())
     second = SearchSpace.from_dict(space_dict(encoder_layers=[6, 2], qkv_dim=..., head_dim=16))
     assert first.difference(first) == ""
-    assert first.difference(second) == (
-        "encoder_layers: [2, 1] vs [6, 2]; qkv_dim: 64 vs None; head_dim: None vs 16"
-    )
+    assert first.difference(second) == ("encoder_layers: [2, 1] vs [6, 2]; qkv_dim: 64 vs None; head_dim: None vs 16")
 
 
 def test_max_of_every_key(space_dict):

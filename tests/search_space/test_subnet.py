@@ -85,18 +85,14 @@ def test_immutable_and_picklable(subnet_dict):
 
 
 def test_numpy_integers_become_plain_ints(subnet_dict):
-    subnet = Subnet.from_dict(
-        subnet_dict(encoder_embed_dim=np.int64(64), encoder_attention_heads=[np.int32(4)] * 2)
-    )
+    subnet = Subnet.from_dict(subnet_dict(encoder_embed_dim=np.int64(64), encoder_attention_heads=[np.int32(4)] * 2))
     assert type(subnet.encoder_embed_dim) is int and type(subnet.encoder_attention_heads[0]) is int
     assert subnet.key == Subnet.from_dict(subnet_dict()).key
 
 
 def test_defaults_fill_what_is_absent_only(subnet_dict):
     full = Subnet.from_dict(subnet_dict())
-    assert Subnet.from_dict({"encoder_embed_dim": 32}, defaults=full.to_dict()) == full.replace(
-        encoder_embed_dim=32
-    )
+    assert Subnet.from_dict({"encoder_embed_dim": 32}, defaults=full.to_dict()) == full.replace(encoder_embed_dim=32)
     # A head_dim of the mapping's own rules out the defaults' qkv_dim: both together would be an error.
     assert Subnet.from_dict({"head_dim": 16}, defaults=full.to_dict()).head_dim == 16
     # null is 'not set'.
@@ -111,9 +107,7 @@ def test_head_dim_needs_no_division(subnet_dict):
 
 
 def test_cross_spans_are_clamped_to_the_encoder(subnet_dict):
-    deep = Subnet.from_dict(
-        subnet_dict(encoder_layers=6, encoder_ffn_embed_dim=64, encoder_attention_heads=4)
-    )
+    deep = Subnet.from_dict(subnet_dict(encoder_layers=6, encoder_ffn_embed_dim=64, encoder_attention_heads=4))
     assert deep.cross_spans == (1, 2, 3)
     assert Subnet.from_dict(subnet_dict(encoder_layers=2)).cross_spans == (1, 2, 2)
     assert Subnet.from_dict(subnet_dict(encoder_layers=1)).cross_spans == (1, 1, 1)

@@ -321,9 +321,7 @@ def test_an_update_with_a_trained_teacher(make_task, make_model, frozen, samplin
     assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
 
 
-def test_a_trained_teacher_is_silent_in_validation_and_before_it_begins(
-    make_task, make_model, make_criterion, frozen
-):
+def test_a_trained_teacher_is_silent_in_validation_and_before_it_begins(make_task, make_model, make_criterion, frozen):
     task, sample = make_task(**POSITIONS), SAMPLES[0]
     model, criterion, plain = make_model(task), make(task, teacher="x", distillation_from=5), make_criterion(task)
     logs = []

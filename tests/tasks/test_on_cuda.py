@@ -199,9 +199,7 @@ def test_models_are_not_held_by_what_they_remember():
 def test_supernets_of_full_size_are_built_on_meta(routing):
     space, words = SearchSpace.from_spec("wmt14_en_de"), placeholder_dictionary(32768)
     positions = {"max_source_positions": 1024, "max_target_positions": 1024}
-    cfg = TransformerMosConfig(
-        search_space=space.dumps(), mos_routing=routing, share_all_embeddings=True, **positions
-    )
+    cfg = TransformerMosConfig(search_space=space.dumps(), mos_routing=routing, share_all_embeddings=True, **positions)
     with torch.device("meta"):
         model = TransformerMosModel.from_search_space(cfg, space, words, words)
         assert all(parameter.is_meta for parameter in model.parameters())

@@ -84,9 +84,7 @@ def test_a_bert_of_hugging_faces(bert):
         torch.testing.assert_close(state.transpose(0, 1)[real], wanted[real], atol=1e-5, rtol=1e-5)
     columns = [TOKENS.index(word) for word in source.words if word in TOKENS]
     mine_columns = [numbers[TOKENS[column]] for column in columns]
-    torch.testing.assert_close(
-        logits[real][:, mine_columns], expected.logits[real][:, columns], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(logits[real][:, mine_columns], expected.logits[real][:, columns], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("space", SPACES)
