@@ -106,7 +106,7 @@ def test_the_largest_stays_and_the_way_back_is_exact(kind, routing, monkeypatch)
 
 @pytest.mark.parametrize("by_gradient", [False, True])
 def test_what_does_nothing_comes_last(by_gradient):
-    """Of each feed-forward part the first neurons, and the first head, say nothing that is read; others all do (with gelu)."""
+    """Of each feed-forward part the first neurons, and the first head, say nothing that is read; all others do."""
     model = SPACES["translation"](activation_fn="gelu", **ROUTINGS[0]).eval()
     with torch.no_grad():
         for stack in model.stacks():
