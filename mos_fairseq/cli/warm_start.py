@@ -147,10 +147,9 @@ def _reorder(args: argparse.Namespace) -> None:
     check_same_model(build_supernet(changed).get_active_subnet(), largest, *names)
     save_checkpoint(changed, args.output)
     what = "neurons and heads" if heads else "neurons (heads share one width, and stay)"
-    kept = (
-        "the optimizer's state" if changed.get("last_optimizer_state") else "no optimizer's state, as in the checkpoint"
-    )
-    print(f"{args.output}: {args.path} after {updates_of(state):,} updates, {what} by importance, {kept}")
+    kept = "with" if changed.get("last_optimizer_state") else "without"
+    after = f"{args.path} after {updates_of(state):,} updates"
+    print(f"{args.output}: {after}, {what} by importance; {kept} the optimizer's state")
     print(f"to go on: fairseq-train … --restore-file {args.output}, with the other options as before")
 
 

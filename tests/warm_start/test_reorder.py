@@ -1,16 +1,19 @@
 """A supernet's units in another order: the same largest subnet, moments that follow, and a way back."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
+from mos_fairseq.cli.warm_start import main
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import Orders, moves_of, reordered, supernet_orders
 from tests.helpers import HEAD_DIM_SPACE, batch, language_model, masked_language_model, sample_of, supernet
 from tests.seeds import moved
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 SPACES = {
     "translation": lambda **options: supernet(SearchSpace.from_dict(HEAD_DIM_SPACE), router_hidden_dim=9, **options),
     "language model": lambda **options: language_model(router_hidden_dim=9, **options),
@@ -148,3 +151,29 @@ def test_states_without_a_place_for_each_unit_are_refused():
         kept["exp_avg_sq_row"] = kept.pop("exp_avg_sq").mean(-1)
     with pytest.raises(InputError, match="keeps exp_avg_sq_row of"):
         reordered(rows, model, moves)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--path", "none.pt", "--reorder"], "checkpoint none.pt: no such file"),
+        (["--path", str(GOLDEN / "twin.pt"), "--reorder"], "its arch is transformer_subnet, but only supernets"),
+        (["--reorder", "--no-reorder"], "no_reorder is True: it has no effect with --reorder"),
+        (["--reorder", "--num-experts", "3"], "num_experts is 3: it has no effect with --reorder"),
+        (["--reorder", "--search-space", "tiny"], "search_space is tiny: it has no effect with --reorder"),
+        ([], "search_space is not given"),
+    ],
+)
+def test_bad_input(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        main(["--path", str(GOLDEN / "supernet.pt"), "--output", str(tmp_path / "out.pt"), *options])
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_a_checkpoint_of_before(tmp_path, capsys):
+    """It has a fixed ``qkv_dim``: its heads stay."""
+    main(["--path", str(GOLDEN / "supernet.pt"), "--output", str(tmp_path / "out.pt"), "--reorder"])
+    assert "neurons (heads share one width, and stay) by importance" in capsys.readouterr().out
+    before, after = (torch.load(path, weights_only=False) for path in (GOLDEN / "supernet.pt", tmp_path / "out.pt"))
+    moved_ones = {name for name, value in before["model"].items() if not torch.equal(value, after["model"][name])}
+    assert moved_ones and all(".fc1" in name or ".fc2" in name or "router.fc1.head" in name for name in moved_ones)
