@@ -1,5 +1,6 @@
 """Largest difference between parameters after data parallel training and after a single process's with the matching
---update-freq, for each number of processes, backend, way of sampling and routing; a table on stdout.
+--update-freq, for each number of processes, backend, way of sampling and routing; and, of trainings that were
+resumed, after these and uninterrupted ones; a table on stdout.
 
     python tests/data_parallel_table.py [--quick] [--json] [--task language_modeling_mos]
 """
@@ -105,6 +106,13 @@ def rows(trainings: Trainings, quick: bool):
         yield ranks, backends[1], "sandwich, per rank", "neuron", difference(alone, whole), _agree(alone, whole)
         parts = trainings.run(ranks, *options, "--ddp-backend", backends[1], stop_at=UPDATES // 2 + 1)
         yield ranks, backends[1], "the same, resumed", "neuron", difference(whole, parts), _agree(whole, parts)
+        if trainings.task == "translation_mos" or not quick:
+            # rounds of 5 updates: that of update 12 ends early, with the epoch and with the run that stops there
+            options = ["--local-updates", 5, "--local-moments", "keep", "--subnets-per-rank", "--save-interval", 2]
+            options += ["--validate-interval", 2]
+            whole = trainings.run(ranks, *options)
+            parts = trainings.run(ranks, *options, stop_at=UPDATES // 2)
+            yield ranks, backends[0], "local, resumed", "neuron", difference(whole, parts), _agree(whole, parts)
 
 
 def _agree(first: Path, second: Path) -> bool:

@@ -12,9 +12,11 @@ ALL = (
     numpy2.merge_large_binaries,
     pickling.let_models_be_pickled,
     training.let_models_choose_data_parallelism,
+    training.let_processes_differ,
     training.skip_overflow_without_scaler,
     training.write_checkpoints_whole,
     training.give_tasks_back_their_state,
+    training.announce_checkpoints,
     precision.keep_missing_gradients,
     precision.train_in_bf16_without_tpu,
 )

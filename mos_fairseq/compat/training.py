@@ -53,6 +53,22 @@ def let_models_choose_data_parallelism() -> None:
     distributed_fairseq_model.LegacyDistributedDataParallel = make_legacy_wrapper
 
 
+def let_processes_differ() -> None:
+    """Take gradients of different norms in data parallel processes as they are, where the task says that these train on
+    their own (``trains_locally``). fairseq takes them for a defect, and stops."""
+    if hasattr(Trainer._check_grad_norms, "_mos_fairseq_original"):
+        return
+    original = Trainer._check_grad_norms
+
+    @functools.wraps(original)
+    def check_grad_norms(self: Trainer, grad_norm: torch.Tensor) -> None:
+        if not getattr(self.task, "trains_locally", False):
+            original(self, grad_norm)
+
+    check_grad_norms._mos_fairseq_original = original  # type: ignore[attr-defined]
+    Trainer._check_grad_norms = check_grad_norms
+
+
 # --- mixed precision ---
 
 
@@ -185,3 +201,20 @@ def give_tasks_back_their_state() -> None:
 
     load_checkpoint._mos_fairseq_original = original  # type: ignore[attr-defined]
     Trainer.load_checkpoint = load_checkpoint
+
+
+def announce_checkpoints() -> None:
+    """Tell tasks that have ``before_checkpoint`` in all processes before a checkpoint is written: fairseq tells them
+    nothing, and reads weights and moments of the first process alone. They are not told of ``crash.pt``."""
+    if hasattr(checkpoint_utils.save_checkpoint, "_mos_fairseq_original"):
+        return
+    original = checkpoint_utils.save_checkpoint
+
+    @functools.wraps(original)
+    def save_checkpoint(cfg: Any, trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
+        if not cfg.no_save and hasattr(trainer.task, "before_checkpoint"):
+            trainer.task.before_checkpoint()
+        return original(cfg, trainer, *args, **kwargs)
+
+    save_checkpoint._mos_fairseq_original = original  # type: ignore[attr-defined]
+    checkpoint_utils.save_checkpoint = save_checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed
@@ -51,7 +51,7 @@ class SupernetDataParallel(nn.Module):
     def all_reduce_grads(self) -> None:
         """Replace each gradient by its mean over the ranks (a missing one counts as zeros there; where it is missing
         on all ranks it stays missing). All ranks have to call it."""
-        params = [p for p in self.module.parameters() if p.requires_grad]
+        params = self._trained()
         if not params:
             return
         exists = torch.tensor([p.grad is not None for p in params], dtype=torch.uint8, device=params[0].device)
@@ -61,11 +61,21 @@ class SupernetDataParallel(nn.Module):
             if somewhere:
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                 grads.append(p.grad)
-        size = torch.distributed.get_world_size(self.process_group)
+        size = self._size()
+        # divided before the sum, as fairseq does: half precision might overflow otherwise
+        self._sum(grads, lambda bucket: torch.cat([grad.reshape(-1) for grad in bucket]).div_(size))
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    def _size(self) -> int:
+        return torch.distributed.get_world_size(self.process_group)
+
+    def _sum(self, tensors: list[Tensor], pack: Callable[[list[Tensor]], Tensor]) -> None:
+        """Replace ``tensors`` by the sum over the ranks of what ``pack`` makes of a bucket of them, flat."""
         pending: deque = deque()
-        for bucket in _buckets(grads, self._bucket_bytes):
-            # divided before the sum, as fairseq does: half precision might overflow otherwise
-            flat = torch.cat([grad.reshape(-1) for grad in bucket]).div_(size)
+        for bucket in _buckets(tensors, self._bucket_bytes):
+            flat = pack(bucket)
             work = torch.distributed.all_reduce(flat, group=self.process_group, async_op=True)
             pending.append((work, flat, bucket))
             if len(pending) == _IN_FLIGHT:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from mos_fairseq.distributed import SupernetDataParallel
+from mos_fairseq.distributed import LocalDataParallel, LocalRounds, SupernetDataParallel
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.models.dropout_scaling import dropout_scales
 from mos_fairseq.models.identity import check_identity, make_identity
@@ -77,12 +77,14 @@ class Supernet(_Base):
         family: of the search spaces that it takes.
         twin: the class of its static twins.
         search_space, active_subnet: as they say.
+        local_rounds: how processes average in data parallel training; None: gradients, in every update.
     """
 
     arch: str
     task: str
     family: Family
     twin: type[StaticTwin]
+    local_rounds: LocalRounds | None = None
 
     def __init__(self, cfg: Any, stacks: Sequence[nn.Module], space: SearchSpace) -> None:
         super().__init__(cfg, *stacks)
@@ -213,6 +215,8 @@ class Supernet(_Base):
 
     def data_parallel(self, process_group: Any, bucket_mb: float = 25) -> SupernetDataParallel:
         """This model for data parallel training; fairseq's ``pytorch_ddp`` and ``legacy_ddp`` become it."""
+        if self.local_rounds is not None:
+            return LocalDataParallel(self, process_group, self.local_rounds, bucket_mb)
         return SupernetDataParallel(self, process_group, bucket_mb)
 
     # --- checkpoints -----------------------------------------------------------------------------------------------

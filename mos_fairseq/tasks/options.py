@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,11 +14,13 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.tasks.controller import CONTROLLER
 from mos_fairseq.tasks.subnet_sampling import DRAWING, UNIFORM, WITH_SMALLEST
 
-Need = tuple[str | None, str, tuple[Any, ...]]
+Need = tuple[str | None, str, Collection[Any]]
 """(command or None for all, the other option that an option depends on, the values of that with which it acts)."""
+FROM_ONE_UP = range(1, sys.maxsize)
 
 VALIDATES = ("train", "validate")
 _OF_CONTROLLER = tuple(f"controller_{name}" for name in ("budget", "from", "interval", "samples", "uniform", "subset"))
+_OF_ROUNDS = ("local_average", "local_moments")
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class OptionTable:
                 here = f"fairseq-{command.name.replace('_', '-')}"
                 raise InputError(f"{name} is {value}: it has no effect in {here}, only in {acts}")
             only_in, other, allowed = self.needs.get(name, (None, name, (value,)))
-            if only_in in (None, command.name) and (found := _plain(getattr(cfg, other))) not in map(_plain, allowed):
-                values = ", ".join(str(choice) for choice in allowed)
+            found = getattr(cfg, other)
+            if only_in in (None, command.name) and not _is_among(found, allowed):
+                values = "1 and more" if allowed == FROM_ONE_UP else ", ".join(str(choice) for choice in allowed)
                 raise InputError(f"{name} is {value}: it has no effect with {other} {found}, only with {values}")
         if command.name == "validate" and {"subnet", "valid_subnets"} <= set(given):
             raise InputError(
@@ -89,6 +93,7 @@ def supernet_options(commands: tuple[str, ...]) -> tuple[dict[str, tuple[str, ..
         **dict.fromkeys(_OF_CONTROLLER, ("train",)),
         "elastic_from": ("train",),
         "subnets_per_rank": ("train",),
+        **dict.fromkeys(("local_updates", *_OF_ROUNDS), ("train",)),
         "subnet": commands,
         "valid_subnets": VALIDATES,
     }
@@ -97,9 +102,14 @@ def supernet_options(commands: tuple[str, ...]) -> tuple[dict[str, tuple[str, ..
         "cost_strata": ("train", "subnet_sampling", UNIFORM),
         "smallest_interval": ("train", "subnet_sampling", WITH_SMALLEST),
         **{name: ("train", "subnet_sampling", (CONTROLLER,)) for name in _OF_CONTROLLER},
+        **{name: ("train", "local_updates", FROM_ONE_UP) for name in _OF_ROUNDS},
         "subnet": ("train", "subnet_sampling", ("fixed",)),
     }
     return acts, needs
+
+
+def _is_among(value: Any, allowed: Collection[Any]) -> bool:
+    return value in allowed if isinstance(allowed, range) else _plain(value) in map(_plain, allowed)
 
 
 def _plain(value: Any) -> Any:

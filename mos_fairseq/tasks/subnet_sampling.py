@@ -26,9 +26,14 @@ def check_sampling(cfg: Any) -> None:
     """Raise InputError where the options of a task contradict each other, or are out of range."""
     sampling = str(cfg.subnet_sampling)
     at_least(1, num_random_subnets=cfg.num_random_subnets, smallest_interval=cfg.smallest_interval)
-    at_least(0, cost_strata=cfg.cost_strata)
+    at_least(0, cost_strata=cfg.cost_strata, local_updates=cfg.local_updates)
     if sampling == CONTROLLER:
         check_controller(cfg)
+        if cfg.local_updates:
+            raise InputError(
+                f"local_updates is given with subnet_sampling {CONTROLLER}, which learns from one model: allowed are "
+                f"{', '.join(name for name in SAMPLINGS if name != CONTROLLER)}"
+            )
     if sampling == "fixed" and not cfg.subnet:
         raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
     if cfg.subnets_per_rank and sampling not in DRAWING:

@@ -6,6 +6,7 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
+from mos_fairseq.distributed import AVERAGES, MOMENTS
 from mos_fairseq.tasks.subnet_sampling import SAMPLINGS
 
 
@@ -69,6 +70,24 @@ class SupernetTaskConfig(FairseqDataclass):
     subnets_per_rank: bool = field(
         default=False,
         metadata={"help": "data parallel processes train different random subnets in the same update"},
+    )
+    local_updates: int = field(
+        default=0,
+        metadata={
+            "help": "data parallel processes train on their own, and average their parameters after every Nth update, "
+            "and before they validate or save (default 0: they average gradients in every update)"
+        },
+    )
+    local_average: ChoiceEnum(list(AVERAGES)) = field(
+        default="holders",
+        metadata={
+            "help": "local_updates; whose copies of a tensor count: of the processes that touched it in this round, by "
+            "their tokens, or of all"
+        },
+    )
+    local_moments: ChoiceEnum(list(MOMENTS)) = field(
+        default="average",
+        metadata={"help": "local_updates; the optimizer's moments after a round: averaged alike, kept, or forgotten"},
     )
     subnet: Optional[str] = field(
         default=None,

@@ -15,7 +15,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 
 from mos_fairseq.command import calling_command
-from mos_fairseq.distributed import check_launch
+from mos_fairseq.distributed import LocalRounds, check_launch
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.parameter_summary import parameter_summary
 from mos_fairseq.models.switches import keep_active_subnet
@@ -23,6 +23,7 @@ from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import SearchSpace, Subnet
 from mos_fairseq.tasks.bad_losses import BadLosses
 from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
+from mos_fairseq.tasks.local_training import LocalTraining
 from mos_fairseq.tasks.options import OptionTable
 from mos_fairseq.tasks.same_batches import same_batches
 from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics
@@ -32,7 +33,7 @@ from mos_fairseq.tasks.subnets_of_task import SubnetsOfTask
 logger = logging.getLogger(__name__)
 
 
-class SupernetTask(SubnetsOfTask):
+class SupernetTask(LocalTraining, SubnetsOfTask):
     """Mixin: a task of fairseq's, with a weight-sharing supernet.
 
     Training draws its subnets from (seed, update number) alone: all ranks and micro-batches of an update agree, and a
@@ -156,6 +157,9 @@ class SupernetTask(SubnetsOfTask):
             model.set_active_subnet(self._subnet_of_checkpoint())
         else:
             logger.info(parameter_summary(model))
+            if self.trains_locally:
+                cfg = self.cfg
+                model.local_rounds = LocalRounds(cfg.local_updates, str(cfg.local_average), str(cfg.local_moments))
             self._start_controller(model)
         return model
 
@@ -237,6 +241,8 @@ class SupernetTask(SubnetsOfTask):
                 total_size += sample_size
                 losses.append(loss.detach())
                 logs.append((name, log))
+        if self.trains_locally:
+            model.note_tokens(0 if ignore_grad else total_size)
         self._bad_losses.watch(update_num, subnets, losses)
         return sum(losses) / len(subnets), total_size, merge_logs(logs)
 
@@ -256,6 +262,7 @@ class SupernetTask(SubnetsOfTask):
     def begin_epoch(self, epoch, model) -> None:
         """As fairseq's. Before the first epoch, raises InputError where --best-checkpoint-metric is not measured."""
         super().begin_epoch(epoch, model)
+        self.check_local_training()
         if self._controller is not None:
             self._compared_on(model)  # fail early without that set
         criterion, self._criterion = self._criterion, None

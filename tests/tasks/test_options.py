@@ -63,6 +63,9 @@ VALUES = {
     "controller_subset": "test",
     "elastic_from": "decoder_layers:3",
     "subnets_per_rank": True,
+    "local_updates": 3,
+    "local_average": "all",
+    "local_moments": "reset",
     "subnet": "smallest",
     "valid_subnets": "smallest",
 }
@@ -183,10 +186,12 @@ def test_an_option_that_needs_another(outcome, option):
         only_in, needed, allowed = NEEDS[option]
         if only_in in (None, command):
             others = {"num_random_subnets": "largest", "cost_strata": "smallest", "smallest_interval": "random"}
-            other = (others | {"subnet": "sandwich"}).get(option, "random" if "controller" in option else False)
+            others |= {"subnet": "sandwich", "local_average": 0, "local_moments": 0}
+            other = others.get(option, "random" if "controller" in option else False)
             message = outcome(command, **{option: VALUES[option], needed: other})
             assert was_refused(message) and message.startswith(f"{option} is {VALUES[option]}: ")
-            assert f"{needed} {other}, only with {', '.join(map(str, allowed))}" in message
+            values = "1 and more" if needed == "local_updates" else ", ".join(map(str, allowed))
+            assert f"{needed} {other}, only with {values}" in message
 
 
 def test_a_default_that_is_typed_is_refused_too(typed):
