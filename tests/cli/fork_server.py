@@ -1,8 +1,8 @@
 """Runs fairseq's commands, each in a forked process of its own, without paying for the imports every time.
 
-``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but neither
-fairseq's commands nor mos_fairseq: those are imported in the forks, as in the real commands. One request a line on
-stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda}; the answers are two lines on stdout, the
+``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but not
+mos_fairseq. Requests with plugin: true go to a fork of it that has imported that too. One request a line on stdin, as
+JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda, plugin}; the answers are two lines on stdout, the
 fork's process id and then its exit status.
 """
 
@@ -11,9 +11,13 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -33,6 +37,7 @@ for name in OTHERS:
 parse = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create().parse_overrides
 values = ("null", "1", "0.1", "true", "word", "'two words'", "['a,b']", "[0.1,2]", "/path/file.pt", "'{\"key\": 1}'")
 parse([f"group.name_{number}={value}" for number, value in enumerate(values)] + ["task=translation", "model._name=x"])
+importlib.import_module("tests.composition").remember(Path(sys.argv[1]))
 gc.freeze()  # a collection in a fork would copy every page
 logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
 
@@ -56,12 +61,18 @@ def run_command(request: dict) -> None:
         pretended.__enter__()  # to the end of the process
         _pretended.append(pretended)
     command = request["command"]
-    if command.startswith("mos-"):
-        sys.argv = [command, *request["args"]]
+    ours = command.startswith("mos-")
+    sys.argv = [command if ours else f"fairseq-{command}", *request["args"]]
+    if request["plugin"]:  # what the package does where a command imports it
+        importlib.import_module("mos_fairseq.noise").leave_out_known()
+        hooks = importlib.import_module("mos_fairseq.compat.error_hook")
+        hooks.install_error_hook()
+        if command == "hydra-train":
+            hooks.let_hydra_pass_mistakes()
+    if ours:
         module = command.removeprefix("mos-").replace("-", "_")
         importlib.import_module(f"mos_fairseq.cli.{module}").main()
     else:
-        sys.argv = [f"fairseq-{command}", *request["args"]]
         importlib.import_module(f"fairseq_cli.{command}").cli_main()
 
 
@@ -82,10 +93,13 @@ def child(request: dict) -> int:
     return 0
 
 
-def main() -> None:
-    print("ready", file=replies)
-    for line in iter(sys.stdin.readline, ""):
+def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | None) -> None:
+    """Answer requests to their end; ``plugin`` takes those that need the plugin."""
+    for line in iter(requests.readline, ""):
         request = json.loads(line)
+        if request["plugin"] and plugin is not None:
+            plugin(line)
+            continue
         process = os.fork()
         if process == 0:
             os._exit(child(request))
@@ -93,5 +107,38 @@ def main() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), file=replies)
 
 
+class Plugin:
+    """A fork that has imported mos_fairseq, from its first request on."""
+
+    def __init__(self) -> None:
+        self.requests: TextIO | None = None
+
+    def __call__(self, line: str) -> None:
+        if self.requests is None:
+            self.start()
+        assert self.requests is not None
+        print(line, end="", file=self.requests, flush=True)
+        for _ in range(2):
+            print(self.replies.readline(), end="", file=replies)
+
+    def start(self) -> None:
+        (reads, requests), (answers, writes) = os.pipe(), os.pipe()
+        if os.fork() == 0:
+            os.close(requests)
+            import mos_fairseq
+
+            for part in pkgutil.walk_packages(mos_fairseq.__path__, "mos_fairseq."):
+                with suppress(ImportError):  # of an optional package
+                    importlib.import_module(part.name)
+            logging.root.handlers.clear()
+            gc.freeze()
+            serve(os.fdopen(reads), os.fdopen(writes, "w", buffering=1), None)
+            os._exit(0)
+        os.close(reads)
+        os.close(writes)
+        self.requests, self.replies = os.fdopen(requests, "w"), os.fdopen(answers)
+
+
 if __name__ == "__main__":
-    main()
+    print("ready", file=replies)
+    serve(sys.stdin, replies, Plugin())
