@@ -13,11 +13,15 @@ import logging
 import os
 import pkgutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from types import SimpleNamespace
+from typing import IO, TextIO
 
 import torch
 
@@ -76,10 +80,10 @@ def run_command(request: dict) -> None:
         importlib.import_module(f"fairseq_cli.{command}").cli_main()
 
 
-def child(request: dict) -> int:
-    """The exit status of the command, after what the interpreter does at the end of a program."""
+def ended(program: Callable[[], None]) -> int:
+    """The exit status of a program, after what the interpreter does at its end."""
     try:
-        run_command(request)
+        program()
     except SystemExit as stop:
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)
@@ -102,9 +106,47 @@ def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | Non
             continue
         process = os.fork()
         if process == 0:
-            os._exit(child(request))
+            os._exit(ended(partial(run_command, request)))
         print(process, file=replies)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), file=replies)
+
+
+class ForkedTraining:
+    """In the place of ``subprocess.Popen`` for architectures that are trained alone: a fork, which imports no more.
+
+    ``Commands.spawn`` shows the real process.
+    """
+
+    def __init__(self, command: list[str], stdin: int, stdout: IO, stderr: IO, env: dict, pass_fds: list[int]) -> None:
+        self.status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(ended(partial(self.train, *command[command.index("-m") + 1 :], log=stdout, env=env)))
+
+    @staticmethod
+    def train(module: str, *args: str, log: IO, env: dict[str, str]) -> None:
+        logging.root.handlers.clear()
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+        os.environ.update(env)
+        torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
+        program = importlib.import_module(module)
+        sys.argv = [str(program.__file__), *args]
+        program.main()
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        while self.poll() is None:
+            time.sleep(0.005)
+        return self.status
 
 
 class Plugin:
@@ -130,6 +172,8 @@ class Plugin:
             for part in pkgutil.walk_packages(mos_fairseq.__path__, "mos_fairseq."):
                 with suppress(ImportError):  # of an optional package
                     importlib.import_module(part.name)
+            training = importlib.import_module("mos_fairseq.standalone.training")
+            training.subprocess = SimpleNamespace(DEVNULL=subprocess.DEVNULL, Popen=ForkedTraining)
             logging.root.handlers.clear()
             gc.freeze()
             serve(os.fdopen(reads), os.fdopen(writes, "w", buffering=1), None)
