@@ -1,4 +1,4 @@
-"""``mos-warm-start``: a supernet out of a trained model of fairseq's own.
+"""``mos-warm-start``: a supernet out of a trained model of fairseq's own, or a supernet in another order.
 
 Not ``mos-import``, though it is the way back of ``mos-export``: ``import`` is a word of Python, and no module's name.
 """
@@ -29,9 +29,11 @@ def get_parser() -> argparse.ArgumentParser:
         "mos-warm-start",
         "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
         "which becomes its largest subnet: the same results before any training. Neurons and heads (and channels, with "
-        "learned positions) are put in the order of their importance, since a subnet uses the first of them.",
+        "learned positions) are put in the order of their importance, since a subnet uses the first of them; with "
+        "--reorder those of a supernet that is being trained.",
         "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt\n"
-        "mos-warm-start --path bert-folder --search-space bert.yaml --output warm.pt    # masked language models",
+        "mos-warm-start --path bert-folder --search-space bert.yaml --output warm.pt    # masked language models\n"
+        "mos-warm-start --path checkpoint_last.pt --reorder --data data-bin --output reordered.pt",
     )
     parser.add_argument(
         "--path",
@@ -42,9 +44,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--search-space",
-        required=True,
         metavar="X",
-        help="preset or YAML file; its largest choices are the checkpoint's sizes, its only cross-attention span is -1",
+        help="preset or YAML file (needed without --reorder); its largest choices are the checkpoint's sizes, its only "
+        "cross-attention span is -1",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the supernet's checkpoint")
     parser.add_argument(
@@ -57,6 +59,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs of it (default: %(default)s)"
     )
     parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
+    parser.add_argument(
+        "--reorder",
+        action="store_true",
+        help="the checkpoint is a supernet's, whose neurons and heads are put in order, in all experts, routers, "
+        "averages and moments of the optimizer alike; its largest subnet stays what it was, and training goes on "
+        "from the output (fairseq-train --restore-file)",
+    )
     parser.add_argument("--no-reorder", action="store_true", help="leave everything in its place")
     parser.add_argument(
         "--learn-positions",
@@ -89,9 +98,18 @@ def _add_routing(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    args = get_parser().parse_args(argv)
+    parser = get_parser()
+    args = parser.parse_args(argv)
     if args.no_reorder and args.data:
         raise InputError("data is given with --no-reorder, which needs no importance")
+    if args.reorder:
+        for name in ("search_space", "no_reorder", "learn_positions", "expert_noise", *_routing(args)):
+            if (value := getattr(args, name)) != parser.get_default(name):
+                raise InputError(f"{name} is {value}: it has no effect with --reorder, which keeps the supernet's own")
+        _reorder(args)
+        return
+    if args.search_space is None:
+        raise InputError("search_space is not given: allowed are a preset or a YAML file; only --reorder needs none")
     space = SearchSpace.from_spec(args.search_space)
     check_family_of(space)
     if space.family == MASKED:
@@ -110,6 +128,29 @@ def main(argv: list[str] | None = None) -> None:
     model = supernet_from(stock, cfg, _orders(args, stock, space), args.expert_noise, args.seed)
     save_checkpoint(supernet_checkpoint(stock.state, model), args.output)
     _tell(args, model)
+
+
+def _reorder(args: argparse.Namespace) -> None:
+    """Write the supernet's checkpoint with its units in order."""
+    start()
+    from mos_fairseq.checkpoints import build_supernet, read_supernet, save_checkpoint, updates_of
+    from mos_fairseq.evaluation.evaluator import SubnetEvaluator
+    from mos_fairseq.export.check import check_same_model
+    from mos_fairseq.warm_start import moves_of, reordered, supernet_orders
+
+    state = read_supernet(args.path)
+    model = build_supernet(state)
+    batches = None if args.data is None else SubnetEvaluator(args.path, args.data, _sentences(args)).batches
+    largest, heads = model.get_active_subnet(), has_narrower_attention(model.search_space)
+    changed = reordered(state, model, moves_of(model, supernet_orders(largest, batches, heads=heads)))
+    names = "the reordered supernet's largest subnet", "that of the checkpoint"
+    check_same_model(build_supernet(changed).get_active_subnet(), largest, *names)
+    save_checkpoint(changed, args.output)
+    what = "neurons and heads" if heads else "neurons (heads share one width, and stay)"
+    kept = "with" if changed.get("last_optimizer_state") else "without"
+    after = f"{args.path} after {updates_of(state):,} updates"
+    print(f"{args.output}: {after}, {what} by importance; {kept} the optimizer's state")
+    print(f"to go on: fairseq-train … --restore-file {args.output}, with the other options as before")
 
 
 def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:

@@ -88,6 +88,10 @@ class Supernet(_Base):
         super().__init__(cfg, *stacks)
         self.search_space = space
         self.register_buffer("identity", make_identity(space, cfg))
+        for module in self.modules():
+            if isinstance(module, ElasticLinear):
+                for parameter in module.parameters(recurse=False):
+                    parameter.stacked_experts = True  # read by scaled_adam: sizes are each expert's
         self.set_active_subnet(space.largest())
 
     @classmethod

@@ -4,7 +4,6 @@ fairseq's own reads and writes every parameter in ten passes; the fused kernel d
 matters: experts multiply the parameters, not the work of forward and backward.
 """
 
-import ast
 import functools
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +13,10 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
 from fairseq.optim.adam import FairseqAdam
-from omegaconf import II, OmegaConf
+from omegaconf import II
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.optim.betas import read_betas
 
 _ADAM_OPTIONS = ("lr", "betas", "eps", "weight_decay", "amsgrad")  # of a parameter group
 
@@ -54,7 +54,7 @@ class AdamFused(FairseqOptimizer):
         lr = self.cfg.lr
         return {
             "lr": lr if isinstance(lr, float) else lr[0],
-            "betas": _betas(self.cfg.adam_betas),
+            "betas": read_betas(adam_betas=self.cfg.adam_betas),
             "eps": self.cfg.adam_eps,
             "weight_decay": self.cfg.weight_decay,
         }
@@ -136,15 +136,3 @@ class _FusedAdamW(torch.optim.AdamW):
 
     def __init__(self, params, **config: Any) -> None:
         super().__init__(params, fused=True, **config)
-
-
-def _betas(value: Any) -> tuple[float, float]:
-    try:
-        value = ast.literal_eval(value) if isinstance(value, str) else value
-        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        first, second = (float(beta) for beta in value)
-    except (SyntaxError, TypeError, ValueError):
-        raise InputError(f"adam_betas is {value}: allowed are two numbers, as in '(0.9, 0.98)'") from None
-    if not (0 <= first < 1 and 0 <= second < 1):
-        raise InputError(f"adam_betas is {value}: allowed are numbers from 0 to below 1")
-    return first, second

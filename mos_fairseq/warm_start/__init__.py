@@ -8,8 +8,9 @@ __getattr__, __all__ = names_of(
     {
         "family": ["MASKED", "SIDES", "check_family_of", "has_narrower_attention"],
         "huggingface": ["read_huggingface"],
-        "importance": ["Orders", "importance_orders", "masked_orders"],
+        "importance": ["Orders", "importance_orders", "masked_orders", "supernet_orders"],
         "masked_data": ["masked_batches"],
+        "reorder": ["moves_of", "reordered"],
         "roberta": ["MaskedModel", "check_masked_space", "masked_supernet", "read_roberta"],
         "stock": ["StockModel", "check_space", "read_transformer"],
         "supernet": ["supernet_checkpoint", "supernet_from"],

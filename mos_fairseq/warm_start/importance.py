@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.masked import predicted_tokens, summed_loss
-from mos_fairseq.models import RobertaSubnetModel
+from mos_fairseq.models import RobertaSubnetModel, StaticTwin
 from mos_fairseq.warm_start.family import FAMILY, SIDES
 
 Score = Callable[[Tensor, Tensor, int], Tensor]
@@ -83,20 +83,16 @@ def masked_orders(
     encoder, name = model.encoder, model.encoder.stack.name
     found: dict[Any, Tensor] = {}
     if batches is None:
-        _add(found, _masked_units(model, _by_size))
+        _add(found, _twin_units(model, _by_size))
         channels = _masked_channel_sizes(model)
     else:
         channels = torch.zeros(encoder.embed_dim)
         for batch in batches:
-            model.zero_grad(set_to_none=True)
-            padding = encoder.dictionary.pad()
-            if count := predicted_tokens(model, batch, padding):
-                (summed_loss(model, batch, padding) / count).backward()
-                _add(found, _masked_units(model, _by_gradient))
+            if _twin_backward(model, batch, encoder.dictionary.pad()):
+                _add(found, _twin_units(model, _by_gradient))
                 channels += _channel_gradients(model, name)
         model.zero_grad(set_to_none=True)
-        if not found:
-            raise InputError("no token of the chosen examples is masked")
+        _check_any(found)
     order = {key: torch.argsort(score, descending=True, stable=True) for key, score in found.items()}
     return Orders(
         ffn={key: value for key, value in order.items() if len(key) == 2},
@@ -105,16 +101,56 @@ def masked_orders(
     )
 
 
-def _masked_units(model: RobertaSubnetModel, score: Score) -> dict[Any, Tensor]:
-    """As :func:`_units`."""
-    stack = model.encoder.stack
+def supernet_orders(twin: StaticTwin, batches: Sequence[dict[str, Any]] | None = None, *, heads: bool = True) -> Orders:
+    """Order a supernet's neurons and heads by their importance in its largest subnet, of any family, as
+    :func:`importance_orders` does.
+
+    Args:
+        twin: the static twin of that subnet.
+        heads: whether to order them too.
+    """
     found: dict[Any, Tensor] = {}
-    for index, layer in enumerate(model.encoder.layers):
-        found[stack.name, index] = score(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
-        for block in stack.attentions:
-            attention = getattr(layer, block.name)
-            values, outgoing = attention.qkv_proj.weight.chunk(3)[2], attention.out_proj.weight
-            found[stack.name, index, block.name] = score(values, outgoing, attention.num_heads)
+    if batches is None:
+        _add(found, _twin_units(twin, _by_size))
+    else:
+        padding = getattr(twin, twin.family.output).dictionary.pad()
+        for batch in batches:
+            if _twin_backward(twin, batch, padding):
+                _add(found, _twin_units(twin, _by_gradient))
+        _check_any(found)
+        twin.zero_grad(set_to_none=True)
+    order = {key: torch.argsort(score, descending=True, stable=True) for key, score in found.items()}
+    return Orders(
+        ffn={key: value for key, value in order.items() if len(key) == 2},
+        heads={key: value for key, value in order.items() if len(key) == 3} if heads else {},
+    )
+
+
+def _twin_backward(twin: StaticTwin, batch: dict[str, Any], padding: int) -> bool:
+    """Fresh gradients of the mean loss of a predicted word; false where none is predicted."""
+    twin.zero_grad(set_to_none=True)
+    count = predicted_tokens(twin, batch, padding)
+    if count:
+        (summed_loss(twin, batch, padding) / count).backward()
+    return bool(count)
+
+
+def _check_any(found: Mapping[Any, Tensor]) -> None:
+    if not found:
+        raise InputError("no token of the chosen examples is masked")
+
+
+def _twin_units(twin: StaticTwin, score: Score) -> dict[Any, Tensor]:
+    """As :func:`_units`."""
+    found: dict[Any, Tensor] = {}
+    for stack in twin.family.stacks:
+        for index, layer in enumerate(getattr(twin, stack.name).layers):
+            found[stack.name, index] = score(layer.fc1.weight, layer.fc2.weight, layer.fc1.out_features)
+            for block in stack.attentions:
+                attention = getattr(layer, block.name)
+                fused, parts = (attention.kv_proj, 2) if attention.is_cross_attention else (attention.qkv_proj, 3)
+                values, outgoing = fused.weight.chunk(parts)[-1], attention.out_proj.weight
+                found[stack.name, index, block.name] = score(values, outgoing, attention.num_heads)
     return found
 
 

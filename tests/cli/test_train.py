@@ -181,9 +181,11 @@ def assert_equal(mine, theirs, where: str = "") -> None:
         assert mine == theirs, where
 
 
-def resumed_and_uninterrupted(commands, run, folder: Path, updates: int, name: str = "checkpoint_1_4.pt") -> list[dict]:
+def resumed_and_uninterrupted(
+    commands, run, folder: Path, updates: int, name: str = "checkpoint_1_4.pt", after: int = 4
+) -> list[dict]:
     """Checkpoints of ``run("whole", updates)`` and of ``run("parts", updates)``, which goes on where a run was killed
-    that had written ``name``, after 4 updates; their parameters and the optimizer's state are found equal."""
+    that had written ``name``, after so many updates; their parameters and the optimizer's state are found equal."""
     commands.fork("train", *run("whole", updates))
     running = commands.start("train", *run("parts", 100_000))
     middle = folder / "parts" / name
@@ -194,7 +196,7 @@ def resumed_and_uninterrupted(commands, run, folder: Path, updates: int, name: s
             file.unlink()
     middle.rename(middle.with_name("checkpoint_last.pt"))
     done = commands.fork("train", *run("parts", updates))
-    assert [int(row["num_updates"]) for row in done.rows("train_inner")] == list(range(5, updates + 1))
+    assert [int(row["num_updates"]) for row in done.rows("train_inner")] == list(range(after + 1, updates + 1))
     paths = [str(folder / name / "checkpoint_last.pt") for name in ("whole", "parts")]
     whole, parts = map(checkpoint_utils.load_checkpoint_to_cpu, paths)
     for part in ("model", "last_optimizer_state"):
@@ -214,6 +216,22 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, joined, files, tmp_pa
 
     whole, parts = resumed_and_uninterrupted(commands, run, tmp_path, 12)
     assert whole["optimizer_history"][-1]["num_updates"] == parts["optimizer_history"][-1]["num_updates"] == 12
+
+
+@pytest.mark.slow
+def test_scaled_adam_and_eden_resume_in_mid_period(commands, joined, files, tmp_path):
+    """An epoch has 6 updates, and the size of a tensor is renewed after 4 of its own: those of the second decoder layer
+    lag behind, since some updates do not have it."""
+    scaled = ["--optimizer", "scaled_adam", "--lr-scheduler", "eden", "--lr", 0.03, "--clip-norm", 0.0]
+    scaled += ["--eden-epochs", 1, "--warmup-updates", 3, "--subnet-sampling", "random", "--save-interval-updates", 5]
+
+    def run(folder, updates):
+        return training(joined, tmp_path / folder, *scaled, "--max-update", updates, space=files / "space.yaml")
+
+    whole, _ = resumed_and_uninterrupted(commands, run, tmp_path, 15, "checkpoint_1_5.pt", 5)
+    steps = {moments["step"] for moments in whole["last_optimizer_state"]["state"].values()}
+    assert max(steps) == 15 and min(steps) < 15
+    assert len(whole["last_optimizer_state"]["param_groups"][0]["norms"]) == 14
 
 
 def test_ema_and_either_adam(commands, joined, files, tmp_path):

@@ -138,3 +138,32 @@ def test_options_that_supernets_lack(commands, source, tmp_path):
     torch.save(state, tmp_path / "other.pt")
     words = ["--path", tmp_path / "other.pt"]
     assert "no_cross_attention is True" in warm_start(commands, source, tmp_path / "o.pt", *words, check=False).error()
+
+
+# --- a supernet in another order ---
+
+
+def test_reordering_in_mid_training(commands, joined, files, tmp_path):
+    """Training goes on from the reordered checkpoint, with the moments, where it stopped."""
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(WARM))
+    adam = ["--optimizer", "adam_fused", "--disable-validation", "--no-epoch-checkpoints"]
+    run = lambda *options: training(joined, tmp_path / "save", *adam, *options, space=tmp_path / "space.yaml")  # noqa: E731
+    commands.fork("train", *run("--max-update", 8))
+    last, output = tmp_path / "save" / "checkpoint_last.pt", tmp_path / "reordered.pt"
+    data = ["--data", joined, "--valid-samples", 12]
+    done = commands.fork("mos-warm-start", "--path", last, "--reorder", *data, "--output", output)
+    assert "after 8 updates, neurons and heads by importance; with the optimizer's state" in done.out
+    before, after = (torch.load(path, weights_only=False) for path in (last, output))
+    assert before.keys() == after.keys() and not torch.equal(
+        *(state["model"]["encoder.layers.0.fc1.weight"] for state in (before, after))
+    )
+    evaluators = [
+        SubnetEvaluator(str(path), str(joined), EvaluationOptions(valid_samples=12)) for path in (last, output)
+    ]
+    space = evaluators[0].space
+    losses = [[each.evaluate(subnet) for subnet in (space.largest(), space.smallest())] for each in evaluators]
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5) and losses[0][1] != losses[1][1]
+    done = commands.fork("train", *run("--max-update", 10, "--restore-file", output, "--save-dir", tmp_path / "on"))
+    assert [int(row["num_updates"]) for row in done.rows("train_inner")] == [9, 10]
+    moments = torch.load(tmp_path / "on" / "checkpoint_last.pt", weights_only=False)["last_optimizer_state"]["state"]
+    assert max(moment["step"] for moment in moments.values()) == 10
