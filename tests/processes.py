@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import TypeVar
 
 import yaml
 
+from tests import composition
 from tests.seeds import moved
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,6 +87,7 @@ def import_everything() -> None:
     names = [*(f"fairseq.{part}" for part in parts), "mos_fairseq", *(f"mos_fairseq.cli.{name}" for name in ours)]
     for name in ["torch._dynamo", "sacrebleu", *names]:  # the first is imported by every optimizer
         importlib.import_module(name)
+    composition.remember(Path(tempfile.mkdtemp(prefix="composed-")))
     logging.root.handlers.clear()
 
 

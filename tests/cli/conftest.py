@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
@@ -10,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import composition
 from tests.seeds import moved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +143,7 @@ class Commands:
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder, self.count = folder, 0
-        server = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+        server = [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(folder)]
         self.server = subprocess.Popen(
             server,
             stdin=subprocess.PIPE,
@@ -177,6 +176,7 @@ class Commands:
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
         request = {"command": command, "args": [str(a) for a in args], "cwd": str(cwd or self.folder), **files}
         request |= {"threads": threads, "cuda": _cuda() if cuda else None}
+        request["plugin"] = command.startswith("mos-") or any(USER_DIR in str(a) for a in args)
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return Running(self.server, int(self.server.stdout.readline()), files)
@@ -329,36 +329,16 @@ def training(
     return [data, *plugin, *sizes, *optimizer, *log, "--save-dir", save_dir, *options]
 
 
-_COMPOSED: dict[tuple, tuple[Any, Any]] = {}
-
-
-def _configuration(args: Namespace) -> Any:
-    """fairseq's configuration of parsed arguments. hydra takes a second to compose one: it does so once for each task,
-    model, criterion, optimizer and set of options, and values that differ are set."""
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    kinds = (args.task, args.arch, args.criterion, args.optimizer, args.lr_scheduler, *sorted(vars(args)))
-    if kinds not in _COMPOSED:
-        _COMPOSED[kinds] = vars(args).copy(), convert_namespace_to_omegaconf(args)
-    before, cfg = _COMPOSED[kinds]
-    cfg = copy.deepcopy(cfg)
-    for group in cfg.values():
-        if isinstance(group, Namespace):  # of a model without a dataclass
-            vars(group).update(vars(args))
-            continue
-        for name in group or ():
-            if getattr(args, name, None) != before.get(name):
-                group[name] = getattr(args, name)
-    return cfg
-
-
 def trainer_of(args: list[object], tpu: bool | None = None) -> Any:
     """fairseq's Trainer in this process, as ``fairseq-train ARGS`` makes it, with its training set; ``tpu``: not what
     ``--bf16`` implies."""
     from fairseq import options, tasks, utils
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.trainer import Trainer
 
-    cfg = _configuration(options.parse_args_and_arch(options.get_training_parser(), input_args=list(map(str, args))))
+    composition.remember()
+    args = options.parse_args_and_arch(options.get_training_parser(), input_args=list(map(str, args)))
+    cfg = convert_namespace_to_omegaconf(args)
     if tpu is not None:
         cfg.common.tpu = tpu
     utils.import_user_module(cfg.common)

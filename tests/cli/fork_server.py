@@ -1,8 +1,8 @@
 """Runs fairseq's commands, each in a forked process of its own, without paying for the imports every time.
 
-``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but neither
-fairseq's commands nor mos_fairseq: those are imported in the forks, as in the real commands. One request a line on
-stdin, as JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda}; the answers are two lines on stdout, the
+``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but not
+mos_fairseq. Requests with plugin: true go to a fork of it that has imported that too. One request a line on stdin, as
+JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda, plugin}; the answers are two lines on stdout, the
 fork's process id and then its exit status.
 """
 
@@ -11,9 +11,17 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, TextIO
 
 import torch
 
@@ -33,6 +41,7 @@ for name in OTHERS:
 parse = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create().parse_overrides
 values = ("null", "1", "0.1", "true", "word", "'two words'", "['a,b']", "[0.1,2]", "/path/file.pt", "'{\"key\": 1}'")
 parse([f"group.name_{number}={value}" for number, value in enumerate(values)] + ["task=translation", "model._name=x"])
+importlib.import_module("tests.composition").remember(Path(sys.argv[1]))
 gc.freeze()  # a collection in a fork would copy every page
 logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
 
@@ -56,19 +65,25 @@ def run_command(request: dict) -> None:
         pretended.__enter__()  # to the end of the process
         _pretended.append(pretended)
     command = request["command"]
-    if command.startswith("mos-"):
-        sys.argv = [command, *request["args"]]
+    ours = command.startswith("mos-")
+    sys.argv = [command if ours else f"fairseq-{command}", *request["args"]]
+    if request["plugin"]:  # what the package does where a command imports it
+        importlib.import_module("mos_fairseq.noise").leave_out_known()
+        hooks = importlib.import_module("mos_fairseq.compat.error_hook")
+        hooks.install_error_hook()
+        if command == "hydra-train":
+            hooks.let_hydra_pass_mistakes()
+    if ours:
         module = command.removeprefix("mos-").replace("-", "_")
         importlib.import_module(f"mos_fairseq.cli.{module}").main()
     else:
-        sys.argv = [f"fairseq-{command}", *request["args"]]
         importlib.import_module(f"fairseq_cli.{command}").cli_main()
 
 
-def child(request: dict) -> int:
-    """The exit status of the command, after what the interpreter does at the end of a program."""
+def ended(program: Callable[[], None]) -> int:
+    """The exit status of a program, after what the interpreter does at its end."""
     try:
-        run_command(request)
+        program()
     except SystemExit as stop:
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)
@@ -82,16 +97,92 @@ def child(request: dict) -> int:
     return 0
 
 
-def main() -> None:
-    print("ready", file=replies)
-    for line in iter(sys.stdin.readline, ""):
+def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | None) -> None:
+    """Answer requests to their end; ``plugin`` takes those that need the plugin."""
+    for line in iter(requests.readline, ""):
         request = json.loads(line)
+        if request["plugin"] and plugin is not None:
+            plugin(line)
+            continue
         process = os.fork()
         if process == 0:
-            os._exit(child(request))
+            os._exit(ended(partial(run_command, request)))
         print(process, file=replies)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), file=replies)
 
 
+class ForkedTraining:
+    """In the place of ``subprocess.Popen`` for architectures that are trained alone: a fork, which imports no more.
+
+    ``Commands.spawn`` shows the real process.
+    """
+
+    def __init__(self, command: list[str], stdin: int, stdout: IO, stderr: IO, env: dict, pass_fds: list[int]) -> None:
+        self.status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(ended(partial(self.train, *command[command.index("-m") + 1 :], log=stdout, env=env)))
+
+    @staticmethod
+    def train(module: str, *args: str, log: IO, env: dict[str, str]) -> None:
+        logging.root.handlers.clear()
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+        os.environ.update(env)
+        torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
+        program = importlib.import_module(module)
+        sys.argv = [str(program.__file__), *args]
+        program.main()
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> int:
+        while self.poll() is None:
+            time.sleep(0.005)
+        return self.status
+
+
+class Plugin:
+    """A fork that has imported mos_fairseq, from its first request on."""
+
+    def __init__(self) -> None:
+        self.requests: TextIO | None = None
+
+    def __call__(self, line: str) -> None:
+        if self.requests is None:
+            self.start()
+        assert self.requests is not None
+        print(line, end="", file=self.requests, flush=True)
+        for _ in range(2):
+            print(self.replies.readline(), end="", file=replies)
+
+    def start(self) -> None:
+        (reads, requests), (answers, writes) = os.pipe(), os.pipe()
+        if os.fork() == 0:
+            os.close(requests)
+            import mos_fairseq
+
+            for part in pkgutil.walk_packages(mos_fairseq.__path__, "mos_fairseq."):
+                with suppress(ImportError):  # of an optional package
+                    importlib.import_module(part.name)
+            training = importlib.import_module("mos_fairseq.standalone.training")
+            training.subprocess = SimpleNamespace(DEVNULL=subprocess.DEVNULL, Popen=ForkedTraining)
+            logging.root.handlers.clear()
+            gc.freeze()
+            serve(os.fdopen(reads), os.fdopen(writes, "w", buffering=1), None)
+            os._exit(0)
+        os.close(reads)
+        os.close(writes)
+        self.requests, self.replies = os.fdopen(requests, "w"), os.fdopen(answers)
+
+
 if __name__ == "__main__":
-    main()
+    print("ready", file=replies)
+    serve(sys.stdin, replies, Plugin())

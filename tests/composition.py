@@ -1,0 +1,73 @@
+"""fairseq's configuration of a command's options, as hydra composes it, in a tenth of the time.
+
+hydra composes the groups that are chosen (``task=translation``), which takes longest, then sets the options one by one
+(``task.data=…``). :func:`remember` keeps the first for every choice, and what hydra's grammar made of each option; the
+second is done by hydra's own function, every time.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import os
+import pickle
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_composed: dict[tuple[str, ...], Any] = {}
+_parsed: dict[str, Any] = {}
+_folder: Path | None = None
+
+
+def remember(folder: Path | None = None) -> None:
+    """From now on, in this process and its forks; ``folder``: processes share there what they composed."""
+    global _folder
+    _folder = folder
+    importlib.import_module("fairseq.dataclass.utils").compose = compose
+
+
+def compose(config_name: str, overrides: list[str], strict: bool | None = None) -> Any:
+    """In the place of hydra's, for ``fairseq.dataclass.utils.convert_namespace_to_omegaconf``."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import OmegaConf
+
+    groups = tuple(line for line in overrides if "." not in line.partition("=")[0])
+    known = _known(config_name, groups)
+    fresh = [line for line in overrides if line not in _parsed]
+    if fresh:
+        parser = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create()
+        _parsed.update(zip(fresh, parser.parse_overrides(fresh), strict=True))
+    cfg = copy.deepcopy(_composed[groups])
+    OmegaConf.set_struct(cfg, True)
+    ConfigLoaderImpl._apply_overrides_to_config([_parsed[line] for line in overrides if line not in groups], cfg)
+    OmegaConf.set_struct(cfg, strict)
+    if not known:
+        _share(groups)
+    return cfg
+
+
+def _known(config_name: str, groups: tuple[str, ...]) -> bool:
+    """Whether the groups were composed already; they are afterwards."""
+    if groups in _composed:
+        return True
+    file = _file(groups)
+    if file is not None and file.exists():
+        _composed[groups], parsed = pickle.loads(file.read_bytes())
+        _parsed.update(parsed)
+        return True
+    _composed[groups] = importlib.import_module("hydra.experimental").compose(config_name, overrides=list(groups))
+    return False
+
+
+def _share(groups: tuple[str, ...]) -> None:
+    if (file := _file(groups)) is not None:
+        part = file.with_suffix(f".{os.getpid()}")
+        with suppress(pickle.PicklingError):  # some of fairseq's enums have no name to be found by
+            part.write_bytes(pickle.dumps((_composed[groups], _parsed)))
+            part.replace(file)
+
+
+def _file(groups: tuple[str, ...]) -> Path | None:
+    return _folder and _folder / f"{hashlib.sha256(repr(groups).encode()).hexdigest()[:16]}.pickle"
