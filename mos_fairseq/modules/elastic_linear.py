@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mos_fairseq.modules import kernels
 from mos_fairseq.modules.elastic_layer_norm import check_size
-from mos_fairseq.modules.low_rank import LowRankExperts
+from mos_fairseq.modules.low_rank import LowRankExperts, add_beside
 from mos_fairseq.modules.mixture import add_low_rank, merged_again, mix_experts
 from mos_fairseq.modules.packed_linear import PackedWeight
 
@@ -60,6 +60,7 @@ class ElasticLinear(nn.Module):
         self._materialized: tuple[Tensor, Tensor | None] | None = None
         # what the merged weight is made of, and how to make it again in the backward pass; None keeps it
         self._merged_of: tuple[tuple[Tensor, ...], Callable[[], Tensor]] | None = None
+        self._beside: tuple[Tensor, Tensor] | None = None  # factors that are not merged
         self._packed = PackedWeight()
         self.reset_parameters(gain)
         self.low_rank: LowRankExperts | None = None
@@ -115,12 +116,22 @@ class ElasticLinear(nn.Module):
             raise ValueError("probs is None: experts are mixed by a router, call materialize(probs) first")
         if len(self.weight) > 1:
             return partial(mix_experts, self.weight, probs, o, i), (self.weight, probs)
-        shared = self.weight[0, :, :o, :i]
+        shared = self._shared()
         # without gradients, a fresh supernet's weights are the very slices that plain weight sharing multiplies
         if self.low_rank is None or (not torch.is_grad_enabled() and self.low_rank.is_zero):
             return lambda: shared, ()
         left, right = self.low_rank.factors(probs, o, i)
         return partial(add_low_rank, shared, left, right), (shared, left, right)
+
+    def _shared(self) -> Tensor:
+        return self.weight[0, :, : self.active_out_features, : self.active_in_features]
+
+    def _factors_beside(self, probs: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Factors of experts that train beside frozen weights, where merging is dearer."""
+        sizes = self.active_out_features, self.active_in_features
+        if self.low_rank is None or self.weight.requires_grad or not torch.is_grad_enabled():
+            return None
+        return self.low_rank.factors(probs, *sizes) if self.low_rank.is_cheaper_beside(*sizes) else None
 
     def _merged_bias(self, probs: Tensor | None) -> Tensor | None:
         if self.bias is None:
@@ -132,7 +143,12 @@ class ElasticLinear(nn.Module):
         return (bias * (scale.view(-1, 1, 1) if scale.dim() == 1 else scale)).sum(0).reshape(-1)
 
     def materialize(self, probs: Tensor | None = None) -> None:
-        """Merge now and use the result in every forward until :meth:`release`."""
+        """Merge now and use the result in every forward until :meth:`release`. In training of experts beside frozen
+        weights, only their factors are made where that is cheaper."""
+        self._beside = self._factors_beside(probs)
+        if self._beside is not None:
+            self._materialized, self._merged_of = (self._shared().flatten(0, 1), self._merged_bias(probs)), None
+            return
         merge, sources = self._merging(probs)
         weight, bias = merge().reshape(-1, self.active_in_features), self._merged_bias(probs)
         if not torch.is_grad_enabled():  # a view that was made so cannot be copied once its parameter has changed
@@ -153,7 +169,7 @@ class ElasticLinear(nn.Module):
 
     def release(self) -> None:
         """Forget the merged weights."""
-        self._materialized = self._merged_of = None
+        self._materialized = self._merged_of = self._beside = None
         self._packed.clear()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,7 +178,8 @@ class ElasticLinear(nn.Module):
             return F.linear(x, *self.merge())
         weight, bias = self._materialized
         with nullcontext() if self._merged_of is None else merged_again(weight, *self._merged_of):
-            return self._packed.linear(x, weight, bias)
+            y = self._packed.linear(x, weight, bias)
+        return y if self._beside is None else add_beside(y, x, *self._beside)
 
     def extra_repr(self) -> str:
         return (

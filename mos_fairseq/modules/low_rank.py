@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -21,6 +22,13 @@ def drawn_aside(purpose: str) -> Iterator[None]:
         seed = int(torch.randint(2**62, (), device="cpu")) ^ zlib.crc32(purpose.encode())
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def add_beside(y: Tensor, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """The output of shared weights, y [..., G*o], and what experts of low rank add for the input x [..., i], by the
+    factors of :meth:`LowRankExperts.factors`."""
+    hidden = F.linear(x, right.flatten(0, 1)).unflatten(-1, right.shape[:2])
+    return y + torch.einsum("...gk,gok->...go", hidden, left).flatten(-2)
 
 
 class LowRankExperts(nn.Module):
@@ -72,6 +80,15 @@ class LowRankExperts(nn.Module):
     def products(self) -> Tensor:
         """U_e D_e of each expert, [E, G, O, I]."""
         return self.up @ self.down
+
+    def is_cheaper_beside(self, out_size: int, in_size: int) -> bool:
+        """Whether it is less work to add :func:`add_beside` to the outputs of frozen weights than to merge.
+
+        Merging then costs the gradient of the whole merged matrix, 2*T*o*i FLOPs for T tokens, which only the factors
+        need; beside, outputs and gradients take 6*T*(o+i)*E*R.
+        """
+        experts, _, _, rank = self.up.shape
+        return 3 * (out_size + in_size) * experts * rank < out_size * in_size
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, num_experts={len(self.up)}"

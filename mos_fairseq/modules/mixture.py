@@ -75,7 +75,8 @@ def add_low_rank(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
     One product with the weighted factors of all experts side by side: 2*o*i*E*R FLOPs, and one pass over memory. Adding
     U(g * (Dx)) to each output instead takes 2*T*(o+i)*E*R for T tokens, less where T < o*i/(o+i): 530 tokens for 3072 x
-    640, 205 for 1024 x 256. Training has more in a batch, and evaluation merges once.
+    640, 205 for 1024 x 256. Training has more in a batch, and evaluation merges once. (Beside frozen weights it is
+    cheaper after all, see :meth:`~mos_fairseq.modules.LowRankExperts.is_cheaper_beside`.)
     """
     with torch.autocast(weight.device.type, enabled=False):  # it would round the shared weights before the sum
         return torch.baddbmm(weight, left, right)

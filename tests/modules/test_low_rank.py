@@ -57,6 +57,35 @@ def test_merged_equals_unmerged(use_kernels, kind, columns, rows, remade):
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["layer", "rank", "neuron"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_beside_frozen_weights(monkeypatch, kind, beside):
+    """Whether merged or not, gradients are those of the formula; the frozen weights have none."""
+    layer, probs = linear(), shares(kind, 6).requires_grad_()
+    layer.set_active_size(5, 6)
+    layer.weight.requires_grad_(False), layer.bias.requires_grad_(False)
+    monkeypatch.setattr(type(layer.low_rank), "is_cheaper_beside", lambda *sizes: beside)
+    x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    leaves = [x, probs, *layer.low_rank.parameters()]
+    layer.materialize(probs)
+    assert (layer._beside is not None) == beside
+    y, expected = layer(x), unmerged(layer, x, probs, 6)
+    torch.testing.assert_close(y, expected, atol=1e-10, rtol=1e-10)
+    found = torch.autograd.grad(y.square().sum(), leaves)
+    torch.testing.assert_close(found, torch.autograd.grad(expected.square().sum(), leaves), atol=1e-10, rtol=1e-10)
+    layer.release()
+    with torch.no_grad():
+        layer.materialize(probs)
+        assert layer._beside is None
+        torch.testing.assert_close(layer(x), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_when_factors_are_cheaper_than_merging():
+    """Beside frozen weights: 6(o+i)ER multiplications a token, or 2oi."""
+    low_rank = ElasticLinear(60, 90, num_experts=2, expert_rank=3).low_rank
+    assert low_rank.is_cheaper_beside(90, 60) and not low_rank.is_cheaper_beside(90, 22)
+
+
 @pytest.mark.parametrize(("columns", "rows"), SIZES)
 def test_a_slice_of_the_factors_is_the_slice_of_the_experts(columns, rows):
     layer = linear()
