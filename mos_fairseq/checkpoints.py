@@ -85,6 +85,11 @@ def read_model(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
+def is_supernet(state: dict[str, Any]) -> bool:
+    """Whether ``state`` is of a supernet."""
+    return _supernet_class(state) is not None
+
+
 def is_twin(state: dict[str, Any]) -> bool:
     """Whether ``state`` is of a static twin."""
     return _twin_class(state) is not None

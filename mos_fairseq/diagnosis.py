@@ -51,8 +51,8 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Trace:
-    """What one subnet does in one matrix: mixing weights ([E] or [E, G, o], None without experts), and the gradient of
-    the active part of the stacked experts [E, G, o, i]."""
+    """What one subnet does in one matrix: mixing weights ([E], [E, R] or [E, G, o], None without experts), and the
+    gradient of the active part of the stacked experts [E, G, o, i]; of those of low rank, of the shared weights."""
 
     probs: Tensor | None
     gradient: Tensor
@@ -100,7 +100,7 @@ def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:
     """Of all matrices that the subnet uses."""
     model = evaluator.model
     model.set_active_subnet(subnet)
-    model.zero_grad(set_to_none=True)
+    model.requires_grad_(True).zero_grad(set_to_none=True)  # of what was frozen in training, too
     padding = evaluator.task.target_dictionary.pad()
     tokens = evaluator.num_predicted
     for batch in evaluator.batches:
@@ -129,7 +129,7 @@ def _diagnosis(
         for (a, b), key in product(pairs, matrices)
         if a[key].probs is not None
     ]
-    experts = [_expert_distance(matrix.weight.detach()) for matrix in matrices.values() if matrix.num_experts > 1]
+    experts = [_expert_distance(matrix.experts()) for matrix in matrices.values() if matrix.num_experts > 1]
     return Diagnosis(
         *place,
         num_experts=max(matrix.num_experts for matrix in matrices.values()),
@@ -146,7 +146,8 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
-    """Total-variation distance of two mixtures over E experts, [E] or [E, G, o], mean over the rows that both have."""
+    """Total-variation distance of two mixtures over E experts, [E], [E, R] or [E, G, o], mean over the rows (or
+    components) that both have."""
     if p.dim() > 1:
         rows = min(p.size(-1), q.size(-1))
         p, q = p[..., :rows], q[..., :rows]

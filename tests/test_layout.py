@@ -198,7 +198,7 @@ def test_what_is_on_or_off_in_a_model_is_in_one_table():
 
     configs = (TransformerMosConfig, TransformerLanguageModelMosConfig, RobertaMosConfig)
     flags = {option.name: option.metadata["help"] for c in configs for option in fields(c) if option.type is bool}
-    del flags["load_checkpoint_heads"]  # of reading weights, not of the model
+    del flags["load_checkpoint_heads"], flags["freeze_shared"]  # of reading weights and of training, not of the model
     assert flags == FLAGS
 
 

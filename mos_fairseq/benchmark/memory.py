@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,16 +28,19 @@ class MemorySection(Section):
     memory that torch allocates on a GPU; the median of several processes.
 
     ``expected``: bytes by the formula of :mod:`mos_fairseq.benchmark.expected`. Resident memory has more, by what
-    malloc holds between tensors.
+    malloc holds between tensors. ``parameters``: of supernets, their number.
     """
 
     expected: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
     def _row(self, name: str) -> dict:
         median, base = (statistics.median(self.seconds[key]) for key in (name, self.base))
         row = {"variant": name, "peak_mib": round(median / 2**20, 1)}
         if name in self.expected:
             row["expected_mib"] = round(self.expected[name] / 2**20, 1)
+        if name in self.parameters:
+            row["parameters"] = self.parameters[name]
         if name != self.base:
             row["ratio"] = round(median / base, 4)
         if name in self.targets:
@@ -51,28 +54,39 @@ class MemorySection(Section):
 
 def memory_sections(variants: Variants, on_round: Callable[[], object]) -> Iterator[Section]:
     """Training steps with Adam, in stock fairseq's sizes and in the space's."""
-    for title, names, base, targets in (
-        ("peak memory of updates in stock fairseq's sizes", ("stock", "none as stock"), "stock", {}),
-        ("peak memory of updates", ("none", "layer", "neuron"), "none", {"neuron": 1.40}),
-    ):
-        found: dict[str, list[Any]] = {name: [] for name in names}
-        expected = {name: _expected(variants, name) for name in names}
-        for _ in range(_PROCESSES):
-            for name in names:
-                found[name].append(_measure(variants, name))
-                on_round()
-        yield MemorySection(title, found, base, targets=targets, expected=expected)
+    title = "peak memory of updates"
+    yield memory_section(variants, on_round, f"{title} in stock fairseq's sizes", ("stock", "none as stock"), {})
+    yield memory_section(variants, on_round, title, ("none", "layer", "neuron"), {"neuron": 1.40})
 
 
-def _expected(variants: Variants, name: str) -> int:
-    """Bytes by formula. Stock fairseq is a network of the same sizes."""
+def memory_section(
+    variants: Variants, on_round: Callable[[], object], title: str, names: Sequence[str], targets: Mapping[str, float]
+) -> MemorySection:
+    """Training steps with Adam of the variants ``names``, against the first."""
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    sizes = {name: _sizes(variants, name) for name in names}
+    parameters = {name: variants.num_parameters(mixture, space) for name, (space, mixture) in sizes.items()}
+    expected = {name: _expected(variants, *sizes[name], number) for name, number in parameters.items()}
+    for _ in range(_PROCESSES):
+        for name in names:
+            found[name].append(_measure(variants, name))
+            on_round()
+    return MemorySection(title, found, names[0], targets=targets, expected=expected, parameters=parameters)
+
+
+def _sizes(variants: Variants, name: str) -> tuple[SearchSpace, str]:
+    """Space and mixture. Stock fairseq is a network of the same sizes."""
     in_stock_sizes = name in ("stock", "none as stock")
-    space, routing = (variants.stock_space, "none") if in_stock_sizes else (variants.space, name)
+    return (variants.stock_space, "none") if in_stock_sizes else (variants.space, name)
+
+
+def _expected(variants: Variants, space: SearchSpace, mixture: str, num_parameters: int) -> int:
+    """Bytes by formula."""
     sample, on_gpu = variants.batch(), variants.options.device.startswith("cuda")
     source, target = (tokens.numel() for tokens in (sample["net_input"]["src_tokens"], sample["target"]))
     batch = TrainingBatch(source, target, variants.options.vocab_size, on_gpu=on_gpu)
-    kept = 0 if routing == "none" else kept_weights(space.largest(), kernels.policy().remade_mixture)
-    return expected_bytes(variants.num_parameters(routing, space), space.largest(), batch, kept)
+    kept = 0 if mixture == "none" else kept_weights(space.largest(), kernels.policy().remade_mixture)
+    return expected_bytes(num_parameters, space.largest(), batch, kept)
 
 
 def _measure(variants: Variants, name: str) -> int:

@@ -8,7 +8,7 @@ from mos_fairseq.device import check_device
 from mos_fairseq.errors import at_least
 
 FAMILIES = ("encoder_decoder",)  # whose search spaces it takes: it compares with fairseq's transformer
-SUITES = ("train", "decode", "memory", "mixture", "search", "compile", "precision", "batches")
+SUITES = ("train", "decode", "memory", "mixture", "search", "compile", "precision", "batches", "rank")
 
 
 @dataclass(frozen=True)

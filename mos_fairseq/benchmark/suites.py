@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mos_fairseq.benchmark.memory import memory_sections
+from mos_fairseq.benchmark.memory import memory_section, memory_sections
 from mos_fairseq.benchmark.options import SUITES
 from mos_fairseq.benchmark.timing import Section, in_turn, timed_on
-from mos_fairseq.benchmark.variants import Variants
+from mos_fairseq.benchmark.variants import LOW_RANK, Variants
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_ctranslate2
 from mos_fairseq.models import TransformerMosModel, TransformerSubnetModel
@@ -259,8 +259,23 @@ def batches(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
             yield Section(title, times, STOCK, tokens, targets={"static twin": 1.0})
 
 
+def rank(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
+    """Updates with experts of low rank against plain weight sharing and full experts; their memory and parameters."""
+    names = ("none", "layer", *LOW_RANK)
+    wanted = [name for name in LOW_RANK if name in ("layer, R 8", "rank, R 8")]
+    models = {name: variants.supernet(name) for name in names}
+    steps = {name: variants.training_step(model, "adam_fused") for name, model in models.items()}
+    tokens = variants.batch()["ntokens"]
+    for spec in ("largest", "random:1"):
+        _activate(models, resolve_subnet(spec, variants.space))
+        times = in_turn(steps, variants.options.repeats, _WARMUP, on_round)
+        yield Section(f"update of subnet {spec}, adam_fused", times, "none", tokens, dict.fromkeys(wanted, 1.02))
+    del models, steps
+    yield memory_section(variants, on_round, "peak memory of updates", names, dict.fromkeys(wanted, 1.08))
+
+
 _SUITES: dict[str, Callable[[Variants, _OnRound], Iterator[Section]]] = dict(
-    zip(SUITES, (train, decode, memory_sections, mixture, search, compiled, precision, batches), strict=True)
+    zip(SUITES, (train, decode, memory_sections, mixture, search, compiled, precision, batches, rank), strict=True)
 )
 
 

@@ -26,6 +26,15 @@ from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, placeh
 from mos_fairseq.models.switches import without_attention
 from mos_fairseq.search_space import SearchSpace
 
+LOW_RANK = {
+    "shared, R 8": ("layer", 1, 8),
+    "layer, R 8": ("layer", 2, 8),
+    "layer, R 32": ("layer", 2, 32),
+    "rank, R 8": ("rank", 2, 8),
+    "rank, R 32": ("rank", 2, 32),
+    "neuron, R 8": ("neuron", 2, 8),
+}
+"""Supernets with experts of low rank: routing, number of experts, rank. A single one, ``shared``, has no router."""
 _PAD, _EOS = 1, 2
 
 
@@ -98,20 +107,26 @@ class Variants:
         torch.manual_seed(1)
         return TransformerModel.build_model(args, self._task).to(self.options.device)
 
-    def supernet(self, routing: str, num_experts: int = 2, space: SearchSpace | None = None) -> TransformerMosModel:
-        """A supernet of the space (or another one) with the largest subnet active."""
-        return self._supernet(routing, num_experts, space or self.space).to(self.options.device)
+    def supernet(self, mixture: str, num_experts: int = 2, space: SearchSpace | None = None) -> TransformerMosModel:
+        """A supernet of the space (or another one) with the largest subnet active.
 
-    def num_parameters(self, routing: str, space: SearchSpace | None = None) -> int:
+        Args:
+            mixture: a routing; or of :data:`LOW_RANK`, which has its own number of experts.
+        """
+        return self._supernet(mixture, num_experts, space or self.space).to(self.options.device)
+
+    def num_parameters(self, mixture: str, space: SearchSpace | None = None) -> int:
         """Of such a supernet; nothing is allocated."""
         with torch.device("meta"):
-            return sum(p.numel() for p in self._supernet(routing, 2, space or self.space).parameters())
+            return sum(p.numel() for p in self._supernet(mixture, 2, space or self.space).parameters())
 
-    def _supernet(self, routing: str, num_experts: int, space: SearchSpace) -> TransformerMosModel:
+    def _supernet(self, mixture: str, num_experts: int, space: SearchSpace) -> TransformerMosModel:
+        routing, number, rank = LOW_RANK.get(mixture, (mixture, num_experts, 0))
         cfg = TransformerMosConfig(
             search_space=space.dumps(),
             mos_routing=routing,
-            num_experts=num_experts,
+            num_experts=number,
+            expert_rank=rank,
             share_all_embeddings=True,
             max_source_positions=1024,
             max_target_positions=1024,

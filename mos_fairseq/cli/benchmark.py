@@ -106,6 +106,8 @@ def _table(section: Section) -> str:
     for row in section.rows():
         cells = [f"  {row['variant']:24s}"]
         cells.append(f"{row['peak_mib']:10.1f} MiB" if "peak_mib" in row else f"{row['median_ms']:10.2f} ms")
+        if "parameters" in row:
+            cells.append(f"{row['parameters'] / 1e6:.2f} M parameters")
         if "expected_mib" in row:
             cells.append(f"(expected {row['expected_mib']:.0f})")
         if "tokens_per_second" in row:

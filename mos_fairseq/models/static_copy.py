@@ -13,6 +13,7 @@ from mos_fairseq.modules import (
     ElasticLayerMaps,
     ElasticLayerNorm,
     ElasticLinear,
+    LowRankExperts,
     MaskedLanguageHead,
     PositionalEmbedding,
 )
@@ -43,6 +44,8 @@ def copy_modules(origin: nn.Module, twin: nn.Module, left_out: Collection[int] =
             continue
         if isinstance(module, ElasticLayerMaps):
             left_out |= {id(part) for part in module.modules()}  # which have no counterparts one by one
+        if isinstance(module, LowRankExperts):
+            continue  # merged into the linear that has them
         if isinstance(module, (PositionalEmbedding, ElasticLayerMaps)) or _own_tensors(module):
             written |= {id(tensor) for tensor in _copy(name, module, copies.get(name))}
     for name, tensor in (*twin.named_parameters(), *twin.named_buffers()):

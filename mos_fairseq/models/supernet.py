@@ -19,6 +19,7 @@ from mos_fairseq.models.dropout_scaling import dropout_scales
 from mos_fairseq.models.identity import check_identity, make_identity
 from mos_fairseq.models.static_copy import copy_active
 from mos_fairseq.models.static_twin import StaticTwin
+from mos_fairseq.models.trained_parts import train_experts
 from mos_fairseq.models.transformer_config import check_rates
 from mos_fairseq.models.transformer_stack import LayerKit
 from mos_fairseq.modules import (
@@ -26,6 +27,7 @@ from mos_fairseq.modules import (
     ElasticLayerNorm,
     ElasticLinear,
     ElasticTransformerLayer,
+    LowRankExperts,
     MixtureOptions,
 )
 from mos_fairseq.search_space import Family, SearchSpace, Subnet, arch_encoding
@@ -42,16 +44,29 @@ _TWINS_OWN = ("subnet", "trained_parts")  # options of static twins that superne
 
 def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
     at_least(1, **{name: getattr(cfg, name) for name in ("num_experts", "router_hidden_dim", "router_layers")})
+    _check_low_rank(cfg)
     check_rates(cfg, "dropout", "attention_dropout", "activation_dropout", "router_dropout")
     return MixtureOptions(
         routing=str(cfg.mos_routing),
         num_experts=cfg.num_experts,
+        expert_rank=cfg.expert_rank,
         linears=str(cfg.mos_linears),
         lowest_encoding=tuple(arch_encoding(space.smallest(), space, str(cfg.arch_encoding))),
         router_hidden_dim=cfg.router_hidden_dim,
         router_layers=cfg.router_layers,
         router_dropout=cfg.router_dropout,
     )
+
+
+def _check_low_rank(cfg: Any) -> None:
+    """Raise InputError where an option needs experts of low rank, or these need another."""
+    at_least(0, expert_rank=cfg.expert_rank)
+    if cfg.expert_rank and str(cfg.mos_routing) == "none":
+        raise InputError(f"expert_rank is {cfg.expert_rank}: mos_routing none has no experts")
+    if not cfg.expert_rank and str(cfg.mos_routing) == "rank":
+        raise InputError("mos_routing is rank: it mixes components of low rank, which need --expert-rank 1 or more")
+    if not cfg.expert_rank and cfg.freeze_shared:
+        raise InputError("freeze_shared is True: nothing would train without --expert-rank 1 or more")
 
 
 def _linear(in_features: int, out_features: int) -> ElasticLinear:
@@ -89,7 +104,7 @@ class Supernet(_Base):
         self.search_space = space
         self.register_buffer("identity", make_identity(space, cfg))
         for module in self.modules():
-            if isinstance(module, ElasticLinear):
+            if isinstance(module, (ElasticLinear, LowRankExperts)):
                 for parameter in module.parameters(recurse=False):
                     parameter.stacked_experts = True  # read by scaled_adam: sizes are each expert's
         self.set_active_subnet(space.largest())
@@ -98,13 +113,18 @@ class Supernet(_Base):
     def build_model(cls, cfg: Any, task: Any) -> Self:
         """Build for fairseq: the search space is the task's.
 
+        With ``freeze_shared``, only experts of low rank and routers get gradients.
+
         Raises:
             InputError: no search space, a bad one, one of another family, or bad options.
         """
         if not cfg.search_space:
             raise InputError(f"{cls.arch} needs a search space: use --task {cls.task} --search-space SPACE")
         space = SearchSpace.from_spec(cfg.search_space)
-        return cls.from_search_space(cfg, space, *cls.dictionaries_of(task))
+        model = cls.from_search_space(cfg, space, *cls.dictionaries_of(task))
+        if cfg.freeze_shared:
+            train_experts(model)
+        return model
 
     @classmethod
     @torch.inference_mode(False)  # whatever the caller's mode, training may follow

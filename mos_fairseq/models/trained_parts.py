@@ -1,10 +1,12 @@
-"""Training few of a model's parameters: layer norms and biases, which move a whole layer's outputs at little cost."""
+"""Training few of a model's parameters: of a static twin layer norms and biases, which move a whole layer's outputs at
+little cost; of a supernet its experts of low rank."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.modules import ROUTERS, LowRankExperts
 
 ALL = "all"
 PARTS = ("norms", "biases")
@@ -31,3 +33,12 @@ def train_parts(model: nn.Module, parts: tuple[str, ...]) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             trains = ("norms" in parts and is_norm) or ("biases" in parts and name == "bias")
             parameter.requires_grad_(trains)
+
+
+def train_experts(model: nn.Module) -> None:
+    """Freeze all of a supernet but its experts of low rank and its routers. Optimizers of fairseq do not get the rest:
+    it stays bit by bit what it is."""
+    model.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, (LowRankExperts, *ROUTERS)):
+            module.requires_grad_(True)

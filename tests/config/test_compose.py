@@ -173,6 +173,13 @@ def test_overrides_change_what_is_built(build):
         assert seen(after) == pytest.approx(value), override
 
 
+def test_experts_of_low_rank(build):
+    built = build("search_space=tiny", "model.mos_routing=rank", "model.expert_rank=4", "model.freeze_shared=true")
+    assert (
+        encoder_layer(built)["fc1.low_rank.up"][-1] == 4 and not built.model.encoder.layers[0].fc1.weight.requires_grad
+    )
+
+
 def test_distillation(build):
     built = build("search_space=tiny", "distillation=kl", "criterion.distillation_temperature=2")
     assert built.criterion.options == DistillationOptions(temperature=2.0, label_smoothing=0.1)
