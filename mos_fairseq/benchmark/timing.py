@@ -34,7 +34,7 @@ class Section:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row per variant: median and quartiles in ms, and its paired ratio to the base with a 95 % interval."""
+        """Return a row per variant: median and quartiles in ms, paired ratio to the base with its 95 % interval."""
         return [self._row(name) for name in self.seconds]
 
     def _row(self, name: str) -> dict[str, Any]:

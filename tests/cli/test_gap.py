@@ -201,7 +201,7 @@ def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_pa
         space = files / ("space.yaml" if name == "smooth" else "other.yaml")
         commands.fork("train", *training(joined, tmp_path / name, *more, "--validate-interval", 5, space=space))
     messages = {
-        "other": "supernets a and b are of different search spaces: encoder_ffn_embed_dim",
+        "other": "supernets a and b have different search spaces: encoder_ffn_embed_dim",
         "smooth": "supernets a and b were trained with --label-smoothing 0.1 and --label-smoothing 0.3",
     }
 

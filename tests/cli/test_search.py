@@ -106,7 +106,7 @@ def test_the_fingerprint_is_of_what_was_read(joined, supernet, tmp_path, monkeyp
         return []
 
     monkeypatch.setattr(SubnetEvaluator, "_batches", written_meanwhile)
-    with pytest.raises(InputError, match="it was written while it was read"):
+    with pytest.raises(InputError, match="it changed while it was read"):
         load()
 
 

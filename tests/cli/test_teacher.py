@@ -117,4 +117,4 @@ def test_other_dictionaries_are_refused(commands, joined, separate, files, tmp_p
     commands.fork("train", *training(separate, tmp_path / "stock", *SIZES, "--max-update", 1, **how))
     other = taught(joined, tmp_path / "save", tmp_path / "stock" / "checkpoint_last.pt", files)
     done = commands.fork("train", *other, check=False)
-    check(done, tmp_path / "save", ["its source dictionary, of ", "is not that of the training"])
+    check(done, tmp_path / "save", ["its source dictionary, of ", "is not the training's"])

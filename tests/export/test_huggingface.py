@@ -150,7 +150,7 @@ def refusals() -> list[tuple[RobertaSubnetModel, dict, str]]:
         (uneven, {}, "the model has 2 classification heads"),
         (narrow, {}, "the classification head is 7 wide inside"),
         (electra, {"allow_padding": True}, "pooler_activation_fn is tanh: .* has gelu; fine-tune with"),
-        (twin_of(BERT_SPACE, "largest"), {"tokenizer": __file__}, "it is no model of SentencePiece's"),
+        (twin_of(BERT_SPACE, "largest"), {"tokenizer": __file__}, "it is no SentencePiece model"),
         (twin_of(BERT_SPACE, "largest"), {"tokenizer": "none.json"}, "none.json: cannot be read"),
     ]
 

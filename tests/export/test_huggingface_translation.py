@@ -159,7 +159,7 @@ REFUSALS = [
     (EQUAL | {"decoder_attention_heads": [4, 2]}, {}, "transformers has one number of heads"),
     (EQUAL, {"encoder_normalize_before": True}, "encoder_normalize_before and decoder_normalize_before differ"),
     (EQUAL, SEPARATE | BEFORE, "share_all_embeddings is not set: transformers' Pegasus"),
-    (EQUAL, {"tokenizer": __file__}, "it is no model of SentencePiece's"),
+    (EQUAL, {"tokenizer": __file__}, "it is no SentencePiece model"),
 ]
 
 

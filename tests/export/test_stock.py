@@ -165,7 +165,7 @@ def test_a_model_that_has_diverged():
     twin = twin_of(EQUAL)
     with torch.no_grad():
         twin.decoder.layers[0].fc1.bias[0] = torch.inf
-    with pytest.raises(InputError, match="the subnet: its logits are nan, nothing is written"):
+    with pytest.raises(InputError, match="the subnet: its logits are nan; nothing is written"):
         stock_checkpoint(STATE, twin)
 
 
