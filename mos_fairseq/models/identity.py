@@ -1,4 +1,4 @@
-"""Which supernet weights are of: search space and routing, in the state dict. Equal shapes make no equal spaces."""
+"""A supernet's search space and routing, stored with its weights in the state dict: equal shapes do not imply it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mos_fairseq.search_space import SearchSpace
 
 
 def make_identity(space: SearchSpace, cfg: Any) -> Tensor:
-    """The buffer, in the form of :mod:`mos_fairseq.models.lasting_buffers`; ``cfg`` has the options of the routing."""
+    """Return the buffer, encoded by :mod:`mos_fairseq.models.lasting_buffers`; ``cfg`` has the routing options."""
     return to_bits(json.dumps({"search_space": space.dumps(), "mos": _routing(cfg)}).encode())
 
 
 def check_identity(stored: Tensor, space: SearchSpace, cfg: Any) -> None:
-    """Raise InputError, with the differences, unless ``stored`` is of a supernet of ``space`` and ``cfg``."""
+    """Raise InputError, with the differences, unless ``stored`` comes from a supernet of ``space`` and ``cfg``."""
     try:
-        # up to version 0.1.0 bytes in int64, one each
+        # up to version 0.1.0: bytes in int64, one each
         content = from_bits(stored) if stored.is_floating_point() else bytes(stored.tolist())
         identity = json.loads(content)
         their_space, their_routing = SearchSpace.from_spec(identity["search_space"]), dict(identity["mos"])
     except (KeyError, TypeError, ValueError):
         raise InputError("these weights are not of one supernet: identity is unreadable") from None
-    defaults = _routing(MosOptions())  # of options that are younger than the weights
+    defaults = _routing(MosOptions())  # for options added after the weights were saved
     pairs = [(key, their_routing.get(key, defaults[key]), mine) for key, mine in _routing(cfg).items()]
     differences = [f"{key}: {theirs} against {mine}" for key, theirs, mine in pairs if theirs != mine]
     if difference := "; ".join(filter(None, [their_space.difference(space), *differences])):
-        raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
+        raise InputError(f"the checkpoint is from another supernet (checkpoint against this run): {difference}")
 
 
 def _routing(cfg: Any) -> dict[str, str | int]:

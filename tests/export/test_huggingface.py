@@ -148,7 +148,7 @@ def refusals() -> list[tuple[RobertaSubnetModel, dict, str]]:
         (twin_of(BERT_SPACE, "largest", activation_fn="relu"), {}, "activation_fn is relu"),
         (twin_of(FACTORISED_SPACE | {"encoder_hidden_dim": [14]}, "largest"), {}, "encoder_hidden_dim is 14, as wide"),
         (uneven, {}, "the model has 2 classification heads"),
-        (narrow, {}, "the classification head is 7 wide inside"),
+        (narrow, {}, "the classification head has inner width 7"),
         (electra, {"allow_padding": True}, "pooler_activation_fn is tanh: .* has gelu; fine-tune with"),
         (twin_of(BERT_SPACE, "largest"), {"tokenizer": __file__}, "it is no SentencePiece model"),
         (twin_of(BERT_SPACE, "largest"), {"tokenizer": "none.json"}, "none.json: cannot be read"),
