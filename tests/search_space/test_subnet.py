@@ -189,7 +189,7 @@ def test_hat_file_with_the_options_of_its_training(tmp_path):
     assert Subnet.load(path) == Subnet.load(alone)
     for text, message in (
         (options, "subnet: unknown key train-subtransformer"),
-        (choices, "a search space of HAT's, not a subnet; give it as --search-space"),
+        (choices, "a HAT search space, not a subnet; give it as --search-space"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=f"^{path}: {message}"):
