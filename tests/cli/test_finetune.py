@@ -88,7 +88,7 @@ def test_started_again_it_trains_nothing(commands, one_answer, supernet, finetun
         (["--gen-subset", "dev"], "dev"),
         (["--metric", "loss"], "beam is 2: it has no effect with metric loss"),
         (["--", "--max-update", 3], "--max-update cannot be given after --: mos-finetune sets it"),
-        (["--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: fairseq here knows"),
+        (["--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: this fairseq has"),
     ],
 )
 def test_bad_input(joined, supernet, tmp_path, log_level, options, message):
@@ -103,7 +103,7 @@ def test_a_checkpoint_that_tells_no_learning_rate(joined, supernet, tmp_path, lo
     del state["last_optimizer_state"]
     torch.save(state, tmp_path / "bare.pt")
     words = arguments(joined, supernet, tmp_path / "out", "--path", tmp_path / "bare.pt")
-    with pytest.raises(InputError, match="its optimizer's state tells no learning rate: give --lr"):
+    with pytest.raises(InputError, match="its optimizer's state has no learning rate: give --lr"):
         main([str(word) for word in words])
 
 

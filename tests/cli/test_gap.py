@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
         (["--subnet", "largest", "--path", "a.pt", "--path", "b.pt"], "give each supernet a name of its own"),
         (["--subnet", "largest", "--", "--arch", "transformer"], "--arch cannot be given after --: mos-gap sets it"),
         (["--subnet", "largest", "--", "--distributed-world-size", 2], "--distributed-world-size cannot be given"),
-        (["--subnet", "largest", "--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: fairseq here knows"),
+        (["--subnet", "largest", "--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: this fairseq has"),
     ],
 )
 def test_bad_input(joined, supernet, tmp_path, log_level, options, message):

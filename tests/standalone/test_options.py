@@ -323,11 +323,11 @@ def test_overrides_that_fairseq_does_not_take(more, message):
 
 def test_unknown_optimizer():
     cfg = configuration(SUPERNET.split())
-    with pytest.raises(InputError, match="optimizer of the checkpoint is sophia: fairseq here knows .*adam"):
+    with pytest.raises(InputError, match="optimizer of the checkpoint is sophia: this fairseq has .*adam"):
         training_options({**cfg, "optimizer": {"_name": "sophia"}})
-    with pytest.raises(InputError, match="criterion of the checkpoint is theirs: fairseq here knows .*cross_entropy"):
+    with pytest.raises(InputError, match="criterion of the checkpoint is theirs: this fairseq has .*cross_entropy"):
         training_options({**cfg, "criterion": {"_name": "theirs"}})
-    with pytest.raises(InputError, match="--lr-scheduler is cosinus: fairseq here knows .*cosine"):
+    with pytest.raises(InputError, match="--lr-scheduler is cosinus: this fairseq has .*cosine"):
         training_options(cfg, ["--lr-scheduler", "cosinus"])
 
 
