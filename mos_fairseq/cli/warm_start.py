@@ -1,6 +1,6 @@
-"""``mos-warm-start``: a supernet out of a trained model of fairseq's own.
+"""``mos-warm-start``: make a supernet from a trained fairseq model.
 
-Not ``mos-import``, though it is the way back of ``mos-export``: ``import`` is a word of Python, and no module's name.
+It is the inverse of ``mos-export``, but not called ``mos-import``: ``import`` is a Python keyword, no module's name.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-warm-start``."""
+    """Return the parser of ``mos-warm-start``."""
     parser = command_parser(
         "mos-warm-start",
-        "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
-        "which becomes its largest subnet: the same results before any training. Neurons and heads (and channels, with "
-        "learned positions) are put in the order of their importance, since a subnet uses the first of them.",
+        "Make a supernet from a trained fairseq transformer or roberta, or from Hugging Face's BERT or RoBERTa. The "
+        "model becomes the largest subnet, with the same results before any training. Neurons and heads (and channels, "
+        "with learned positions) are sorted by importance, since a subnet uses the first of them.",
         "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt\n"
         "mos-warm-start --path bert-folder --search-space bert.yaml --output warm.pt    # masked language models",
     )
@@ -37,43 +37,45 @@ def get_parser() -> argparse.ArgumentParser:
         "--path",
         required=True,
         metavar="CKPT",
-        help="checkpoint of fairseq's own transformer or roberta; or a folder of Hugging Face's with config.json, "
+        help="checkpoint of fairseq's own transformer or roberta; or a Hugging Face folder with config.json, "
         "model.safetensors and a vocabulary, whose tokens are written as a dictionary beside the output, FILE.dict.txt",
     )
     parser.add_argument(
         "--search-space",
         required=True,
         metavar="X",
-        help="preset or YAML file; its largest choices are the checkpoint's sizes, its only cross-attention span is -1",
+        help="preset or YAML file; its largest choices must be the checkpoint's sizes, its cross-attention spans -1",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the supernet's checkpoint")
+    parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint of the supernet")
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="judge importance by gradients on sentences of this folder, not by weights' sizes",
+        help="measure importance by gradients on sentences of this folder, instead of by the sizes of weights",
     )
-    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in it (default: valid)")
+    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in the folder (default: valid)")
     parser.add_argument(
-        "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs of it (default: %(default)s)"
+        "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs (default: %(default)s)"
     )
-    parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
-    parser.add_argument("--no-reorder", action="store_true", help="leave everything in its place")
+    parser.add_argument(
+        "--max-tokens", type=int, default=4000, metavar="N", help="tokens in a batch (default: %(default)s)"
+    )
+    parser.add_argument("--no-reorder", action="store_true", help="keep the order of neurons, heads and channels")
     parser.add_argument(
         "--learn-positions",
         action="store_true",
-        help="turn sinusoidal positions into learned ones that start as these: sinusoids are fixed to their channels, "
-        "so that channels are reordered only without them",
+        help="turn sinusoidal positions into learned ones with the same initial values, so that channels can be "
+        "reordered: sinusoids are fixed to their channels",
     )
     parser.add_argument(
         "--expert-noise",
         type=float,
         default=0.01,
         metavar="S",
-        help="spread of the differences between experts, over that of their weights; it cancels in the largest subnet "
+        help="spread of the differences between experts, relative to their weights'; it cancels in the largest subnet "
         "(default: %(default)s)",
     )
     _add_routing(parser)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of routers, noise and sentences (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of routers, noise, data (default: 1)")
     return parser
 
 
@@ -83,7 +85,7 @@ def _add_routing(parser: argparse.ArgumentParser) -> None:
         more = {"choices": CHOICES[field.name]} if field.name in CHOICES else {"metavar": "N"}
         kind = str if field.name in CHOICES else int
         parser.add_argument(
-            option, type=kind, default=field.default, help="as of fairseq-train (default: %(default)s)", **more
+            option, type=kind, default=field.default, help="as in fairseq-train (default: %(default)s)", **more
         )
 
 
@@ -91,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
     if args.no_reorder and args.data:
-        raise InputError("data is given with --no-reorder, which needs no importance")
+        raise InputError("data is given with --no-reorder, but only reordering needs importance")
     space = SearchSpace.from_spec(args.search_space)
     check_family_of(space)
     if space.family == MASKED:
@@ -160,7 +162,7 @@ def _routing(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _tell(args: argparse.Namespace, model: Supernet) -> None:
-    """Say what was made, and how to train it."""
+    """Report the new supernet, and how to train it."""
     print(f"{args.output}: a supernet of {model.search_space.size:,} subnets; the largest is {args.path}")
     options = [f"--{name.replace('_', '-')} {value}" for name, value in _routing(args).items()]
     options += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(model.cfg, name, False)]
@@ -171,7 +173,7 @@ def _tell(args: argparse.Namespace, model: Supernet) -> None:
 
 
 def _sentences(args: argparse.Namespace) -> EvaluationOptions:
-    """Which sentences tell importance by gradients."""
+    """Return the sentences for importance by gradients."""
     from mos_fairseq.evaluation.options import EvaluationOptions
 
     return EvaluationOptions(
@@ -180,7 +182,7 @@ def _sentences(args: argparse.Namespace) -> EvaluationOptions:
 
 
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
-    """Heads are put in order only where some subnets do not use all of them."""
+    """Return the orders; heads are sorted only if some subnets do not use all of them."""
     from mos_fairseq.evaluation.evaluator import ModelEvaluator
     from mos_fairseq.warm_start import Orders, importance_orders
 

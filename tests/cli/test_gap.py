@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
         (["--subnet", "largest", "--metric", "loss"], "it has no effect with metric loss"),
         (["--num-subnets", 2, "--subnet", "random:2"], "'random:2' is given twice"),
         (["--subnet", "huge"], "subnet 'huge': no such file"),
-        (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are growing"),
+        (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are increasing"),
         (["--subnet", "largest", "--finetune-updates", "20,x"], "finetune_updates is 20,x: allowed are whole"),
         (["--subnet", "largest", "--gen-subset", "dev"], "dev"),
         (["--subnet", "largest", "--max-len-a", "nan"], "max_len_a is nan: allowed are numbers from 0"),

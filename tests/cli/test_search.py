@@ -296,7 +296,7 @@ def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):
     os.kill(running.pid, signal.SIGINT)
     done = running.wait()
     assert done.status == 130 and "Traceback" not in done.err
-    assert done.err.splitlines()[-1] == "interrupted; the same command goes on"
+    assert done.err.splitlines()[-1] == "interrupted; the same command resumes"
 
 
 def test_sentences_longer_than_the_model_takes_are_refused(joined, supernet, monkeypatch):
