@@ -1,4 +1,4 @@
-"""What must not be wrong in silence is an error, also where Python leaves out asserts (``python -O``)."""
+"""Silent corruption is impossible: such states raise errors, also without asserts (``python -O``)."""
 
 import os
 import subprocess

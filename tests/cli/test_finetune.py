@@ -1,4 +1,4 @@
-"""mos-finetune end to end: what it writes is what it scores, a killed run goes on, and mistakes are told first."""
+"""mos-finetune end to end: the written model is the scored one, a killed run resumes, mistakes are reported first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def arguments(data, supernet, output, *options: object) -> list[object]:
 
 @pytest.fixture(scope="module")
 def finetuned(commands, one_answer, supernet, tmp_path_factory):
-    """(output folder, what it printed) of a subnet that has learnt what its supernet has not; killed on the way."""
+    """Return (output folder, output text) of a subnet that has learned more than its supernet; killed on the way."""
     output = tmp_path_factory.mktemp("finetune") / "tuned"
     words = arguments(one_answer, supernet, output, "--", "--dropout", 0.0, "--seed", 3, "--log-interval", 1)
     running = commands.start("mos-finetune", *words)

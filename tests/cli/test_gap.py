@@ -34,7 +34,7 @@ def rows_of(output: Path) -> dict[tuple[str, str, str], dict]:
 
 @pytest.fixture(scope="module")
 def measured(commands, joined, supernet, text, tmp_path_factory):
-    """(output folder, finished command) of two architectures, trained alone."""
+    """Return (output folder, finished command) of two architectures, trained alone."""
     output = tmp_path_factory.mktemp("gap")
     chosen = ["--subnet", "smallest", "--num-subnets", 1, "--seed", 7, "--reference", text / "test.yy"]
     return output, commands.fork("mos-gap", *arguments(joined, supernet, output, *chosen, *BUDGET, *MORE))
@@ -136,7 +136,7 @@ def test_raw_data(commands, raw, supernet, text, measured, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp_path):
-    """Fine-tuning on what the supernet has not learnt, and a model trained alone has."""
+    """Fine-tune on data that a model trained alone has learned and the supernet has not."""
     tuning = ["--finetune-updates", "1,60", "--finetune-options", "--lr 0.01 --seed 3"]
     words = arguments(one_answer, supernet, tmp_path, "--subnet", "largest", "--max-update", 90, *tuning, *MORE)
     running = commands.start("mos-gap", *words)

@@ -50,7 +50,7 @@ def test_all_subnets_learn_from_it(commands, joined, files, teacher, tmp_path):
     assert teacher.read_bytes() == before
     state = torch.load(tmp_path / "a" / "checkpoint_last.pt", weights_only=False)
     assert state["cfg"]["criterion"]["teacher"] == str(teacher) and state.get("criterion") is None
-    # what validates, or trains an architecture alone, needs no teacher
+    # validation and standalone training need no teacher
     teacher_gone = state["cfg"]["criterion"]["teacher"] = str(tmp_path / "gone.pt")
     torch.save(state, tmp_path / "moved.pt")
     plugin = ["--user-dir", USER_DIR, "--task", "translation_mos", "--max-tokens", 999, "--path", tmp_path / "moved.pt"]
