@@ -110,7 +110,7 @@ class OnCuda(torch.Tensor):
         return copy
 
     def __reduce_ex__(self, protocol):
-        raise TypeError("a tensor on cuda:0 is written to a file: nobody without a GPU could read it")
+        raise TypeError("a tensor on cuda:0 is written to a file: it cannot be read without a GPU")
 
     def __format__(self, how: str) -> str:
         return format(self.item() if self.dim() == 0 else repr(self), how)
