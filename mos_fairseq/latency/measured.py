@@ -99,7 +99,7 @@ def latencies_of(
 
 
 def read_latencies(path: str | os.PathLike[str]) -> Latencies:
-    """Read a file of :func:`~mos_fairseq.benchmark.measure_to_file`, complete or not, of this or an earlier version.
+    """Read a file of :func:`~mos_fairseq.latency.measure_to_file`, complete or not, of this or an earlier version.
 
     Raises:
         InputError: the file cannot be read, is of another kind, or holds no subnet; or a latency is not a duration.
