@@ -54,7 +54,7 @@ def candidates_of(subnets: list[Subnet]) -> Candidates:
 
 
 def jobs(folder: Path) -> dict[str, tuple[int, Callable[[int], Callable[[], object]]]]:
-    """name -> (full size, what prepares a size and returns what is measured)."""
+    """Return name -> (full size, function that prepares a size and returns the measured call)."""
 
     def judged(number: int) -> Callable[[], object]:
         file = folder / f"judged{number}.jsonl"
@@ -102,9 +102,9 @@ def jobs(folder: Path) -> dict[str, tuple[int, Callable[[int], Callable[[], obje
 
 
 def measure(call: Callable[[], object]) -> tuple[float, float]:
-    """(seconds, MB at most), each of a run of its own: to watch the memory takes time.
+    """Return (seconds, peak MB), each from a run of its own, because watching the memory takes time.
 
-    Seconds of the processor, which others' work on the machine does not count in; of short runs the fastest of some.
+    Seconds are processor time, which excludes other work on the machine; for short runs, the fastest of several.
     """
     runs: list[float] = []
     while not runs or (sum(runs) < 0.3 and len(runs) < 20):

@@ -1,4 +1,4 @@
-"""Peak memory of a variant, in a process of its own: resident, or allocated on a GPU."""
+"""Measure the peak memory of a variant in a process of its own: resident, or allocated on a GPU."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from mos_fairseq.modules import kernels
 from mos_fairseq.python import python_command, python_environment
 from mos_fairseq.search_space import SearchSpace
 
-_STEPS = 3  # gradients and Adam's state are there after the first
-_PROCESSES = 3  # of each variant: how well memory is filled differs by some per cent
+_STEPS = 3  # the first step allocates gradients and Adam's state
+_PROCESSES = 3  # per variant: fragmentation differs by a few per cent
 
 
 @dataclass
 class MemorySection(Section):
-    """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model, or peak
-    memory that torch allocates on a GPU; the median of several processes.
+    """Bytes in place of seconds; the median of several processes.
 
     ``expected``: bytes by the formula of :mod:`mos_fairseq.benchmark.expected`. Resident memory has more, by what
     malloc holds between tensors. ``parameters``: of supernets, their number.
@@ -48,7 +47,7 @@ class MemorySection(Section):
         return row
 
     def to_dict(self) -> dict:
-        """The section as plain values."""
+        """Return the section as plain values."""
         return {"title": self.title, "base": self.base, "rows": self.rows(), "bytes": self.seconds}
 
 
@@ -90,7 +89,7 @@ def _expected(variants: Variants, space: SearchSpace, mixture: str, num_paramete
 
 
 def _measure(variants: Variants, name: str) -> int:
-    """Bytes that updates of ``name`` add to a process that has imported everything."""
+    """Return the bytes that updates of ``name`` add to a process that has imported everything."""
     order = {"space": variants.space.to_dict(), "options": asdict(variants.options), "name": name}
     found = subprocess.run(
         python_command("-c", f"from {__name__} import main; main()"),
@@ -105,16 +104,16 @@ def _measure(variants: Variants, name: str) -> int:
 
 
 def _resident(key: str) -> int:
-    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at most so far (Linux)."""
+    """Return this process's memory in bytes: ``VmRSS`` is the current, ``VmHWM`` the peak so far (Linux)."""
     with open("/proc/self/status", encoding="ascii") as file:
         line = next(line for line in file if line.startswith(f"{key}:"))
     return 1024 * int(line.split()[1])
 
 
 def main() -> None:
-    """Read an order from standard input, train, print bytes."""
+    """Read an order from standard input, train, and print the bytes."""
     import torch
-    import torch._dynamo  # noqa: F401  with the first optimizer it would count as the model's
+    import torch._dynamo  # noqa: F401  the first optimizer imports it: it would count as the model's
 
     order = json.load(sys.stdin)
     options = SpeedOptions(**order["options"])

@@ -1,4 +1,4 @@
-"""The models that are compared, all with random weights, and the batches they are given."""
+"""The models to compare, all with random weights, and their batches."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _PAD, _EOS = 1, 2
 
 
 class Variants:
-    """Builds models, training steps and translations of one search space.
+    """Build models, training steps and translations of one search space.
 
-    Stock fairseq's ``transformer`` is as wide in its attention as in its embeddings, attends to the last encoder layer
-    and has one size for all layers: it is compared with a supernet whose ``qkv_dim`` and span are changed to that
-    (``stock_space``), whose largest subnet is the same network.
+    Stock fairseq's ``transformer`` has attention as wide as its embeddings, attends to the last encoder layer, and has
+    one size for all layers. It is compared with a supernet whose ``qkv_dim`` and span are changed to match
+    (``stock_space``), so that the largest subnet is the same network.
     """
 
     def __init__(self, space: SearchSpace, options: SpeedOptions) -> None:
@@ -53,7 +53,7 @@ class Variants:
 
     @cached_property
     def stock_space(self) -> SearchSpace:
-        """The space with what stock fairseq cannot express replaced by what it does.
+        """Return the space with its attention width and span changed to stock fairseq's.
 
         Raises:
             InputError: the sides' largest sizes differ where stock fairseq has one.
@@ -78,10 +78,10 @@ class Variants:
         return SearchSpace.from_dict(values | {fixed: largest[first]})
 
     def scaled(self, factor: float) -> SearchSpace:
-        """The space with every width multiplied by ``factor``, and as many layers and heads.
+        """Return the space with every width multiplied by ``factor``; numbers of layers and heads stay.
 
         Raises:
-            InputError: such a space cannot be, as where heads do not divide.
+            InputError: no such space exists, for example because heads do not divide the width.
         """
         family, values = self.space.family, self.space.to_dict()
         keys = list(family.constants)
@@ -96,7 +96,7 @@ class Variants:
         return SearchSpace.from_dict(values)
 
     def stock(self) -> nn.Module:
-        """fairseq's own ``transformer`` of the sizes of ``stock_space``'s largest subnet."""
+        """Return fairseq's own ``transformer`` in the sizes of ``stock_space``'s largest subnet."""
         found = stock_sizes(self.stock_space.largest())
         sizes: dict[str, Any] = {}
         for stack in self.stock_space.family.stacks:
@@ -135,7 +135,7 @@ class Variants:
         return TransformerMosModel.from_search_space(cfg, space, self.words, self.words)
 
     def batch(self, tokens: int | None = None) -> dict[str, Any]:
-        """A training batch as fairseq collates it: sources padded on the left, targets on the right."""
+        """Return a training batch as fairseq collates it: sources padded on the left, targets on the right."""
         longest = self.options.length
         count = max(1, round((tokens or self.options.tokens) / (0.875 * longest)))
         generator = torch.Generator().manual_seed(1)
@@ -158,11 +158,12 @@ class Variants:
     def training_step(
         self, model: nn.Module, optimizer: str | None, tokens: int | None = None, precision: str = "fp32"
     ) -> Callable[[], object]:
-        """One update of ``model`` by ``adam`` (fairseq's) or ``adam_fused`` (ours); None: forward and backward only.
+        """Return a function for one update of ``model`` by ``adam`` (fairseq's) or ``adam_fused`` (ours).
+        With None as ``optimizer`` it computes forward and backward only.
 
         Args:
-            precision: ``amp`` computes under autocast, in fp16 on a GPU and bf16 on a CPU; ``bf16`` in bf16, into which
-                it turns the model, with fp32 copies of the parameters for the optimizer, as fairseq's ``--bf16`` has.
+            precision: ``amp`` computes under autocast, in fp16 on a GPU and bf16 on a CPU. ``bf16`` converts the model
+                to bf16 and gives the optimizer fp32 copies of the parameters, as fairseq's ``--bf16`` does.
         """
         model.train()
         if precision == "bf16":
@@ -195,7 +196,7 @@ class Variants:
         return SimpleNamespace(target_dictionary=self.words)
 
     def sources(self, batch_size: int) -> dict[str, Any]:
-        """Sentences to translate; in batches of more than one, one in two is shorter."""
+        """Return sentences to translate; in a batch of several, every second one is shorter."""
         generator, length = torch.Generator().manual_seed(2), self.options.length
         tokens = torch.randint(4, self.options.vocab_size, (batch_size, length), generator=generator)
         tokens[1::2, : length // 6] = _PAD
@@ -203,7 +204,7 @@ class Variants:
         return self._there({"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(_PAD).sum(1)}})
 
     def translation(self, model: nn.Module, beam: int, batch_size: int) -> Callable[[], object]:
-        """fairseq's beam search of exactly ``length`` tokens a sentence, as in fairseq-generate."""
+        """Return a function that runs fairseq's beam search of exactly ``length`` tokens a sentence."""
         model.eval()
         longest = self.options.length - 1
         generator = SequenceGenerator(
@@ -221,7 +222,7 @@ class Variants:
 
 @torch.no_grad()
 def _step(adam: torch.optim.Optimizer, parameters: list[nn.Parameter], copies: list[nn.Parameter]) -> None:
-    """A step of the optimizer of ``copies``, which are the parameters themselves or in fp32."""
+    """Take a step of the optimizer of ``copies``, which are the parameters themselves or fp32 copies."""
     others = [(p, copy) for p, copy in zip(parameters, copies, strict=True) if copy is not p]
     for parameter, copy in others:
         copy.grad = None if parameter.grad is None else parameter.grad.float()

@@ -1,6 +1,6 @@
 """``mos-warm-start``: a supernet out of a trained model of fairseq's own, or out of a supernet.
 
-Not ``mos-import``, though it is the way back of ``mos-export``: ``import`` is a word of Python, and no module's name.
+It is the inverse of ``mos-export``, but not called ``mos-import``: ``import`` is a Python keyword, no module's name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NOISE = 0.01
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-warm-start``."""
+    """Return the parser of ``mos-warm-start``."""
     parser = command_parser(
         "mos-warm-start",
         "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
@@ -54,15 +54,15 @@ def get_parser() -> argparse.ArgumentParser:
         help="preset or YAML file (needed without --reorder); its largest choices are the checkpoint's sizes, its only "
         "cross-attention span is -1",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the supernet's checkpoint")
+    parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint of the supernet")
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="judge importance by gradients on sentences of this folder, not by weights' sizes",
+        help="measure importance by gradients on sentences of this folder, instead of by the sizes of weights",
     )
-    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in it (default: valid)")
+    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in the folder (default: valid)")
     parser.add_argument(
-        "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs of it (default: %(default)s)"
+        "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs (default: %(default)s)"
     )
     parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
     parser.add_argument(
@@ -76,8 +76,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--learn-positions",
         action="store_true",
-        help="turn sinusoidal positions into learned ones that start as these: sinusoids are fixed to their channels, "
-        "so that channels are reordered only without them",
+        help="turn sinusoidal positions into learned ones with the same initial values, so that channels can be "
+        "reordered: sinusoids are fixed to their channels",
     )
     parser.add_argument(
         "--expert-noise",
@@ -87,7 +87,7 @@ def get_parser() -> argparse.ArgumentParser:
         f"(default: {_NOISE}); those of low rank have factors that differ, and no noise",
     )
     _add_routing(parser)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of routers, noise and sentences (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of routers, noise, data (default: 1)")
     return parser
 
 
@@ -97,7 +97,7 @@ def _add_routing(parser: argparse.ArgumentParser) -> None:
         more = {"choices": CHOICES[field.name]} if field.name in CHOICES else {"metavar": "N"}
         kind = str if field.name in CHOICES else int
         parser.add_argument(
-            option, type=kind, default=field.default, help="as of fairseq-train (default: %(default)s)", **more
+            option, type=kind, default=field.default, help="as in fairseq-train (default: %(default)s)", **more
         )
 
 
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     if args.no_reorder and args.data:
-        raise InputError("data is given with --no-reorder, which needs no importance")
+        raise InputError("data is given with --no-reorder, but only reordering needs importance")
     if args.reorder:
         for name in ("search_space", "no_reorder", "learn_positions", "expert_noise", *_routing(args)):
             if (value := getattr(args, name)) != parser.get_default(name):
@@ -243,7 +243,7 @@ def _tell(args: argparse.Namespace, model: Supernet, which: str = "the largest i
 
 
 def _sentences(args: argparse.Namespace) -> EvaluationOptions:
-    """Which sentences tell importance by gradients."""
+    """Return the sentences for importance by gradients."""
     from mos_fairseq.evaluation.options import EvaluationOptions
 
     return EvaluationOptions(
@@ -252,7 +252,7 @@ def _sentences(args: argparse.Namespace) -> EvaluationOptions:
 
 
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
-    """Heads are put in order only where some subnets do not use all of them."""
+    """Return the orders; heads are sorted only if some subnets do not use all of them."""
     from mos_fairseq.evaluation.evaluator import ModelEvaluator
     from mos_fairseq.warm_start import Orders, importance_orders
 

@@ -1,4 +1,4 @@
-"""Which supernet weights are of: search space and routing, in the state dict. Equal shapes make no equal spaces."""
+"""A supernet's search space and routing, stored with its weights in the state dict: equal shapes do not imply it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def make_identity(space: SearchSpace, cfg: Any) -> Tensor:
 
 
 def check_identity(stored: Tensor, space: SearchSpace, cfg: Any) -> None:
-    """Raise InputError, with the differences, unless ``stored`` is of a supernet of ``space`` and ``cfg``."""
+    """Raise InputError, with the differences, unless ``stored`` comes from a supernet of ``space`` and ``cfg``."""
     try:
-        # up to version 0.1.0 bytes in int64, one each
+        # up to version 0.1.0: bytes in int64, one each
         content = from_bits(stored) if stored.is_floating_point() else bytes(stored.tolist())
         identity = json.loads(content)
         their_space, their_routing = SearchSpace.from_spec(identity["search_space"]), dict(identity["mos"])
@@ -32,7 +32,7 @@ def check_identity(stored: Tensor, space: SearchSpace, cfg: Any) -> None:
     pairs = [(key, their_routing.get(key, _DEFAULTS[key]), value) for key, value in mine.items()]
     differences = [f"{key}: {theirs} against {value}" for key, theirs, value in pairs if theirs != value]
     if difference := "; ".join(filter(None, [their_space.difference(space), *differences])):
-        raise InputError(f"the checkpoint is of another supernet (checkpoint against this run): {difference}")
+        raise InputError(f"the checkpoint is from another supernet (checkpoint against this run): {difference}")
 
 
 def _routing(cfg: Any) -> dict[str, str | int]:

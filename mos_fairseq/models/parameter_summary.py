@@ -1,4 +1,4 @@
-"""A count of a supernet's parameters, for the log."""
+"""Count a supernet's parameters, for the log."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mos_fairseq.modules import ROUTERS, ElasticLinear
 
 
 def parameter_summary(model: nn.Module) -> str:
-    """One line: parameters of a supernet's experts and routers, and of its largest subnet without both.
+    """Return one line: parameters of a supernet's experts and routers, and of its largest subnet without both.
 
-    (fairseq's own line of "expert model params" is about mixtures over tokens.)
+    (fairseq's own log line "expert model params" refers to mixtures over tokens.)
     """
     linears = [m for m in model.modules() if isinstance(m, ElasticLinear) and m.has_experts]
     routers = [m for m in model.modules() if isinstance(m, ROUTERS)]

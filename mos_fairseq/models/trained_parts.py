@@ -13,8 +13,8 @@ PARTS = ("norms", "biases")
 
 
 def check_parts(text: str, name: str) -> tuple[str, ...]:
-    """The parts that ``text`` names, of :data:`PARTS` with commas between them; none for ``all``. Raises InputError for
-    another word, which names the option ``name``."""
+    """Return the parts named in ``text``, a comma-separated list of :data:`PARTS`; empty for ``all``. Raises InputError
+    for any other word; the message names the option ``name``."""
     if text == ALL:
         return ()
     parts = tuple(part.strip() for part in text.split(","))
@@ -25,7 +25,7 @@ def check_parts(text: str, name: str) -> tuple[str, ...]:
 
 
 def train_parts(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Freeze all of ``model`` but ``parts``: layer norms; everything that is called ``bias``. Of none, all trains."""
+    """Freeze all of ``model`` except ``parts``: layer norms, or everything called ``bias``. With none, all trains."""
     if not parts:
         return
     for module in model.modules():

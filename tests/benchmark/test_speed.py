@@ -1,4 +1,4 @@
-"""What mos-benchmark compares is comparable, and its figures are what they are called."""
+"""The variants of mos-benchmark are comparable, and its figures are correct."""
 
 import json
 from types import SimpleNamespace
@@ -179,7 +179,7 @@ def test_suites_run_and_are_drawn(variants, name, tmp_path):
 
 
 def test_fresh_memory_does_not_count(variants, monkeypatch):
-    """The second update of a process still meets it, and who has more parameters meets more of it."""
+    """The second update of a process still allocates new pages, and a variant with more parameters allocates more."""
     seen = []
     monkeypatch.setattr(suites, "in_turn", lambda steps, rounds, warmup=1, on_round=None: seen.append(warmup) or {})
     list(run_suite("train", variants))

@@ -52,7 +52,7 @@ def test_translations_and_training(commands, joined, source, tmp_path):
     expected = commands.fork("generate", *stock)
     found = commands.fork("generate", *generation(joined, output))
     assert same_translations(found.found("H"), expected.found("H")) and len(expected.hypotheses()) == 12
-    # what it says of training is true, by either option
+    # the printed training command works, with either option
     words = done.out.split("--arch transformer_mos ")[1].split(" --finetune-from-model")[0].split()
     assert "--encoder-learned-pos" in words and "--share-all-embeddings" in words
     reset = [f"--reset-{name}" for name in ("optimizer", "lr-scheduler", "meters", "dataloader")]
@@ -66,7 +66,7 @@ def test_translations_and_training(commands, joined, source, tmp_path):
 
 
 def test_a_stock_model_in_a_supernets_place(commands, joined, source, tmp_path):
-    """Whoever starts from it, or searches it, is told of the command that makes a supernet of it."""
+    """Commands that cannot use the model name the command that makes a supernet from it."""
     reset = [f"--reset-{name}" for name in ("optimizer", "lr-scheduler", "meters", "dataloader")]
     for start in (["--finetune-from-model", source[0]], ["--restore-file", source[0], *reset]):
         words = training(joined, tmp_path / "save", *start, space=source[1])
@@ -92,7 +92,7 @@ def idle_first(source, tmp_path_factory):
 @pytest.mark.parametrize("by_gradient", [False, True])
 def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_first, tmp_path, by_gradient):
     data = ["--data", joined, "--valid-subset", "train", "--valid-samples", 60] if by_gradient else []
-    # judged on the sentences that tell what counts: a neuron that none of them needs may be any other's
+    # judged on the relevant sentences: a neuron that none of them needs may have any place
     sentences = EvaluationOptions(valid_subset="train", valid_samples=60)
     losses = []
     for options in ([*data], ["--no-reorder"]):
