@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,13 @@ if TYPE_CHECKING:  # what the mixin is put in front of
     _Base = TransformerLayer
 else:
     _Base = object
+
+
+class Experts(TypedDict, total=False):
+    """Arguments of :class:`ElasticLinear`."""
+
+    num_experts: int
+    expert_rank: int
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,8 @@ class MixtureOptions:
     router_layers: int = 2
     router_dropout: float = 0.1
 
-    def experts_of(self, part: str) -> dict[str, int]:
-        """Number of experts and their rank, as :class:`ElasticLinear` takes them, of a matrix in ``part`` ("ffn" or
-        "attention")."""
+    def experts_of(self, part: str) -> Experts:
+        """Return the number of experts and their rank for a matrix in ``part`` ("ffn" or "attention")."""
         if self.routing == "none" or self.linears not in (part, "all"):
             return {}
         return {"num_experts": self.num_experts, "expert_rank": self.expert_rank}
