@@ -1,7 +1,7 @@
-# To be sourced: settings for training on a CPU.
+# Source this: settings for training on a CPU.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
 if getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
-    # Training on a CPU spends much of its time on fresh memory: glibc shall keep it, and in huge pages
+    # Training on a CPU spends much of its time on new pages: let glibc keep its memory, in huge pages
     export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0
     GLIBC_TUNABLES+=:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456
 fi

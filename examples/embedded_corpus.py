@@ -9,7 +9,7 @@ and infinitive last, and the time before the place, so a model has to learn more
     python examples/embedded_corpus.py --output data/embedded --train 20000 --valid 500 --test 500 --seed 1
 
 writes train.en, train.de, valid.en, … : raw text, one sentence a line. The same arguments give the same
-files. A hash of its source side decides a sentence's split, so no source sentence stands in two splits.
+files. A hash of its source side decides a sentence's split, so no source sentence is in two splits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOCALES = {"en": Locale("en"), "de": Locale("de")}
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be built as asked, told in one line."""
+    """A corpus that cannot be built as requested, reported in one line."""
 
 
 def plain(text: str) -> str:
@@ -259,7 +259,7 @@ class Phrases:
 
 @dataclass(frozen=True)
 class Clause:
-    """One clause, taken apart so that either language can put it in order."""
+    """One clause in parts, from which either language builds its word order."""
 
     subject: Pair
     plural: bool
@@ -283,7 +283,7 @@ class Clause:
         return self.tense, base, self.tense
 
     def german_verb(self) -> tuple[str, str]:
-        """Finite verb, and what stands at the end of a main clause (prefix, participle or infinitive)."""
+        """Return the finite verb, and the end of a main clause (prefix, participle or infinitive)."""
         verb, many = self.verb, self.plural
         if self.tense == "present":
             return (verb.de_stem if many else verb.de_third), verb.prefix
@@ -333,7 +333,7 @@ class Sentences:
         self.phrases = Phrases(self.rng)
 
     def complement(self, kind: str) -> Pair:
-        """What the verb takes, by the kind the lexicon names."""
+        """Return the verb's object, of the kind that the lexicon names."""
         phrases = self.phrases
         if kind == "none":
             return "", ""
@@ -358,7 +358,7 @@ class Sentences:
         return phrases.measure(kind)
 
     def subject(self, kind: str) -> tuple[Pair, bool]:
-        """Who or what acts, by the kind the lexicon names, and whether it is plural."""
+        """Return the subject, of the kind that the lexicon names, and whether it is plural."""
         if kind == "people":
             return self.phrases.people()
         subject = self.rng.choice(lexicon.SUBJECTS[kind])
@@ -368,7 +368,7 @@ class Sentences:
         return subject, False
 
     def frame(self) -> str:
-        """A time frame: what the clauses of one sentence have in common."""
+        """A time frame, shared by the clauses of one sentence."""
         return self.rng.choices(("past", "present", "perfect", "modal"), (5, 2, 2, 3))[0]
 
     def clause(self, frame: str) -> Clause:

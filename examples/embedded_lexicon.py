@@ -1,4 +1,4 @@
-"""Words of the embedded corpus: what num2words and CLDR do not hold.
+"""Words of the embedded corpus that num2words and CLDR do not have.
 
 Every German entry is in the form in which embedded_corpus.py uses it; see there for the grammar.
 Tables are texts with one entry per line or per semicolon, English before the '=' and German after it.
@@ -22,7 +22,7 @@ class Noun:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb, what it takes, and who can do it."""
+    """A verb, its kind of object, and its kind of subject."""
 
     en: tuple[str, ...]  # base, third person, past, participle
     prefix: str  # of a separable German verb
@@ -207,13 +207,13 @@ UNITS = {
     "area": ["area-square-meter", "area-hectare", "area-square-kilometer"],
     "energy": ["energy-kilowatt-hour", "energy-joule", "energy-kilocalorie"],
 }
-# Symbols that CLDR writes the same way in both languages; names whose German plural is usable as it stands.
+# Symbols that CLDR writes the same way in both languages; names with a usable German plural.
 CURRENCY_SYMBOLS = ("EUR", "USD", "GBP", "JPY", "INR", "KRW")
 CURRENCY_NAMES = (
     "EUR USD GBP CHF JPY SEK NOK DKK PLN CZK HUF CAD AUD NZD INR MXN ZAR RUB ISK KRW THB KES SGD HKD EGP"
 ).split()
 
-# Countries whose German name takes no article and whose names are plain in both languages.
+# Countries whose German name has no article and whose names are simple in both languages.
 COUNTRIES = (
     "AF AL DZ AD AO AR AM AU AT AZ BH BD BE BZ BJ BT BO BW BR BG BF BI BY KH CM CA CL CN CO CR HR CZ DK "
     "DJ EC EG SV GQ ER EE SZ ET FI FR GE DE GH GR GT GN GY HN HU IS IN ID IE IL IT JP JO KZ KE KP KR KW "
@@ -221,7 +221,7 @@ COUNTRIES = (
     "QA RO RU RW SA RS SL SG SI SO ZA ES SR SE SY TJ TZ TH TG TN TM UG UY UZ VE VN ZM ZW"
 ).split()
 
-CLOCK = [  # the words before the hour, and what German adds to the hour
+CLOCK = [  # the words before the hour, and the German offset of the hour
     (("half past", "halb"), 1),
     (("a quarter past", "Viertel nach"), 0),
     (("a quarter to", "Viertel vor"), 0),

@@ -19,7 +19,7 @@ SOURCE = "en"
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 PLACEHOLDER = re.compile(r"%\w+|\$\(\w+\)|\$\[\w+\]|<[^<>]+>|\{\w*\}")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"”“»)]*\s+(?=[\"„“«(]*[A-ZÀ-ÖØ-Þ0-9])")
-# What ends in a full stop without ending a sentence
+# Abbreviations that end in a full stop without ending a sentence
 ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|approx|resp|No|Fig|z\. ?B|d\. ?h|u\. ?a|o\. ?[äÄ]|i\. ?d\. ?R|bzw|usw|ggf|ca|"
     r"evtl|inkl|Nr|Abb|vgl|sog|max|min|p\. ?ex|cf|env)|(?<![\w+])[A-Za-z]|\d)\.[\"”“»)]*$"
@@ -30,7 +30,7 @@ LETTERS = 0.6  # least share of letters among the characters that are not spaces
 
 
 class ExtractError(ValueError):
-    """Files that yield no corpus, told in one line."""
+    """Files that yield no corpus, reported in one line."""
 
 
 def sentences(paragraph: str) -> list[str]:
@@ -91,7 +91,7 @@ def acceptable(source: str, target: str) -> bool:
 
 
 def one_target_each(pairs: Iterable[Pair]) -> list[Pair]:
-    """One target per source: the most frequent, and the first of those on a tie."""
+    """Return one target per source: the most frequent, or the first of equally frequent ones."""
     targets: dict[str, Counter[str]] = defaultdict(Counter)
     for source, target in pairs:
         targets[source][target] += 1
@@ -99,7 +99,7 @@ def one_target_each(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def split(pairs: list[Pair], valid: int, test: int, key: Callable[[str], str] = str) -> dict[str, list[Pair]]:
-    """Split by a hash of the source; pairs whose target already stands in another split are dropped.
+    """Split by a hash of the source; pairs whose target is already in another split are dropped.
 
     Targets with the same ``key`` count as the same. The sources must differ.
     """

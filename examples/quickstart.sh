@@ -19,7 +19,7 @@ supernet=(
     --task translation_mos --search-space tiny --arch transformer_mos --share-all-embeddings
     --mos-routing neuron --num-experts 2 --dropout 0.1
 )
-# The training run: examples/recipes compares who trains in an update
+# The training run: examples/recipes compares sampling rules
 training=(
     --subnet-sampling random --num-random-subnets 1 --cost-strata 8 --valid-subnets largest,smallest
     --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.1

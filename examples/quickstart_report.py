@@ -3,10 +3,10 @@
 
     python examples/quickstart_report.py --reference test.de --plot bleu.png largest=DIR smallest=DIR …
 
-Each DIR holds what one run of ``fairseq-generate --results-path DIR`` wrote; a subnet may also be a YAML file, of
-which the table shows the name. With ``--checkpoint``, the table also says how many parameters each subnet has; with
-``--latencies``, a file of ``mos-latency measure``, how long it takes; with ``--predictor``, what was predicted. With
-``--budget``, the plot has a line at so many milliseconds.
+Each DIR has the output of one run of ``fairseq-generate --results-path DIR``; a subnet may also be a YAML file, which
+the table shows by its name. With ``--checkpoint``, the table also has each subnet's parameters; with ``--latencies``, a
+file of ``mos-latency measure``, its measured latency; with ``--predictor``, its predicted latency. With ``--budget``,
+the plot has a line at that number of milliseconds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import sacrebleu
 
 
 class ReportError(ValueError):
-    """Translations that cannot be scored, told in one line."""
+    """Translations that cannot be scored, reported in one line."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a subnet before it translates."""
+    """Facts about a subnet before it translates."""
 
     parameters: int | None = None
     predicted_ms: float | None = None
@@ -69,8 +69,8 @@ def read_hypotheses(file: Path) -> list[str]:
 def look_up(
     checkpoint: Path, subnets: list[str], latencies: Path | None, predictor: Path | None
 ) -> tuple[dict[str, Known], str | None]:
-    """Parameters of each subnet's static twin (what a user of that subnet has to store, embeddings included), and its
-    predicted and measured latency; and what shows that the machine was busy while it was measured, if anything does."""
+    """Return the parameters of each subnet's static twin (a user of the subnet stores these, embeddings included), its
+    predicted and measured latency, and any sign that the machine was busy during the measurement."""
     logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
     from fairseq import checkpoint_utils
 
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.checkpoint:
             known, busy = look_up(options.checkpoint, list(folders), options.latencies, options.predictor)
         results = [score(name, folder, references, known.get(name, Known())) for name, folder in folders.items()]
-    except ValueError as error:  # ReportError, or what mos_fairseq finds wrong with a file
+    except ValueError as error:  # ReportError, or mos_fairseq's error about a file
         sys.exit(f"quickstart_report.py: {error}")
     print(table(results))
     if busy is not None:

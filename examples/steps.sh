@@ -1,4 +1,4 @@
-# To be sourced: what studies share that go on where they stopped.
+# Source this: shared functions of studies that resume where they stopped.
 
 # seeded_study WORK_DIR [SEED…]: makes the folder, and sets work and seeds (1 by default); without arguments it prints
 # the head of the script that calls it

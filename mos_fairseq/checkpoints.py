@@ -1,4 +1,4 @@
-"""Reading a supernet's checkpoint, and writing the static twin of one subnet as a fairseq checkpoint."""
+"""Read the checkpoint of a supernet, and write the static twin of one subnet as a fairseq checkpoint."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _Kind = TypeVar("_Kind")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a fairseq checkpoint, on the CPU; ``cfg`` as plain containers.
+    """Return the content of a fairseq checkpoint, on the CPU; ``cfg`` as plain containers.
 
     Raises:
-        InputError: the file cannot be read, or holds no model with its configuration.
+        InputError: the file cannot be read, or lacks a model or its configuration.
     """
     if not os.path.isfile(path):
         raise InputError(f"checkpoint {path}: no such file")
-    unknown = InputError(f"checkpoint {path}: it is not one of fairseq's, with a model and its configuration")
+    unknown = InputError(f"checkpoint {path}: not a fairseq checkpoint with a model and its configuration")
     try:
         state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
         cfg, weights = state.get("cfg"), state["model"]
     except InputError:
         raise
-    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError):  # from fairseq's upgrade of old forms
+    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError):  # from fairseq's upgrade of old formats
         raise unknown from None
     if cfg is None or not isinstance(weights, dict):
         raise unknown
@@ -50,7 +50,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a supernet's checkpoint, as :func:`read_checkpoint`.
+    """Return the content of a supernet's checkpoint, as :func:`read_checkpoint`.
 
     Raises:
         InputError: the file cannot be read, or holds no supernet.
@@ -62,7 +62,7 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
         archs = ", ".join(known.arch for known in SUPERNETS.values())
         raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({archs}) have subnets{hint}")
     task = _name_of(state, "task")
-    if task != kind.task:  # fairseq would set up whatever stands there
+    if task != kind.task:  # fairseq would set up any task named there
         raise InputError(f"checkpoint {path}: its task is {task}, but {name} is trained by {kind.task}")
     if any(_table(stack.name) not in state["model"] for stack in kind.family.stacks):
         raise InputError(f"checkpoint {path}: its weights lack the embeddings")
@@ -70,29 +70,39 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_model(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a checkpoint from which a subnet can be exported: of a supernet, also of one of which a subnet was
-    fine-tuned by fairseq's own task, or of a static twin (see :func:`is_twin`).
+    """Return the content of a checkpoint from which a subnet can be exported.
+
+    It holds a supernet, a supernet of which fairseq's own task fine-tuned one subnet, or a static twin (see
+    :func:`is_twin`).
 
     Raises:
-        InputError: the file cannot be read, or holds neither.
+        InputError: the file cannot be read, or holds none of these.
     """
     state = read_checkpoint(path)
     kind, task = _twin_class(state) or _supernet_class(state), _name_of(state, "task")
     if kind is None or task not in _own_tasks(kind) or task == getattr(kind, "task", None):
-        return read_supernet(path)  # tells what it is instead, if it is none
+        return read_supernet(path)  # its error names what the checkpoint holds instead
     if any(_table(stack.name) not in state["model"] for stack in kind.family.stacks):
         raise InputError(f"checkpoint {path}: its weights lack the embeddings")
     return state
 
 
+def is_supernet(state: dict[str, Any]) -> bool:
+    """Whether ``state`` is of a supernet."""
+    return _supernet_class(state) is not None
+
+
 def is_twin(state: dict[str, Any]) -> bool:
-    """Whether ``state`` is of a static twin."""
+    """Return whether ``state`` holds a static twin."""
     return _twin_class(state) is not None
 
 
 def _own_tasks(kind: type[Supernet] | type[StaticTwin]) -> tuple[str, ...]:
-    """fairseq's own tasks under which a static twin trains; and those under which a supernet's subnet is fine-tuned,
-    and, if there are some, pre-trained."""
+    """Return fairseq's own tasks for a model of class ``kind``.
+
+    A static twin trains under them; a subnet of a supernet is fine-tuned and, for some families, pre-trained under
+    them.
+    """
     tasks = getattr(kind, "finetuning_tasks", ())
     if not tasks and not issubclass(kind, StaticTwin):
         return ()
@@ -100,26 +110,26 @@ def _own_tasks(kind: type[Supernet] | type[StaticTwin]) -> tuple[str, ...]:
 
 
 def _name_of(state: dict[str, Any], section: str) -> str | None:
-    """What fairseq's registry calls the model or the task of ``state``."""
+    """Return the name under which fairseq's registry holds the model or the task of ``state``."""
     found = state["cfg"].get(section)
     return found.get("_name") if isinstance(found, Mapping) else getattr(found, "_name", None)
 
 
 def _supernet_class(state: dict[str, Any]) -> type[Supernet] | None:
-    """The class of the supernet of ``state``; None where the model is none."""
+    """Return the class of the supernet in ``state``; None if the model is not a supernet."""
     return {kind.arch: kind for kind in SUPERNETS.values()}.get(_name_of(state, "model") or "")
 
 
 def _twin_class(state: dict[str, Any]) -> type[StaticTwin] | None:
-    """The class of the static twin of ``state``; None where the model is none."""
+    """Return the class of the static twin in ``state``; None if the model is not a static twin."""
     return {kind.twin.arch: kind.twin for kind in SUPERNETS.values()}.get(_name_of(state, "model") or "")
 
 
 def _found(kind: _Kind | None, state: dict[str, Any]) -> _Kind:
-    """``kind``, the class of the model of ``state``. Raises RuntimeError where it is None."""
+    """Return ``kind``, the class of the model of ``state``. Raises RuntimeError if it is None."""
     if kind is None:
         name = _name_of(state, "model")
-        raise RuntimeError(f"arch {name} is of another kind: read_supernet and read_model say so of its checkpoint")
+        raise RuntimeError(f"arch {name} has the wrong kind: use read_supernet or read_model, which check it")
     return kind
 
 
@@ -128,31 +138,32 @@ def _table(stack: str) -> str:
 
 
 def _dictionary_sizes(state: dict[str, Any]) -> list[int]:
-    """Entries of each stack's dictionary, which the weights of a supernet tell."""
+    """Return the number of entries of each stack's dictionary, read from the weights of a supernet."""
     kind = _supernet_class(state) or _found(_twin_class(state), state)
     return [len(state["model"][_table(stack.name)]) for stack in kind.family.stacks]
 
 
 def search_space_of(state: dict[str, Any]) -> SearchSpace:
-    """The search space of a supernet's checkpoint (see :func:`read_supernet`)."""
+    """Return the search space of a supernet's checkpoint (see :func:`read_supernet`)."""
     return SearchSpace.from_spec(state["cfg"]["model"].get("search_space") or "")
 
 
 def subnet_of(state: dict[str, Any], spec: str) -> Subnet:
-    """The subnet of a supernet's checkpoint (see :func:`read_supernet`) that ``spec`` names: as
-    :func:`~mos_fairseq.search_space.resolve_subnet`, and ``controller`` for the answer of the controller that trained
-    it.
+    """Return the subnet named by ``spec`` of a supernet's checkpoint (see :func:`read_supernet`).
+
+    ``spec`` is as in :func:`~mos_fairseq.search_space.resolve_subnet`; ``controller`` is the subnet chosen by the
+    controller that was trained with the supernet.
 
     Raises:
-        InputError: it names none, or no controller trained the supernet.
+        InputError: ``spec`` names no subnet, or the supernet was trained without a controller.
     """
     return answer_of(state.get("task_state")) if spec == CONTROLLER else resolve_subnet(spec, search_space_of(state))
 
 
 def build_supernet(state: dict[str, Any]) -> Supernet:
-    """The supernet of ``state`` (see :func:`read_supernet`) in eval mode, without its data.
+    """Build the supernet of ``state`` (see :func:`read_supernet`) in eval mode, without its data.
 
-    The words of its dictionaries are not needed, only their number, which the weights tell.
+    Only the sizes of its dictionaries are needed, which the weights show; the words are not.
     """
     kind = _found(_supernet_class(state), state)
     model = kind.from_search_space(_model_config(state), search_space_of(state), *_placeholders(state))
@@ -161,7 +172,7 @@ def build_supernet(state: dict[str, Any]) -> Supernet:
 
 
 def build_twin(state: dict[str, Any]) -> StaticTwin:
-    """The static twin of ``state`` (see :func:`read_model`) in eval mode, without its data.
+    """Build the static twin of ``state`` (see :func:`read_model`) in eval mode, without its data.
 
     Raises:
         InputError: its configuration names no subnet.
@@ -174,7 +185,7 @@ def build_twin(state: dict[str, Any]) -> StaticTwin:
 
 
 def _model_config(state: dict[str, Any]) -> Any:
-    """The configuration of the model of ``state``, with the classification heads that the weights have."""
+    """Return the model's configuration, with the classification heads that the weights have."""
     config = MODEL_DATACLASS_REGISTRY[_name_of(state, "model")]
     cfg = config(**{k: v for k, v in _known(state["cfg"]["model"], config).items() if k != "_name"})
     if hasattr(cfg, "load_checkpoint_heads"):
@@ -187,10 +198,10 @@ def _placeholders(state: dict[str, Any]) -> list[Dictionary]:
 
 
 def read_words(state: dict[str, Any], data: str | None = None) -> list[str]:
-    """The words of the one dictionary of a masked language model of ``state`` (see :func:`read_model`), in order.
+    """Return the words of the dictionary of the masked language model in ``state`` (see :func:`read_model`), in order.
 
     Args:
-        data: as of :func:`read_vocabularies`.
+        data: as in :func:`read_vocabularies`.
     """
     if issubclass(_task_class(state), SupernetTask):
         return read_vocabularies(state, data)[0]
@@ -203,7 +214,7 @@ def read_words(state: dict[str, Any], data: str | None = None) -> list[str]:
 
 
 def read_labels(state: dict[str, Any], data: str | None = None) -> list[str]:
-    """Names of the classes of a model that was fine-tuned to tell them, in order; none where its data are gone."""
+    """Return the class names of a fine-tuned classifier, in order; empty if its data are gone."""
     folder = next(iter(utils.split_paths(data or state["cfg"]["task"].get("data") or "")), "")
     path = os.path.join(folder, "label", "dict.txt")
     if not os.path.isfile(path):
@@ -229,13 +240,13 @@ def _read_words(path: str, added: Sequence[str], size: int, owner: str) -> list[
 
 
 def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[list[str]]:
-    """The words of the dictionary of each stack of a supernet or a static twin, in order.
+    """Return the words of each stack's dictionary, in order, for a supernet or a static twin.
 
     Args:
-        data: the folder that holds the dictionaries; default: the one that the supernet was trained on.
+        data: the folder of the dictionaries; default: the one that the supernet was trained on.
 
     Raises:
-        InputError: the folder or a dictionary is missing, or is not of the supernet's size.
+        InputError: the folder or a dictionary is missing, or its size differs from the supernet's.
     """
     task, folder = state["cfg"]["task"], _data_folder(state, data)
     family = (_supernet_class(state) or _found(_twin_class(state), state)).family
@@ -251,14 +262,16 @@ def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[li
 
 
 def twin_checkpoint(state: dict[str, Any], twin: StaticTwin) -> dict[str, Any]:
-    """A checkpoint of ``twin``, cut out of the supernet of ``state``: what ``fairseq-train`` would have saved of it
-    with fairseq's own task, without optimizer state."""
+    """Return a checkpoint of ``twin``, which was cut out of the supernet of ``state``.
+
+    It is what ``fairseq-train`` with fairseq's own task would save, without optimizer state.
+    """
     model = {f.name: getattr(twin.cfg, f.name) for f in fields(twin.cfg)} | {"_name": twin.arch}
     return model_checkpoint(state, model, twin.state_dict())
 
 
 def stock_task(state: dict[str, Any]) -> str:
-    """fairseq's own task in the place of the supernet's of ``state``."""
+    """Return fairseq's own task that corresponds to the supernet task of ``state``."""
     task = _task_class(state)
     return task.stock if issubclass(task, SupernetTask) else _name_of(state, "task")
 
@@ -268,19 +281,19 @@ def _task_class(state: dict[str, Any]) -> type[SupernetTask]:
 
 
 def is_ours(component: type | None) -> bool:
-    """Whether what fairseq's registries hold under a name is of this package."""
+    """Return whether a component found in fairseq's registries comes from this package."""
     return component is not None and component.__module__.startswith("mos_fairseq.")
 
 
 def model_checkpoint(
     state: dict[str, Any], model_cfg: Any, weights: dict[str, torch.Tensor], task: str | None = None
 ) -> dict[str, Any]:
-    """A checkpoint of a model that takes another's place in the run of ``state``.
+    """Return a checkpoint of a model that replaces the one in the run of ``state``.
 
     Args:
-        task: fairseq's own that the model is for (default: :func:`stock_task`).
+        task: fairseq's own task for the model (default: :func:`stock_task`).
     """
-    # fairseq keeps components without a dataclass, as its sgd, in namespaces, which torch's safe reader does not take
+    # fairseq keeps components without a dataclass, such as sgd, in namespaces, which torch's safe reader refuses
     cfg = {name: vars(part) if isinstance(part, Namespace) else part for name, part in state["cfg"].items()}
     task = task or stock_task(state)
     cfg["model"] = model_cfg
@@ -290,7 +303,7 @@ def model_checkpoint(
         name = _task_class(state).stock_criterion
         options = _known(criterion, CRITERION_DATACLASS_REGISTRY[name])
         cfg["criterion"] = options | {"_name": name}
-    # fairseq reads a history and a train iterator even where it is told to reset both
+    # fairseq reads a history and a train iterator even with both resets
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": updates_of(state)}
     return {
         "args": None,
@@ -304,18 +317,18 @@ def model_checkpoint(
 
 
 def updates_of(state: dict[str, Any]) -> int:
-    """The updates that trained the model of ``state``."""
+    """Return the number of updates that trained the model of ``state``."""
     return (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
 
 
 def _known(section: Mapping[str, Any], config: type) -> dict[str, Any]:
-    """The options of a ``section`` of the configuration that a component with ``config`` has."""
+    """Return the options of a configuration ``section`` that are fields of ``config``, a component's dataclass."""
     names = {field.name for field in fields(config)}
     return {key: value for key, value in section.items() if key in names}
 
 
 def _copies(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous copies, tables that share memory copied once."""
+    """Return contiguous copies; tables that share memory are copied once."""
     copies: dict[tuple, torch.Tensor] = {}
     result = {}
     for name, tensor in weights.items():
@@ -327,7 +340,7 @@ def _copies(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint, so that a reader sees the old file or the whole new one.
+    """Write a checkpoint atomically: a reader sees the old file or the whole new one.
 
     Raises:
         InputError: the file cannot be written.

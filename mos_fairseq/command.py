@@ -1,4 +1,4 @@
-"""Which of fairseq's commands called, for options that act under some of them only."""
+"""Find the fairseq command that runs, for options that act under some commands only."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Command:
     """One of :data:`COMMANDS`.
 
     Args:
-        name: its name, without ``fairseq-``.
-        arguments: words of the command line; empty where a program called the command's ``main``.
-        overrides: names of the options that ``fairseq-validate`` puts in place of a checkpoint's; empty elsewhere.
+        name: without ``fairseq-``.
+        arguments: words of the command line; empty if a program called the command's ``main``.
+        overrides: names of the options that ``fairseq-validate`` overrides in a checkpoint; empty elsewhere.
     """
 
     name: str
@@ -25,16 +25,16 @@ class Command:
     overrides: frozenset[str] = frozenset()
 
     def is_given(self, option: str) -> bool:
-        """Whether the command line names ``option``, whatever its value."""
+        """Return whether the command line names ``option``, whatever its value."""
         flag = "--" + option.replace("_", "-")
         return option in self.overrides or any(word.partition("=")[0] == flag for word in self.arguments)
 
 
 def calling_command() -> Command | None:
-    """The command that called, directly or not; None in a program that uses the library, and in our own commands.
+    """Return the fairseq command that runs; None in a program that uses the library, and in ``mos-`` commands.
 
-    It is told by the functions that are running, ``main`` in a file of ``fairseq_cli``: so the same whether a console
-    script, ``python -m``, torchrun, ``fairseq-hydra-train`` or a process that one of these started runs them.
+    The stack is searched for ``main`` in a file of ``fairseq_cli``. So the answer is the same for a console script,
+    ``python -m``, torchrun, ``fairseq-hydra-train``, and a process that one of these started.
     """
     found: str | None = None
     overrides: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
-"""Parameters and FLOPs of a subnet, counted from its sizes alone: exact, and without building anything.
+"""Count the parameters and FLOPs of a subnet from its sizes alone: exactly, and without building anything.
 
-A FLOP is half a multiply-accumulate, as in HAT (arXiv 2005.14187) and in :mod:`torch.utils.flop_counter`: only matrix
-products count, causal attention is counted whole. Experts and routers never count: a subnet is a dense Transformer.
+One multiply-accumulate is two FLOPs, as in HAT (arXiv 2005.14187) and in :mod:`torch.utils.flop_counter`: only matrix
+products count, and causal attention counts in full. Experts and routers never count: a subnet is a dense Transformer.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from mos_fairseq.search_space import FAMILIES, Stack, Subnet
 POSITIONS = tuple(dict.fromkeys(stack.positions for family in FAMILIES.values() for stack in family.stacks))
 """Options that give a number of positions."""
 
-_FIRST_POSITION = 2  # fairseq counts positions from after the padding symbol, number 1
+_FIRST_POSITION = 2  # fairseq numbers positions from behind the padding symbol, which is 1
 
 
 @dataclass(frozen=True)
 class CostOptions(ModelOptions):
-    """What, besides the subnet, a model's cost depends on; named as fairseq names it.
+    """What a model's cost depends on besides the subnet, under fairseq's option names.
 
     Args:
         src_len, tgt_len: tokens of the one sentence pair whose forward pass is counted (HAT: 30 and 30).
-        vocab_size: entries of the dictionary, or of the source dictionary; None: unknown, so are the embeddings.
-        tgt_vocab_size: entries of the target dictionary, where that is another one.
+        vocab_size: entries of the only or the source dictionary; None: unknown, and so is the cost of embeddings.
+        tgt_vocab_size: entries of the target dictionary, if it is a different one.
         max_source_positions, max_target_positions: of learned position embeddings.
-        max_positions: the same, of a model with an encoder only.
+        max_positions: the same, for a model that has only an encoder.
 
     Raises:
-        InputError: a size is not positive, or all embeddings are shared between two dictionaries.
+        InputError: a size is not positive, or two dictionaries share all embeddings.
     """
 
     src_len: int = 30
@@ -55,7 +55,7 @@ class CostOptions(ModelOptions):
 
     @classmethod
     def of_model(cls, cfg: Any, *vocab_sizes: int) -> CostOptions:
-        """Those of a model: of its configuration, with the number of entries of each stack's dictionary."""
+        """Return the options of a model, from its configuration and the size of each stack's dictionary."""
         names = [option.name for option in fields(cls) if option.name != "vocab_size" and hasattr(cfg, option.name)]
         values = {name: getattr(cfg, name) for name in names}
         if len(vocab_sizes) > 1:
@@ -63,15 +63,15 @@ class CostOptions(ModelOptions):
         return cls(vocab_size=vocab_sizes[0], **values)
 
     def length(self, stack: Stack) -> int:
-        """Tokens that a stack works on."""
+        """Return the number of tokens in a stack's input."""
         return {"source": self.src_len, "target": self.tgt_len}[stack.tokens]
 
     def positions(self, stack: Stack) -> int:
-        """Learned positions of a stack, without those before the first token's."""
+        """Return the number of learned positions of a stack, from the first token's on."""
         return getattr(self, stack.positions)
 
     def dictionary_size(self, stack: Stack) -> int:
-        """Entries of the dictionary of a stack's tokens. Raises ValueError where they are not known."""
+        """Return the number of entries of the stack's dictionary. Raises ValueError if it is unknown."""
         size = self.tgt_vocab_size or self.vocab_size if stack.tokens == "target" else self.vocab_size
         if size is None:
             raise ValueError("vocab_size is None: the dictionary's size is not known")
@@ -82,9 +82,9 @@ class CostOptions(ModelOptions):
 class Cost:
     """Cost of one subnet.
 
-    ``params`` and ``flops`` include embeddings and output projection and are None where the vocabulary's size is not
-    known. ``params_without_embeddings`` leaves out token tables, learned positions and the output projection,
-    ``flops_without_output_projection`` the projection to the vocabulary: the figures that HAT publishes.
+    ``params`` and ``flops`` include embeddings and output projection; they are None if the size of the vocabulary is
+    unknown. ``params_without_embeddings`` leaves out token tables, learned positions and the output projection;
+    ``flops_without_output_projection`` leaves out the projection to the vocabulary. HAT publishes these two.
     """
 
     params: int | None
@@ -93,12 +93,12 @@ class Cost:
     flops_without_output_projection: int
 
     def to_dict(self) -> dict[str, int | None]:
-        """The four figures by name."""
+        """Return the four figures by name."""
         return asdict(self)
 
 
 def subnet_cost(subnet: Subnet, options: CostOptions | None = None) -> Cost:
-    """Count ``subnet``: what its static twin has and does in one forward pass of one sentence pair."""
+    """Count ``subnet``: the parameters of its static twin, and one forward pass of one sentence pair."""
     options = options or CostOptions()
     inner, macs = _layers(subnet, options)
     if options.vocab_size is None:
@@ -115,7 +115,7 @@ def subnet_cost(subnet: Subnet, options: CostOptions | None = None) -> Cost:
 
 
 def _layers(subnet: Subnet, options: CostOptions) -> tuple[int, int]:
-    """(parameters, multiply-accumulates) of everything between the embeddings and the projection to the vocabulary."""
+    """Return (parameters, multiply-accumulates) between the embeddings and the projection to the vocabulary."""
     params = macs = 0
     for stack in subnet.family.stacks:
         outside = stack.setting(options, "layernorm_embedding") + stack.normalize_before(options)
@@ -143,9 +143,9 @@ def _norms(count: int, dim: int) -> int:
 
 
 def _embeddings(subnet: Subnet, options: CostOptions) -> int:
-    """Parameters of the token tables, the output projection and learned positions.
+    """Return the parameters of the token tables, the output projection and learned positions.
 
-    Embeddings shared by stacks of unequal width are one table as wide as the widest, as in the static twin.
+    Embeddings shared by stacks of different width are one table of the largest width, as in the static twin.
     """
     family = subnet.family
     sizes = {stack.name: options.dictionary_size(stack) * subnet.width(stack.name) for stack in family.stacks}

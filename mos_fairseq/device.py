@@ -1,4 +1,4 @@
-"""Devices by torch's names, and what a GPU's figures depend on. Importing it needs no torch."""
+"""Devices by torch's names, and the GPU facts that measurements depend on. Importing this module needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from mos_fairseq.errors import InputError
 
-# of nvidia-smi: what stays as it is while the machine is set up so, under the names that files give it
+# facts from nvidia-smi that stay constant while the machine's setup does, keyed by the names used in files
 _FIXED = {
     "driver": "driver_version",
     "max_sm_clock": "clocks.max.sm",
@@ -23,7 +23,7 @@ def check_device(name: str) -> None:
     """Raise InputError unless ``name`` is a CPU or a GPU that torch finds here."""
     if name == "cpu":
         return
-    import torch  # only now: a command's mistakes are told without it
+    import torch  # late: mistakes in a command are reported without torch
 
     try:
         if torch.device(name).type not in ("cpu", "cuda"):
@@ -34,17 +34,17 @@ def check_device(name: str) -> None:
 
 
 def gpu_facts(index: int | None) -> dict[str, str]:
-    """Driver, highest clocks and limit of power of a GPU, with their units; empty without nvidia-smi."""
+    """Return driver, highest clocks and power limit of a GPU, with their units; empty without nvidia-smi."""
     return _asked(index, _FIXED, "csv,noheader")
 
 
 def gpu_clocks(index: int | None) -> dict[str, float]:
-    """Its clocks at this moment in MHz; empty without nvidia-smi."""
+    """Return the GPU's current clocks in MHz; empty without nvidia-smi."""
     found: dict[str, float] = {}
     for name, value in _asked(index, _NOW, "csv,noheader,nounits").items():
         try:
             found[name] = float(value)
-        except ValueError:  # [N/A]
+        except ValueError:  # nvidia-smi prints [N/A]
             continue
     return found
 
@@ -63,7 +63,7 @@ def _asked(index: int | None, names: dict[str, str], form: str) -> dict[str, str
 
 
 def _driver_index(index: int | None) -> str:
-    """The driver's number or name of torch's GPU ``index``: CUDA_VISIBLE_DEVICES may hide others."""
+    """Return the driver's number or name of torch's GPU ``index``; CUDA_VISIBLE_DEVICES may hide other GPUs."""
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     index = index or 0
     return visible[index] if index < len(visible) else str(index)

@@ -1,5 +1,5 @@
-"""What the mixture of experts does to the subnets of a trained supernet: how differently it mixes for them, and whether
-their gradients pull shared weights in different directions (the conflict that MoS, arXiv 2306.04845, is to relieve)."""
+"""Diagnose a trained supernet: how differently routers mix the experts for subnets, and whether the subnets' gradients
+pull shared weights in different directions. MoS (arXiv 2306.04845) is meant to relieve this conflict."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PARTS = ("attention", "ffn")
 class Diagnosis:
     """One part ("attention" or "ffn") of one layer.
 
-    ``mixing_distance``: total-variation distance of the mixing weights of two subnets (0: mixed alike, 1: no expert in
+    ``mixing_distance``: total-variation distance between the mixing weights of two subnets (0: equal, 1: no expert in
     common), mean over their common rows and over pairs of subnets. ``expert_distance``: norm of the difference of two
-    experts over the norm of one, mean over pairs. Both None without experts. ``cosine``: of the gradients that two
-    subnets send to the weights which both use, mean over pairs; ``lowest_cosine``: of all pairs; ``conflicts``: share
-    of pairs with a negative one. These are None where no two of the subnets have the layer.
+    experts over the norm of one, mean over pairs. Both are None without experts. ``cosine``: similarity of two
+    subnets' gradients in the weights that both use, mean over pairs; ``lowest_cosine``: minimum over pairs;
+    ``conflicts``: share of pairs with a negative cosine. These three are None if fewer than two subnets have the layer.
     """
 
     side: str
@@ -45,14 +45,14 @@ class Diagnosis:
 
     @property
     def name(self) -> str:
-        """As in ``encoder 2 ffn``; layers count from 1."""
+        """Return a name such as ``encoder 2 ffn``; layers count from 1."""
         return f"{self.side} {self.layer + 1} {self.part}"
 
 
 @dataclass(frozen=True)
 class _Trace:
-    """What one subnet does in one matrix: mixing weights ([E] or [E, G, o], None without experts), and the gradient of
-    the active part of the stacked experts [E, G, o, i]."""
+    """What one subnet does in one matrix: mixing weights ([E], [E, R] or [E, G, o], None without experts), and the
+    gradient of the active part of the stacked experts [E, G, o, i]; of those of low rank, of the shared weights."""
 
     probs: Tensor | None
     gradient: Tensor
@@ -62,14 +62,14 @@ _Key = tuple[str, int, str, str]  # side, layer, part, name of the matrix
 
 
 def diagnose(evaluator: SubnetEvaluator, subnets: Sequence[Subnet]) -> list[Diagnosis]:
-    """Look at a supernet through some of its subnets.
+    """Compare some subnets of a supernet.
 
-    Gradients are those of the mean cross-entropy per token on all of the evaluator's sentences, without dropout. All
-    subnets' gradients are kept at once: as many copies of the model's linear layers.
+    Gradients are of the mean cross-entropy per token on all of the evaluator's sentences, without dropout. The
+    gradients of all subnets are in memory at once: one copy of the model's linear layers for each.
     """
     model = evaluator.model
     if not isinstance(model, Supernet):
-        raise TypeError(f"the evaluator's model is a {type(model).__name__}: only supernets are looked into")
+        raise TypeError(f"the evaluator's model is a {type(model).__name__}: only supernets can be diagnosed")
     with keep_active_subnet(model):
         traces = [_trace(evaluator, subnet) for subnet in subnets]
     keys = [key for key, _ in _matrices(model)]
@@ -97,10 +97,10 @@ def _part(name: str) -> str:
 
 
 def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:
-    """Of all matrices that the subnet uses."""
+    """Trace every matrix that the subnet uses."""
     model = evaluator.model
     model.set_active_subnet(subnet)
-    model.zero_grad(set_to_none=True)
+    model.requires_grad_(True).zero_grad(set_to_none=True)  # of what was frozen in training, too
     padding = evaluator.task.target_dictionary.pad()
     tokens = evaluator.num_predicted
     for batch in evaluator.batches:
@@ -129,7 +129,7 @@ def _diagnosis(
         for (a, b), key in product(pairs, matrices)
         if a[key].probs is not None
     ]
-    experts = [_expert_distance(matrix.weight.detach()) for matrix in matrices.values() if matrix.num_experts > 1]
+    experts = [_expert_distance(matrix.experts()) for matrix in matrices.values() if matrix.num_experts > 1]
     return Diagnosis(
         *place,
         num_experts=max(matrix.num_experts for matrix in matrices.values()),
@@ -146,7 +146,8 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
-    """Total-variation distance of two mixtures over E experts, [E] or [E, G, o], mean over the rows that both have."""
+    """Total-variation distance of two mixtures over E experts, [E], [E, R] or [E, G, o], mean over the rows (or
+    components) that both have."""
     if p.dim() > 1:
         rows = min(p.size(-1), q.size(-1))
         p, q = p[..., :rows], q[..., :rows]
@@ -154,14 +155,14 @@ def total_variation(p: Tensor, q: Tensor) -> float:
 
 
 def _expert_distance(weight: Tensor) -> float:
-    """weight [E, …] -> mean over pairs of experts of the norm of their difference over the experts' mean norm."""
+    """Return the mean norm of the difference of two experts, over the experts' mean norm; ``weight`` is [E, …]."""
     experts = weight.flatten(1)
     distances = [float((experts[a] - experts[b]).norm()) for a, b in combinations(range(len(experts)), 2)]
     return sum(distances) / len(distances) / float(experts.norm(dim=1).mean())
 
 
 def _cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Cosine similarity of gradients of several matrices, on the slices that both subnets use; 0 if one is zero."""
+    """Return the cosine similarity of two subnets' gradients over several matrices, on common slices; 0 if one is 0."""
     products = torch.zeros(3, dtype=torch.float64)
     for a, b in pairs:
         rows, columns = (min(a.size(dim), b.size(dim)) for dim in (2, 3))
@@ -172,7 +173,7 @@ def _cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
 
 
 def plot_diagnoses(found: Mapping[str, Sequence[Diagnosis]], path: Path) -> None:
-    """Mixing distance and gradients' cosine by layer, a line for each supernet, as a PNG.
+    """Plot mixing distance and gradients' cosine by layer as a PNG, one line for each supernet.
 
     Raises:
         InputError: the file cannot be written.

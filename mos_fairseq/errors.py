@@ -1,20 +1,21 @@
 """The one exception class for users' mistakes.
 
-Raised with a single line that names the field, the value and what is allowed. It is a ``ValueError``, so library
-callers need to know nothing new; the command-line hook in :mod:`mos_fairseq.compat` prints it without a traceback.
+It is raised with a single line that names the field, the value and what is allowed. It is a ``ValueError``, so library
+callers can catch it as usual; the command-line hook in :mod:`mos_fairseq.compat` prints it without a traceback.
 """
 
 import math
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave (option, file, checkpoint), told in one line."""
+    """A mistake in the user's input (option, file, checkpoint), reported in one line."""
 
 
 def at_least(low: float, **values: float | None) -> None:
-    """Raise InputError unless each value, by the name of its option, is ``low`` or more; None is not given.
+    """Raise InputError unless each value is ``low`` or more; None counts as not given.
 
-    An int for ``low`` is of whole numbers, in the message; a float of finite numbers.
+    Keywords are the names of options. The message asks for whole numbers if ``low`` is an int, otherwise for finite
+    numbers.
     """
     kind = "whole numbers" if isinstance(low, int) else "numbers"
     for name, value in values.items():
@@ -23,15 +24,15 @@ def at_least(low: float, **values: float | None) -> None:
 
 
 def below_one(**values: float) -> None:
-    """Raise InputError unless each value, by the name of its option, is a rate: a number from 0 to below 1."""
+    """Raise InputError unless each value is a rate, from 0 to below 1. Keywords are the names of options."""
     for name, value in values.items():
         if not 0 <= value < 1:
             raise InputError(f"{name} is {value}: allowed are numbers from 0 to below 1")
 
 
 def write_failure(error: BaseException) -> str:
-    """Why a file could not be written. torch tells of a full disk with a RuntimeError of its own, several lines long;
-    the system's reason is in its context."""
+    """Return why a file could not be written. On a full disk torch raises a RuntimeError of several lines; the
+    system's reason is in its context."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError) and found.strerror:

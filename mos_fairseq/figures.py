@@ -1,6 +1,6 @@
-"""Pictures by matplotlib, written as PNG files. None needs a display, or knows of any other.
+"""Plots by matplotlib, written as PNG files. They need no display and share no state.
 
-matplotlib is imported when the first one is made: it takes long, and most runs draw nothing.
+matplotlib is imported for the first plot: the import is slow, and most runs plot nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, which finds room for its labels."""
+    """Return an empty figure, ``width`` x ``height`` inches, whose layout leaves room for labels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""Reading files and making folders, with errors of one line; writing files that are whole or not there."""
+"""Atomic file writes, and reading files and making folders with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mos_fairseq.errors import InputError, write_failure
 
 try:
     import fcntl
-except ImportError:  # Windows: two writers at once are not noticed there
-    fcntl = None  # type: ignore[assignment]  # mypy has no module that may be absent
+except ImportError:  # Windows: concurrent writers are not detected there
+    fcntl = None  # type: ignore[assignment]  # mypy cannot express an optional module
 
 
 def read_text(path: str | os.PathLike[str], what: str = "") -> str:
-    """The text of a UTF-8 file; ``what`` is how a message calls it, before its path. Raises InputError if it cannot be
-    read."""
+    """Return the text of a UTF-8 file. Error messages put ``what`` before the path. Raises InputError if the file
+    cannot be read."""
     name = f"{what} {path}".strip()
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def read_text(path: str | os.PathLike[str], what: str = "") -> str:
 
 
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of a UTF-8 CSV file by the names of its first line. Raises InputError if it cannot be read."""
+    """Return the rows of a UTF-8 CSV file, keyed by its first line. Raises InputError if it cannot be read."""
     try:
         return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except csv.Error:
@@ -41,8 +41,8 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def file_digest(path: str | os.PathLike[str], what: str = "") -> str:
-    """SHA-256 of a file's content, in hexadecimal digits; ``what`` as in :func:`read_text`. Raises InputError if it
-    cannot be read."""
+    """Return the SHA-256 of a file's content as hexadecimal digits; ``what`` as in :func:`read_text`. Raises InputError
+    if the file cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -51,7 +51,7 @@ def file_digest(path: str | os.PathLike[str], what: str = "") -> str:
 
 
 def make_folder(path: str | os.PathLike[str], what: str = "") -> None:
-    """Make a folder, if it is not there; ``what`` as in :func:`read_text`. Raises InputError if it cannot be made."""
+    """Make a folder unless it exists; ``what`` as in :func:`read_text`. Raises InputError if it cannot be made."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,26 +59,26 @@ def make_folder(path: str | os.PathLike[str], what: str = "") -> None:
 
 
 def lock(file: IO[Any], wait: bool = False) -> None:
-    """Take an open file for this process, until :func:`unlock` or its end. Where another holds it, wait, or raise
-    BlockingIOError."""
+    """Lock an open file for this process, until :func:`unlock` or its end. If another process holds the lock, wait or
+    raise BlockingIOError."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def unlock(file: IO[Any]) -> None:
-    """Leave it to others."""
+    """Release the lock."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def write_folder_atomically(path: str | os.PathLike[str], fill: Callable[[str], object]) -> None:
-    """Make a new folder, so that a reader sees none or the whole one.
+    """Make a new folder atomically: a reader sees no folder or the whole one.
 
     Args:
-        fill: writes into the folder whose name it is given.
+        fill: called with the name of a temporary folder, writes the files into it.
 
     Raises:
-        InputError: the folder cannot be written, or is there and not empty.
+        InputError: the folder cannot be written, or exists and is not empty.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -94,13 +94,13 @@ def write_folder_atomically(path: str | os.PathLike[str], fill: Callable[[str], 
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | Callable[[Any], object]) -> None:
-    """Write a file, so that a reader sees the old one or the whole new one.
+    """Write a file atomically: a reader sees the old one or the whole new one.
 
-    A symbolic link stays and its target is written; what exists and is no regular file (/dev/stdout, a pipe) is written
-    into as it is.
+    A symbolic link is kept and its target is written. An existing path that is no regular file (/dev/stdout, a pipe)
+    is written in place.
 
     Args:
-        content: its text, or a function that writes bytes into the open file it is given.
+        content: the text, or a function that writes bytes into the open file passed to it.
 
     Raises:
         InputError: the file cannot be written.
@@ -120,10 +120,10 @@ def write_atomically(path: str | os.PathLike[str], content: str | Callable[[Any]
             with open(temporary, "wb") as file:
                 content(file) if callable(content) else file.write(content.encode())
                 file.flush()
-                os.fsync(file.fileno())  # a full disk may be noticed only now
+                os.fsync(file.fileno())  # a full disk may show only now
             os.replace(temporary, target)
         finally:
             with suppress(FileNotFoundError):
                 os.remove(temporary)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise InputError(f"{path}: cannot be written ({write_failure(error)})") from None

@@ -14,10 +14,10 @@ from mos_fairseq.files import lock, unlock
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The objects in a file, one a line; a last line without its newline was being written and does not count.
+    """Return the objects in a file, one a line. A last line without a newline is incomplete and is ignored.
 
     Raises:
-        InputError: the file cannot be read, or a line holds no JSON object; names the line.
+        InputError: the file cannot be read, or a line holds no JSON object; the message has the line's number.
     """
     try:
         content = Path(path).read_bytes()
@@ -46,7 +46,7 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 class JsonlWriter:
-    """Appends objects to a file, each durable before the next; a half-written last line is cut off first.
+    """Append objects to a file, each durable before the next. Opening cuts off an incomplete last line.
 
     Raises:
         InputError: the file cannot be written.
@@ -58,7 +58,7 @@ class JsonlWriter:
             self._file = open(path, "r+b" if os.path.exists(path) else "w+b")
             lock(self._file)
             if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(path)):
-                raise BlockingIOError  # replaced by its writer meanwhile
+                raise BlockingIOError  # its writer has replaced the file
             content = self._file.read()
             end = content.rfind(b"\n") + 1
             self._file.seek(end)
@@ -69,7 +69,7 @@ class JsonlWriter:
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one line. NaN and infinity are refused: they are not JSON."""
+        """Write one line. NaN and infinity are refused, because JSON has neither."""
         try:
             self._file.write(_line(row))
             self._file.flush()
@@ -78,7 +78,7 @@ class JsonlWriter:
             raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
 
     def rewrite(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Replace all lines; a reader sees the old file or the whole new one. The new file is locked from the start."""
+        """Replace all lines atomically. The new file is locked from the start."""
         folder, name = os.path.split(os.path.realpath(self.path))
         temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
         try:
@@ -110,7 +110,7 @@ class JsonlWriter:
 
 
 class SharedJsonl:
-    """A file that several processes append to, each holding it for the moment of a line only.
+    """A file that several processes append to; each locks it only to read and write a line.
 
     Raises:
         InputError: the file cannot be written.
@@ -118,28 +118,28 @@ class SharedJsonl:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
-        self._end = self._lines = 0  # what this process has read or written
+        self._end = self._lines = 0  # position up to which this process has read or written
         try:
             self._file = open(path, "a+b")
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
     def read(self) -> list[dict[str, Any]]:
-        """The rows that came since the last call of any method, all of them at first."""
+        """Return the rows added since the last call of any method; the first call returns all rows."""
         with self._locked():
             return self._new_rows()
 
     def append(self, row: dict[str, Any], key: str) -> list[dict[str, Any]]:
-        """Write one line, unless another process has written one with the same ``row[key]``.
+        """Write one line, unless another process has written a line with the same ``row[key]``.
 
         Returns:
-            the rows that others have written meanwhile.
+            the rows that other processes have added since.
         """
         with self._locked():
             others = self._new_rows()
             if all(other.get(key) != row[key] for other in others):
                 line = _line(row)
-                self._file.truncate(self._end)  # who was killed in a line holds no lock any more
+                self._file.truncate(self._end)  # drop a partial line: its writer was killed, and holds no lock
                 self._file.write(line)
                 self._file.flush()
                 os.fsync(self._file.fileno())

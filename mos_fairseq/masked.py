@@ -1,4 +1,4 @@
-"""Mini-batches of masked language models: words are predicted where they are masked, and only there."""
+"""Mini-batches of masked language models, which predict words only at masked positions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def predicts_masked(model: Any) -> bool:
-    """Whether ``model``, one of fairseq's or of this package, is a masked language model."""
+    """Return whether ``model``, from fairseq or this package, is a masked language model."""
     return "self" in (getattr(model, "supported_targets", None) or ())
 
 
 def masked_only(sample: dict[str, Any], padding_idx: int) -> dict[str, Any]:
-    """``sample`` for a model that projects only its N masked tokens to the vocabulary: logits [N, V].
+    """Return ``sample`` for a model that projects only its N masked tokens to the vocabulary: logits [N, V].
 
-    ``target`` becomes [N], and ``ntokens`` N, as in fairseq's criterion ``masked_lm``.
+    ``target`` becomes [N] and ``ntokens`` N, as in fairseq's criterion ``masked_lm``.
     """
     masked = sample["target"].ne(padding_idx)
     net_input = sample["net_input"] | {"masked_tokens": masked}
@@ -37,23 +37,23 @@ EXAMPLES = (
     "shorten_method",
     "shorten_data_split_list",
 )
-"""Options of fairseq's ``masked_lm`` that decide what is a sample, and what is masked in it."""
+"""Options of fairseq's ``masked_lm`` that decide what a sample is and which of its words are masked."""
 
 
 def examples_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a supernet's configuration, with which other models are judged on the same samples and masks; none of
-    other tasks."""
+    """Return these options of a supernet's configuration, so that other models are judged on the same samples and
+    masks; empty for other tasks."""
     task = cfg["task"]
     return {name: task[name] for name in EXAMPLES if name in task} if "mask_prob" in task else {}
 
 
 def predicted_tokens(model: Any, sample: dict[str, Any], padding_idx: int) -> int:
-    """How many words ``model`` predicts of a mini-batch."""
+    """Return the number of words that ``model`` predicts in a mini-batch."""
     return int(sample["target"].ne(padding_idx).sum()) if predicts_masked(model) else sample["ntokens"]
 
 
 def summed_loss(model: Any, sample: dict[str, Any], padding_idx: int) -> Tensor:
-    """Cross-entropy of a mini-batch, in nats, summed over the words that are predicted."""
+    """Return the cross-entropy of a mini-batch, in nats, summed over the predicted words."""
     if predicts_masked(model):
         sample = masked_only(sample, padding_idx)
     logits, target = model(**sample["net_input"])[0], sample["target"]

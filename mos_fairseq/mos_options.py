@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mos_fairseq.search_space import ENCODING_KINDS
 
 CHOICES = {
-    "mos_routing": ("none", "layer", "neuron"),
+    "mos_routing": ("none", "layer", "neuron", "rank"),
     "mos_linears": ("ffn", "attention", "all"),
     "arch_encoding": tuple(ENCODING_KINDS),
 }
@@ -19,6 +19,7 @@ class MosOptions:
 
     mos_routing: str = "neuron"
     num_experts: int = 2
+    expert_rank: int = 0
     mos_linears: str = "ffn"
     arch_encoding: str = "aggregate"
     router_hidden_dim: int = 128

@@ -1,6 +1,6 @@
-"""What third parties say again and again in fairseq's commands and ours, and what nobody can do anything about there.
+"""Filter third-party messages that recur in fairseq's and our commands and that users cannot act on.
 
-Only commands leave it out: a program that imports the package keeps its own filters and loggers.
+Only commands filter: a program that imports the package keeps its own filters and loggers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _WARNINGS = (
     # it always asks for pinned memory
     r"'pin_memory' argument is set as true but no accelerator is found",
 )
-_NEEDS_TENSORBOARD = "fairseq.tasks.text_to_speech"  # asks for tensorboardX when fairseq is imported
+_NEEDS_TENSORBOARD = "fairseq.tasks.text_to_speech"  # suggests to install tensorboardX when fairseq is imported
 
 
 def leave_out_known() -> None:
-    """Leave known messages of third parties out, unless MOS_FAIRSEQ_VERBOSE=1; a second call changes nothing.
+    """Filter known third-party messages unless MOS_FAIRSEQ_VERBOSE=1; a second call changes nothing.
 
-    Filters of warnings that the user has set (``PYTHONWARNINGS``, ``-W``) come first.
+    The user's own warning filters (``PYTHONWARNINGS``, ``-W``) take precedence.
     """
     if os.environ.get(VERBOSE, "0") not in ("", "0"):
         return
@@ -38,7 +38,7 @@ def leave_out_known() -> None:
         warnings.filterwarnings("ignore", message=message, append=True)
     logging.getLogger(_NEEDS_TENSORBOARD).setLevel(logging.WARNING)
     root, wanted = logging.getLogger(), os.environ.get("LOGLEVEL", "INFO").upper()
-    if root.level == logging.DEBUG != logging.getLevelName(wanted):  # by another module of fairseq
+    if root.level == logging.DEBUG != logging.getLevelName(wanted):  # another module of fairseq set it
         root.setLevel(logging.INFO)
     sacrebleu = logging.getLogger("sacrebleu")
     if not any(isinstance(known, _Once) for known in sacrebleu.filters):
@@ -46,14 +46,14 @@ def leave_out_known() -> None:
 
 
 class _Once(logging.Filter):
-    """Lets each message through once: sacreBLEU asks at every score whether the text is tokenised."""
+    """Let each message through once: sacreBLEU warns about tokenised text at every score."""
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this message is new."""
+        """Return whether this message is new."""
         new = str(record.msg) not in self._seen
         self._seen.add(str(record.msg))
         return new

@@ -1,7 +1,7 @@
-"""The plugin at work: importing this module repairs fairseq (:mod:`mos_fairseq.compat`), then registers tasks, models,
+"""The plugin itself: importing this module repairs fairseq (:mod:`mos_fairseq.compat`), then registers tasks, models,
 criterions, optimizers and learning-rate schedulers."""
 
-# relative: works, or fails with one clear line, under any folder name
+# relative: the import works under any folder name, or fails with one clear line
 from . import compat, noise
 from .compat.commands import running_command
 

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal one that moves, elsewhere (a log) a line at each tenth."""
+"""Progress bars: a moving bar on a terminal, a line at each tenth elsewhere (in a log)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class _Lines(tqdm):
-    """Writes a line whenever another tenth is done, and nothing in between."""
+    """Write a line at each completed tenth, and nothing in between."""
 
     _told = 0  # tenths
 
@@ -17,7 +17,7 @@ class _Lines(tqdm):
         super().__init__(*args, **options | {"leave": False})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Called by tqdm at every change; with an empty ``msg`` to wipe the bar."""
+        """Write the line if it is due. tqdm calls this at every change, with an empty ``msg`` to clear the bar."""
         tenths = 10 * self.n // self.total if self.total else 0
         if msg is None and tenths > self._told:
             self._told = tenths
@@ -25,12 +25,12 @@ class _Lines(tqdm):
             self.fp.flush()
 
     def close(self) -> None:
-        """The last line, where it is not written yet."""
+        """Write the last line if it is still due."""
         if not self.disable:
             self.display()
         super().close()
 
 
 def progress(**options: Any) -> tqdm:
-    """A bar on standard error; ``options`` are tqdm's."""
+    """Return a bar on standard error; ``options`` are tqdm's."""
     return (tqdm if sys.stderr.isatty() else _Lines)(file=sys.stderr, **options)

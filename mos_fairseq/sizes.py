@@ -1,4 +1,4 @@
-"""Sizes in force of one Transformer layer: what a layer is built of, set to, and counted from. Ints only."""
+"""Active sizes of one Transformer layer, from which layers are built, set and counted. Ints only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 class AttentionSizes:
     """Sizes of one attention.
 
-    ``heads`` split ``inner``, the width q of queries, keys and values; ``memory`` is the width of what is attended to.
-    ``is_cross``: it attends to the outputs of another stack, of which ``span`` are concatenated along time.
+    ``heads`` divide ``inner``, the width q of queries, keys and values. ``memory`` is the width of keys' and values'
+    input. ``is_cross``: it attends to another stack's outputs, ``span`` of them concatenated along time.
     """
 
     heads: int
@@ -31,5 +31,5 @@ class LayerSizes:
 
     @property
     def cross_span(self) -> int:
-        """How many outputs of another stack it attends to; 0 without cross-attention."""
+        """Return how many outputs of another stack the layer attends to; 0 without cross-attention."""
         return max((attention.span for attention in self.attentions.values() if attention.is_cross), default=0)

@@ -1,8 +1,8 @@
-"""Encoder outputs on the way from a device to a server: what is sent, how many bytes, and what rounding does to them.
+"""Encoder outputs sent from a device to a server: the message, its length, and the effect of rounding.
 
-A message is a header and then, output by output, numbers in row order: of ``float32`` and ``float16`` as they are, of
-``int8`` each token's row as whole numbers from -127 to 127 after the rows' scales (4 bytes each: its largest absolute
-value). Where a sentence is padded, a mask of one bit a token follows. All little-endian.
+A message is a header and then, output by output, numbers in row order: ``float32`` and ``float16`` as they are. In
+``int8``, the rows' scales come first (4 bytes each: the row's largest absolute value), then each token's row as whole
+numbers from -127 to 127. If a sentence is padded, a mask of one bit a token follows. All is little-endian.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import Subnet
 
 TRANSFER_DTYPES = ("float32", "float16", "int8")
-_HEADER = struct.Struct("<4sBBHHIH")  # what it is, dtype, whether padded, outputs, sentences, tokens, width
+_HEADER = struct.Struct("<4sBBHHIH")  # magic, dtype, whether padded, outputs, sentences, tokens, width
 _MAGIC = b"MoS1"
 HEADER_BYTES = _HEADER.size
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
@@ -27,8 +27,8 @@ _FLOAT16 = 65504.0
 def transfer_bytes(
     subnet: Subnet, src_len: int, dtype: str = "float32", sentences: int = 1, padded: bool = False
 ) -> int:
-    """Length of the message with the encoder's outputs of ``sentences`` of ``src_len`` tokens: as many outputs as the
-    decoder's widest span reads.
+    """Return the length in bytes of a message: the encoder outputs of ``sentences`` sentences of ``src_len`` tokens,
+    as many outputs as the decoder's widest span reads.
 
     Raises:
         InputError: the subnet has no encoder, or the dtype is unknown.
@@ -39,15 +39,15 @@ def transfer_bytes(
 
 
 def check_dtype(dtype: str) -> None:
-    """Raise InputError for an unknown one."""
+    """Raise InputError for an unknown ``dtype``."""
     if dtype not in TRANSFER_DTYPES:
         raise InputError(f"transfer_dtype is {dtype}: allowed are {', '.join(TRANSFER_DTYPES)}")
 
 
 def check_encoder(stacks: Sequence[str], family: str) -> None:
-    """Raise InputError where there is nothing to send."""
+    """Raise InputError if the family has no encoder outputs to send."""
     if "encoder" not in stacks:
-        raise InputError(f"models of family {family} have no encoder, whose outputs could be sent to a server")
+        raise InputError(f"models of family {family} have no encoder outputs to send to a server")
 
 
 def _length(dtype: str, padded: bool, outputs: int, sentences: int, tokens: int, width: int) -> int:
@@ -57,11 +57,11 @@ def _length(dtype: str, padded: bool, outputs: int, sentences: int, tokens: int,
 
 
 def pack(outputs: Sequence[np.ndarray], padding: np.ndarray | None, dtype: str) -> bytes:
-    """The message.
+    """Return the message in bytes.
 
     Args:
         outputs: each [S, B, d], numbers.
-        padding: [B, S], true at padding; None where there is none.
+        padding: [B, S], True at padding; None without padding.
     """
     tokens, sentences, width = outputs[0].shape
     index = TRANSFER_DTYPES.index(dtype)
@@ -82,14 +82,14 @@ def pack(outputs: Sequence[np.ndarray], padding: np.ndarray | None, dtype: str) 
 
 
 def message_bytes(header: bytes) -> int:
-    """Length of the whole message that begins with ``header``. Raises InputError where it is none."""
+    """Return the length of the whole message that begins with ``header``. Raises InputError if it is none."""
     return _length(*_read(header))
 
 
 def _read(header: bytes) -> tuple[str, bool, int, int, int, int]:
     magic, index, padded, outputs, sentences, tokens, width = _HEADER.unpack(header[:HEADER_BYTES])
     if magic != _MAGIC or index >= len(TRANSFER_DTYPES) or padded > 1 or not outputs * sentences * tokens * width:
-        raise InputError("what was received is no message of encoder outputs")
+        raise InputError("the received bytes are no message of encoder outputs")
     found = (TRANSFER_DTYPES[index], bool(padded), outputs, sentences, tokens, width)
     if _length(*found) > _MOST_BYTES:
         raise InputError(f"the message is {_length(*found)} bytes long: allowed are up to {_MOST_BYTES}")
@@ -97,9 +97,9 @@ def _read(header: bytes) -> tuple[str, bool, int, int, int, int]:
 
 
 def unpack(message: bytes) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """(outputs, padding) as :func:`pack` takes them, the numbers in float32. Raises InputError for anything else."""
+    """Return (outputs, padding) as :func:`pack` takes them, in float32. Raises InputError for any other bytes."""
     if len(message) < HEADER_BYTES or len(message) != message_bytes(message):
-        raise InputError("what was received is no message of encoder outputs")
+        raise InputError("the received bytes are no message of encoder outputs")
     dtype, padded, number, sentences, tokens, width = _read(message)
     shape, place, outputs = (tokens, sentences, width), HEADER_BYTES, []
 

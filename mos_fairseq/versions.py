@@ -1,4 +1,4 @@
-"""Versions of what results depend on."""
+"""Versions of the packages that results depend on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _FAIRSEQ = ("ve-fairseq", "fairseq-fixed", "fairseq")  # whichever is installed
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """Version by name of this package, fairseq's distribution and ``packages``, as far as they are installed; none of
-    them is imported."""
+    """Return the versions of this package, fairseq's distribution and ``packages`` by name, if installed; nothing is
+    imported."""
     found = {"mos-fairseq": mos_fairseq.__version__}
     for name in (*_FAIRSEQ, *packages):
         try:

@@ -1,8 +1,8 @@
-"""fairseq's configuration of a command's options, as hydra composes it, in a tenth of the time.
+"""Compose fairseq's configuration of a command's options as hydra does, in a tenth of the time.
 
-hydra composes the groups that are chosen (``task=translation``), which takes longest, then sets the options one by one
-(``task.data=…``). :func:`remember` keeps the first for every choice, and what hydra's grammar made of each option; the
-second is done by hydra's own function, every time.
+hydra composes the chosen groups (``task=translation``), which is slowest, then sets the options one by one
+(``task.data=…``). :func:`remember` caches the first for every choice, and the parsed form of each option; hydra's own
+function does the second every time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _folder: Path | None = None
 
 
 def remember(folder: Path | None = None) -> None:
-    """From now on, in this process and its forks; ``folder``: processes share there what they composed."""
+    """Cache from now on, in this process and its forks; processes share compositions in ``folder``."""
     global _folder
     _folder = folder
     importlib.import_module("fairseq.dataclass.utils").compose = compose

@@ -22,7 +22,7 @@ from tests.seeds import moved  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def random_state() -> None:
-    """Every test draws the same numbers, whatever ran before it in its process."""
+    """Seed every test's random numbers, independent of tests before it in its process."""
     random.seed(moved(1))
     np.random.seed(moved(1))
     torch.manual_seed(moved(1))
@@ -39,9 +39,9 @@ def use_kernels() -> Iterator[Callable[..., None]]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Whatever starts fairseq's commands or ours is slow. Tests that need a GPU are not there without one.
+    """Mark tests that start fairseq's or our commands as slow. Tests that need a GPU are deselected without one.
 
-    Files that hold slow tests come first: no process is left alone with one of them in the end.
+    Files with slow tests come first, so that no process is left with one of them in the end.
     """
     if os.environ.get("MOS_TEST_CUDA") != "pretended" and not torch.cuda.is_available():
         need_gpu = [item for item in items if item.path.parent.name == "gpu"]

@@ -83,7 +83,7 @@ def difference(first: Path, second: Path) -> float:
 
 
 def valid_losses(save_dir: Path) -> list[str]:
-    """What the log says of the last validation."""
+    """Return the log's figures of the last validation."""
     log = save_dir.with_name(f"{save_dir.name}.log.0").read_text()
     row = json.loads(log.rsplit("| valid | ", 1)[1].splitlines()[0])
     return [row[f"valid_{kind}_{name}"] for kind in ("loss", "nll_loss") for name in ("largest", "smallest")]

@@ -1,4 +1,4 @@
-"""Kills, full disks and damaged files: everything goes on or says what is wrong, and nothing is lost.
+"""Kills, full disks and damaged files: everything resumes or reports the error, and nothing is lost.
 
 python tests/faults.py [--quick] [--seed 1]
 """
@@ -72,7 +72,7 @@ class Faults:
         return save_dir
 
     def _kill(self, job: processes.Job, save_dir: Path, while_writing: bool) -> bool | None:
-        """SIGKILL after some updates; says whether a checkpoint was half written; None if the run ended before."""
+        """SIGKILL after some updates; return whether a checkpoint was half written, None if the run ended before."""
         wanted, delay = self.draw.randint(0, 7), self.draw.uniform(0, 0.1)
         while job.running():
             partial = list(save_dir.glob("*.tmp"))
@@ -218,7 +218,7 @@ class Faults:
 
 
 def slow_disk() -> None:
-    """Writing takes long enough to be killed in it."""
+    """A write that is slow enough to be killed in it."""
     import torch
 
     save = torch.save
@@ -238,7 +238,7 @@ def impatient() -> None:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path | None]:
-    """A tmpfs of ``size`` bytes, or None where nobody may mount."""
+    """Mount a tmpfs of ``size`` bytes, or return None without the right to mount."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:

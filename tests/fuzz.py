@@ -42,7 +42,7 @@ from tests.helpers import SMALL_SPACE, small_space  # noqa: E402
 logging.disable(logging.INFO)
 SPACE = small_space()
 SUBNET = SPACE.sample_subnet("fuzz")
-SECONDS = 2.0  # on a busy machine; the slowest take some hundredths
+SECONDS = 2.0  # on a busy machine; the slowest inputs take some hundredths
 ODD = [None, True, False, 0, -1, 1, 3, 2**31, 2**63, 10**400, 0.5, 1e308, float("nan"), float("inf"), "", "x", "7", []]
 ODD += [{}, [[]], [None], ["a"], {"a": 1}, "${oc.env:HOME}", "<script>alert(1)</script>", "!!python/object"]
 ODD += ["ü\x00\u2028"]
@@ -113,7 +113,7 @@ class _NoEvaluator:
 
 
 class Targets:
-    """name -> (a good file's data, how it is written, what reads it); with real files below ``folder``."""
+    """Return name -> (a good file's data, its writer, its reader); with real files below ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -189,7 +189,7 @@ def read_one(targets: Targets, kind: str, number: int) -> str:
     draw = random.Random(number)
     try:
         content = write(mutate_tree(draw, data)).encode("utf-8", "replace") if draw.random() < 0.6 else None
-    except (ValueError, yaml.YAMLError):  # what cannot be written is no input
+    except (ValueError, yaml.YAMLError):  # unwritable data is no input
         content = None
     if content is None or draw.random() < 0.2:
         content = mutate_text(draw, content or write(data).encode())
@@ -213,7 +213,7 @@ def read_one(targets: Targets, kind: str, number: int) -> str:
 
 
 def fuzz(kind: str, examples: int, number: int, folder: Path) -> dict[str, int]:
-    """Counts of what was read and what refused."""
+    """Return the counts of read and of refused files."""
     targets, counts = Targets(folder), {"read": 0, "refused": 0}
 
     @seed(number)

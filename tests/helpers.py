@@ -1,4 +1,4 @@
-"""What several tests share: small odd sizes, dictionaries, supernets, batches."""
+"""Shared parts of several tests: small odd sizes, dictionaries, supernets, batches."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def fake_task(words: Dictionary | None = None) -> SimpleNamespace:
 
 
 def assert_logits_and_gradients_equal(ours, stock, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> None:
-    """Logits in evaluation and training, and the gradients of a loss, are those of fairseq's model."""
+    """Check that logits in evaluation and training, and the gradients of a loss, equal fairseq's model's."""
     real = target.ne(1)
     for mode in (True, False):
         stock.train(mode), ours.train(mode)

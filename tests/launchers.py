@@ -1,7 +1,7 @@
-"""Trains a tiny supernet in two processes as three launchers start them, and compares the parameters, bit by bit.
+"""Train a tiny supernet in two processes, started by three launchers, and compare the parameters bit by bit.
 
-``examples/train_parallel.sh``; ``torchrun`` of ``fairseq-train`` itself; and fairseq's own spawning. The last two count
-GPUs: their processes are told that there are two, and put nothing there (gloo).
+The launchers are ``examples/train_parallel.sh``, ``torchrun`` of ``fairseq-train``, and fairseq's own spawning. The
+last two count GPUs: their processes see two simulated ones and do not use them (gloo).
 
     python tests/launchers.py
 """
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.cli.conftest import SPACE, training  # noqa: E402
 
-# fairseq-train, where two GPUs seem to be, of which none is used
+# fairseq-train with two simulated GPUs that are not used
 TWO_DEVICES = """
 import torch
 if __name__ == "__main__":

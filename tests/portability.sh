@@ -34,7 +34,7 @@ done
 logs=runs/portability
 mkdir -p "$logs"
 
-# as_made_by FILE COMMAND...: the command sees FILE in the place of /proc/cpuinfo, and nobody else does
+# as_made_by FILE COMMAND...: only the command sees FILE in place of /proc/cpuinfo
 as_made_by() {
     local alone=(unshare --mount)
     [ "$(id -u)" = 0 ] || alone=(unshare --mount --map-root-user)

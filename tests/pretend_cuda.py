@@ -1,11 +1,11 @@
-"""A GPU for machines without one: tensors that say they are on ``cuda`` and compute on the CPU.
+"""A simulated GPU for machines without one: tensors report the device ``cuda`` and compute on the CPU.
 
 torch's own fake tensors have no values, and their backward pass ends the process in a torch without CUDA. So these are
-real tensors in a coat. As on a GPU, an operation on tensors of two devices raises, a tensor made without a device is on
-the CPU, and code that asks where a tensor is hears ``cuda:0``. As nothing on a GPU tells, every time the host waits
-for the device is written down, with the line that made it wait.
+wrapped real tensors. As on a GPU, an operation on tensors of two devices raises an error, a tensor made without a
+device is on the CPU, and a tensor's device is ``cuda:0``. Beyond a real GPU, every host wait for the device is
+recorded, with the line that caused it.
 
-What it does not show: kernels, rounding, streams, memory, and what only the driver refuses.
+It does not simulate kernels, rounding, streams, memory, and errors that only the driver raises.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _SAME_DEVICE = "Expected all tensors to be on the same device, but found at leas
 
 
 class OnCuda(torch.Tensor):
-    """A tensor on the device; ``values`` is where it really is. In C++ it is on ``meta``, with CUDA's dispatch keys,
-    so that autograd and autocast take it for one of CUDA's."""
+    """A tensor on the device; ``values`` is the real tensor. In C++ it is on ``meta``, with CUDA's dispatch keys, so
+    that autograd and autocast treat it as a CUDA tensor."""
 
     values: torch.Tensor
     device = property(lambda self: CUDA)
@@ -110,7 +110,7 @@ class OnCuda(torch.Tensor):
         return copy
 
     def __reduce_ex__(self, protocol):
-        raise TypeError("a tensor on cuda:0 is written to a file: nobody without a GPU could read it")
+        raise TypeError("a tensor on cuda:0 is written to a file: it cannot be read without a GPU")
 
     def __format__(self, how: str) -> str:
         return format(self.item() if self.dim() == 0 else repr(self), how)
@@ -120,7 +120,7 @@ class OnCuda(torch.Tensor):
 
 
 def _with_tensors(index: Any) -> Any:
-    """An index with tensors on the device in place of lists, of which torch would make tensors on ``meta``."""
+    """Return an index with tensors on the device in place of lists, which torch would turn into tensors on ``meta``."""
     if isinstance(index, tuple):
         return tuple(map(_with_tensors, index))
     return torch.tensor(index).to(CUDA) if isinstance(index, list) else index
@@ -210,7 +210,7 @@ def _check_devices(func: Any, args: tuple, tensors: list[torch.Tensor]) -> None:
     operations on elements."""
     others = [tensor for tensor in tensors if not isinstance(tensor, OnCuda)]
     by_element = torch.Tag.pointwise in func.tags or func is aten.fill_.Tensor
-    if func in _INDEXED:  # whose indices may be on the CPU, and are copied
+    if func in _INDEXED:  # their indices may be on the CPU, and are copied
         others, by_element = [t for t in others if not any(t is index for index in args[1])], True
     if not (by_element and all(tensor.dim() == 0 for tensor in others)):
         raise RuntimeError(f"{_SAME_DEVICE} (when calling {func}, sizes {[tuple(t.shape) for t in tensors]})")
@@ -218,7 +218,7 @@ def _check_devices(func: Any, args: tuple, tensors: list[torch.Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Wait:
-    """The host waited for the device: what for, and the innermost line of fairseq or this package that asked."""
+    """A host wait for the device: its cause, and the innermost line of fairseq or this package."""
 
     what: str
     line: str
@@ -228,7 +228,7 @@ class Wait:
 
 
 class Waits(list[Wait]):
-    """What the host waited for; and ``copies`` between the devices that it did not wait for."""
+    """Host waits; and ``copies`` between devices without a wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ class _Mode(TorchDispatchMode):
         self.waits = Waits()
 
     @classmethod
-    def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here, and asking takes its time
+    def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here, and the check is slow
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -295,7 +295,7 @@ def _names(*names: str) -> set[Any]:
     return {getattr(place, name) for place in places for name in names if hasattr(place, name)}
 
 
-# of torch's lists for CUDA, what Transformers and losses are made of
+# torch's CUDA lists, restricted to operations of Transformers and losses
 _LOWER = _names("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm")
 _LOWER |= _names("scaled_dot_product_attention")
 _IN_FP32 = _names("exp", "expm1", "log", "log1p", "pow", "rsqrt", "reciprocal", "layer_norm", "norm", "nll_loss")
@@ -334,7 +334,7 @@ class _Event:
         return True
 
     def synchronize(self) -> None:
-        """Waits; whoever does so means to."""
+        """Wait, on purpose."""
 
     def elapsed_time(self, later: _Event) -> float:
         return 1000 * (later._time - self._time)
@@ -342,7 +342,7 @@ class _Event:
 
 @contextmanager
 def pretend_cuda() -> Iterator[Waits]:
-    """Within it there is one GPU. Yields the list of what the host waited for, which grows."""
+    """Within the context there is one GPU. Yields the growing list of host waits."""
     properties = SimpleNamespace(major=8, minor=0, total_memory=1 << 34, name="pretended GPU", multi_processor_count=1)
     nothing = lambda *args, **kwargs: None  # noqa: E731
     answers = {

@@ -27,7 +27,7 @@ from tests.seeds import moved
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_DIR = str(ROOT / "mos_fairseq")
-RANK = "RANK/"  # among the arguments, stands for the process's own
+RANK = "RANK/"  # in arguments, replaced by the process's rank
 # depths differ, so that whole layers are without gradients
 SPACE = {
     "encoder_embed_dim": [24, 16],
@@ -64,10 +64,10 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], seconds: float = 300) -> T:
-    """What ``condition`` returns, as soon as that is true.
+    """Return the result of ``condition`` as soon as it is true.
 
     Raises:
-        TimeoutError: It was not within ``seconds``.
+        TimeoutError: it was not true within ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -78,7 +78,7 @@ def until(condition: Callable[[], T], seconds: float = 300) -> T:
 
 
 def import_everything() -> None:
-    """Import what commands need; in a process of its own, since it quiets logging and warnings."""
+    """Import the modules that commands need; run it in a separate process, since it silences logging and warnings."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
     sys.path.insert(0, str(ROOT))
@@ -107,7 +107,7 @@ class Job:
         return os.waitid(os.P_PID, self.pids[0], os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def wait(self, timeout: float = 300) -> list[int]:
-        """Exit statuses; negative for signals. Whoever is not done by then is killed."""
+        """Return exit statuses, negative for signals. Processes not done by then are killed."""
         deadline, statuses = time.monotonic() + timeout, []
         for pid in self.pids:
             while not (done := os.waitpid(pid, os.WNOHANG))[0]:
@@ -122,8 +122,8 @@ class Job:
 
 
 def start(command: str, *args: object, log: Path, ranks: int = 1, before: Callable[[], None] | None = None) -> Job:
-    """``fairseq-COMMAND ARGS``, or our own of that name, in ``ranks`` processes that torch's variables tell of each
-    other; ``before`` is called in each of them."""
+    """Run ``fairseq-COMMAND ARGS``, or our command of that name, in ``ranks`` processes connected by torch's
+    environment variables; ``before`` is called in each of them."""
     environment = {}
     if ranks > 1:
         with socket.socket() as free:

@@ -1,6 +1,6 @@
-"""One place that moves the seeds of all toy models and trainings: MOS_TEST_SEED, 0 by default.
+"""One place that sets the seeds of all toy models and trainings: MOS_TEST_SEED, 0 by default.
 
-What a test asserts has to hold for other random weights too.
+Every assertion must hold for other random weights, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What earlier supernets of BERT got wrong, a test each where none stands elsewhere; and search in such spaces."""
+"""Mistakes of earlier supernets of BERT, one test each unless another file has it; and search in such spaces."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_depth_alone_changes_the_mixture(encoding, routing):
 
 @pytest.mark.parametrize("space", SPACES)
 def test_no_forward_pass_leaves_a_trace(space):
-    """Neither in what routers see nor in configurations: a subnet computes the same whoever was active before."""
+    """No leak through routers' input or configurations: a subnet computes the same, whichever was active before."""
     model = masked_language_model(SearchSpace.from_dict(SPACES[space]), mos_routing="neuron").eval()
     subnets = [model.search_space.sample_subnet(seed) for seed in range(3)]
     before = repr(model.cfg)
@@ -102,7 +102,7 @@ def test_heads_that_do_not_fit_a_width_are_refused():
 
 @pytest.mark.parametrize("space", SPACES)
 def test_an_extracted_subnet_has_its_own_shapes_and_no_experts(space):
-    """Of 50 random ones, as many parameters as are counted; classification heads come along."""
+    """For 50 random subnets, the parameters are as counted; classification heads are included."""
     model = masked_language_model(SearchSpace.from_dict(SPACES[space]), mos_routing="neuron", num_experts=3)
     plain, options = [], CostOptions(vocab_size=31, max_positions=50)
     for seed in range(50):
@@ -132,7 +132,7 @@ PARAMS = {subnet: subnet_cost(subnet, CostOptions(vocab_size=31)).params for sub
 
 
 def candidates(limit: float) -> tuple[Candidates, list[str]]:
-    """Of all 256 subnets those of at most ``limit`` parameters; and who was judged."""
+    """Return, of all 256 subnets, those of at most ``limit`` parameters; and the judged subnets."""
     seen: list[str] = []
 
     def evaluate(subnets: list[Subnet]) -> list[float]:

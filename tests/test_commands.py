@@ -17,7 +17,7 @@ SAY = "from mos_fairseq.compat.commands import running_command\nprint(running_co
 
 
 def said(*words: object, **options) -> str:
-    """What the process says of itself."""
+    """Return the process's own description."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "MOS_FAIRSEQ_COMPAT": "off"}
     command = [sys.executable, "-W", "ignore", *map(str, words)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, **options)
@@ -77,7 +77,7 @@ def test_the_interpreters_own_arguments(words, module):
 
 
 def test_by_a_real_process(tmp_path):
-    """Said while mos_fairseq is being imported, in a command's process, in its children, and in programs."""
+    """Checked while mos_fairseq is being imported, in a command's process, in its children, and in programs."""
     script = tmp_path / "fairseq-train"
     script.write_text(SAY)
     assert said(script) == "fairseq-train"

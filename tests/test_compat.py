@@ -47,7 +47,7 @@ def path(tmp_path):
 
 
 def stock_checkpoint(**extra):
-    """Build what fairseq's trainer saves, in today's form and with the older forms' types."""
+    """Build the data that fairseq's trainer saves, in today's form and with the types of older forms."""
     average = meters.AverageMeter()
     average.update(np.float64(2.5), 4)
     return {
@@ -88,7 +88,7 @@ def run_python(code, *args, script=None, **env):
 
 
 def own_lines(done):
-    """Drop what is logged while fairseq and the package are imported."""
+    """Drop logs from the import of fairseq and the package."""
     return [line for line in done.stderr.splitlines() if not line.startswith(("INFO:fairseq", "DEBUG:mos_fairseq"))]
 
 
@@ -364,7 +364,7 @@ def test_other_errors_reach_the_previous_hook(tmp_path):
 
 
 def test_a_program_keeps_its_hook(tmp_path):
-    """Whatever is no command of fairseq or ours: somebody's program sees the traceback of its own mistake."""
+    """In a process that is no command of fairseq or ours, a program sees the traceback of its own mistake."""
     done = run_python(MISTAKE.format(how="raise") + "\n", script=tmp_path / "program.py")
     assert done.returncode == 1 and "Traceback" in done.stderr and "no such file" in done.stderr
     done = run_python("import sys, mos_fairseq\nprint(sys.excepthook is sys.__excepthook__)")

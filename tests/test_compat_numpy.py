@@ -1,4 +1,4 @@
-"""What numpy 2 took from fairseq, given back (mos_fairseq.compat.numpy2)."""
+"""Repairs for numpy 2 (mos_fairseq.compat.numpy2)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_numpy_itself_stays_as_it_is():
 
 
 def test_every_module_that_reads_a_name_that_is_gone_is_known():
-    """What is left: examples, and speech and video datasets that import neither numpy as ``np`` nor run here."""
+    """The remaining uses: examples, and speech and video datasets that import no numpy as ``np`` or do not run here."""
     root, pattern = Path(fairseq.__file__).parent, re.compile(rf"\bnp\.({'|'.join(GONE.split())})\b(?!\w)")
     found = {}
     for file in root.rglob("*.py"):
@@ -57,7 +57,7 @@ def test_what_reads_them_runs():
 
 @pytest.mark.parametrize("size", [7, 2**29])
 def test_parts_are_merged_beyond_2_gib(tmp_path, size):
-    """fairseq-preprocess with several workers; the parts' sentences are only said to be of that size."""
+    """fairseq-preprocess with several workers; the parts' sentences only claim to be of that size."""
     with MMapIndexedDataset.Index.writer(index_file_path(str(tmp_path / "part")), np.int32) as index:
         index.write([size] * 6)
     (tmp_path / "part.bin").touch()

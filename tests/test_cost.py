@@ -1,4 +1,4 @@
-"""Counted costs are those of the built twin, of torch's own FLOP counter and of HAT's publications."""
+"""Counted costs equal the built twin's, torch's own FLOP counter's and HAT's published ones."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def build(subnet: Subnet, target_vocab: int, **options) -> TransformerSubnetMode
 
 def counted_flops(model, src_len: int, tgt_len: int) -> int:
     src, prev = torch.full((1, src_len), 5), torch.full((1, tgt_len), 6)
-    # the counter knows matrix products; fused CPU attention is one operation it does not know
+    # the counter supports matrix products; fused CPU attention is an operation that it lacks
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(src, torch.tensor([src_len]), prev)
     return counter.get_total_flops()

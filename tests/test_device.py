@@ -1,4 +1,4 @@
-"""What is asked of a GPU's driver, and what the files say where there is none."""
+"""Queries to a GPU's driver, and the content of files without one."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.helpers import batch, fake_task, sample_of, supernet
 
 
 def evaluator(**options):
-    """What `diagnose` needs of one, with a small supernet and two mini-batches."""
+    """The parts of an evaluator that `diagnose` needs, with a small supernet and two mini-batches."""
     model = supernet(share_all_embeddings=True, router_hidden_dim=9, dropout=0.3, **options).eval()
     parts = [batch(((6, 5), (4, 7)), seed=3), batch(((7, 3),), seed=4)]
     samples = [sample_of(*part) for part in parts]

@@ -1,4 +1,4 @@
-"""README and what it leads to: links that lead somewhere, options that exist, and a reference that is up to date."""
+"""README and linked documents: working links, existing options, and an up-to-date reference."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
 
 
 def text_of(document: str) -> str:
-    """Without what stands in code, where brackets mean something else."""
+    """Return the text without code, where brackets have other meanings."""
     return re.sub(r"`[^`\n]*`", "`", (ROOT / document).read_text(encoding="utf-8"))
 
 
 def anchors(document: Path) -> set[str]:
-    """Those that GitHub makes of the headings."""
+    """Return the anchors that GitHub makes from the headings."""
     found = set()
     fenced = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.S | re.M)
     for heading in re.findall(r"^#+ (.+)$", fenced, re.M):

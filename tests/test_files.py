@@ -1,4 +1,4 @@
-"""Files are written whole; links and devices stay what they are."""
+"""Files are written atomically; links and devices are kept."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""What must not be wrong in silence is an error, also where Python leaves out asserts (``python -O``)."""
+"""Silent corruption is impossible: such states raise errors, also without asserts (``python -O``)."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ TOLD = [
     "layers.0.gate of the supernet, a Linear, has no counterpart in the static twin",
     "update 7: the largest subnet teaches, but the first is smallest: enc 1x12",
     "reduce is False: while subnets are taught, losses are summed over tokens",
-    "stock took 0.0 s on average: the clock does not tell",
+    "stock took 0.0 s on average: the clock is too coarse",
     "1 inherited and 2 standalone scores: allowed are pairs",
     "num_students is 4: allowed are 1 to 3, the teacher's layers",
 ]

@@ -1,4 +1,4 @@
-"""JSON Lines files survive what happens to them."""
+"""JSON Lines files survive kills, partial lines and concurrent writers."""
 
 import pytest
 

@@ -18,7 +18,7 @@ from mos_fairseq.search_space import FAMILIES
 
 PACKAGE = Path(__file__).parents[1] / "mos_fairseq"
 
-# what a sub-package may import of its siblings (besides itself)
+# allowed imports of each sub-package from its siblings (besides itself)
 ALLOWED = {
     "command": set(),
     "errors": set(),
@@ -181,7 +181,7 @@ def test_search_space_knows_neither_torch_nor_fairseq():
 
 
 def test_keys_are_named_where_they_are_declared():
-    """The sizes of encoder-decoders: by their names, or by what is put behind a stack's."""
+    """The sizes of encoder-decoders: by their names, or by the suffix after a stack's name."""
     keys = [d.key for d in FAMILIES["encoder_decoder"].dimensions if not d.optional]
     assert len(keys) == 10
     names = re.compile(rf"\b(?:{'|'.join(keys)})\b|\}}_(?:embed_dim|layers|ffn_embed_dim|attention_heads)\b")
@@ -198,7 +198,7 @@ def test_what_is_on_or_off_in_a_model_is_in_one_table():
 
     configs = (TransformerMosConfig, TransformerLanguageModelMosConfig, RobertaMosConfig)
     flags = {option.name: option.metadata["help"] for c in configs for option in fields(c) if option.type is bool}
-    del flags["load_checkpoint_heads"]  # of reading weights, not of the model
+    del flags["load_checkpoint_heads"], flags["freeze_shared"]  # of reading weights and of training, not of the model
     assert flags == FLAGS
 
 
@@ -223,7 +223,7 @@ def test_every_registered_component_has_a_file_of_its_name():
 
 
 def test_one_place_starts_processes_of_python():
-    """What else would start one could get another copy of the package than its own: see mos_fairseq.python."""
+    """Any other way to start a process could get another copy of the package: see mos_fairseq.python."""
     starters = [file for file in PACKAGE.rglob("*.py") if "sys.executable" in file.read_text(encoding="utf-8")]
     assert starters == [PACKAGE / "python.py"]
 
@@ -244,7 +244,7 @@ print(json.dumps(found))
 
 
 def test_a_name_of_a_package_is_not_the_module_that_is_called_so():
-    """Python puts a module into its package when it is first imported: in the place of what is found when asked."""
+    """Python sets a module as an attribute of its package on first import, which replaces a lazy name."""
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", MODULES_FIRST], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
@@ -260,7 +260,7 @@ def test_packages_have_the_names_that_they_list():
 
 @pytest.mark.parametrize("part", sorted(ALLOWED))
 def test_nothing_is_guaranteed_by_an_assert(part):
-    """``python -O`` takes them out, and without it they tell a user nothing."""
+    """``python -O`` removes them, and without it they give users no message."""
     for file in (PACKAGE / part).rglob("*.py") if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]:
         found = [node.lineno for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Assert)]
         assert not found, f"{file}: lines {found}"

@@ -1,4 +1,4 @@
-"""What third parties always say is left out in commands, unless it is asked for; programs keep their own filters."""
+"""Commands filter recurring third-party messages unless requested; programs keep their own filters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOWN = (
     "`torch.cuda.amp.autocast(args...)` is deprecated. Please use …",
     "Support for mismatched key_padding_mask and attn_mask is deprecated. Use …",
 )
-# what a command or a program does about warnings and logs, and no torch
+# the warnings and logs of a command or a program, without torch
 SPEAK = f"""
 import logging, sys, warnings
 sys.argv = [sys.argv[1]]

@@ -1,4 +1,4 @@
-"""The pretended GPU refuses what a GPU refuses, computes what the CPU computes, and tells when the host waits."""
+"""The simulated GPU refuses what a GPU refuses, computes the CPU's results, and reports host waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from /proc/cpuinfo."""
+"""Reading /proc/cpuinfo."""
 
 import platform
 

@@ -1,4 +1,4 @@
-"""Progress is sparse where nobody looks on."""
+"""Progress is sparse without a terminal."""
 
 import sys
 

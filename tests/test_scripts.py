@@ -1,4 +1,4 @@
-"""Short runs of the scripts that show what the package withstands."""
+"""Short runs of the reliability scripts."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_portability_names_its_settings():
 
 
 def test_load():
-    """Time and memory grow with what there is, and not with its square."""
+    """Time and memory grow linearly, not quadratically."""
     assert run("load.py", "--part", "0.05").count("\n") == 8

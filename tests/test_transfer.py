@@ -1,4 +1,4 @@
-"""What is sent between device and server: exact in float32, foretold to the byte; all else is refused."""
+"""Messages between device and server: exact in float32, of the predicted length; all other input is refused."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_bytes_are_foretold(dtype):
 def test_what_arrives_is_what_was_sent_but_for_rounding(dtype, worst):
     outputs = outputs_of(SPACE.largest())
     outputs[0][2, 1] = 0
-    outputs[0][3, 1] *= 1000  # a row of its own scale
+    outputs[0][3, 1] *= 1000  # a row with its own scale
     found, padding = unpack(pack(outputs, PADDING, dtype))
     assert np.array_equal(padding, PADDING) and len(found) == len(outputs)
     for one, other in zip(outputs, found, strict=True):

@@ -35,7 +35,7 @@ DEFAULTS = ["--beam", "4", "--max-len-a", "1.2", "--max-len-b", "10", "--max-tok
 
 
 def widest(checkpoint: str) -> str:
-    """The largest subnet whose cross-attention reads the last encoder layer."""
+    """Return the largest subnet whose cross-attention reads the last encoder layer only."""
     try:
         largest = SearchSpace.from_spec(read_supernet(checkpoint)["cfg"]["model"]["search_space"]).largest()
     except InputError as error:
@@ -70,7 +70,7 @@ def translate(data: str, path: Path, options: list[str]) -> tuple[float, list[st
     text = run(["fairseq-generate", data, *plugin, "--task", "translation", "--path", str(path), *DEFAULTS, *options])
     said = re.search(r"Translated [\d,]+ sentences \(([\d,]+) tokens\) in [\d.]+s \(.*, ([\d.]+) tokens/s\)", text)
     assert said is not None, text[-2000:]
-    seconds = int(said[1].replace(",", "")) / float(said[2])  # what it says of seconds is rounded to tenths
+    seconds = int(said[1].replace(",", "")) / float(said[2])  # its seconds are rounded to tenths
     lines = [line.split("\t") for line in text.splitlines() if line.startswith("H-")]
     return seconds, [words for _, _, words in sorted(lines, key=lambda line: int(line[0][2:]))]
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Does oneDNN's packed product pay on this machine? Its time by MKL's, for matrices and numbers of rows of decoding.
+"""Is oneDNN's packed product faster here? Its time divided by MKL's, for decoding's matrices and numbers of rows.
 
     OMP_NUM_THREADS=1 python examples/benchmarks/products.py
 
-Multiplies x [rows, i] by as many matrices [o, i] as 150 MB hold, so that they come from memory, both ways in turn;
-prints the median of five rounds, after two of warm-up, as a table in Markdown. ``mos_fairseq/modules/kernels.py``
+Multiplies x [rows, i] by as many matrices [o, i] as fit 150 MB, so that they are read from memory, both ways in turn.
+Prints the median of five rounds, after two of warm-up, as a table in Markdown. ``mos_fairseq/modules/kernels.py``
 has thresholds from such tables of AMD EPYCs and of an Intel Xeon.
 """
 

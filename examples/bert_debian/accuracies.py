@@ -1,9 +1,9 @@
-"""Rows and table of what run.sh did in WORK_DIR so far.
+"""Collect rows and a table from run.sh's results in WORK_DIR so far.
 
     python examples/bert_debian/accuracies.py WORK_DIR
 
-``rows.jsonl``: accuracy of each fine-tuned subnet with its sizes and its 95 % interval (test examples drawn again 2,000
-times), and of the linear model; ``table.md``: the same, a line for each subnet, all of them.
+``rows.jsonl``: accuracy of each fine-tuned subnet, with its sizes and its 95 % interval (2,000 resamplings of test
+examples), and of the linear model; ``table.md``: the same with a line for each subnet.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def interval(hits: str) -> list[float]:
 
 
 def scored(path: Path) -> dict[str, Any]:
-    """What a file of score.py or baseline.py says."""
+    """Read a file of score.py or baseline.py."""
     found = json.loads(path.read_text())
     return {"accuracy": round(found["accuracy"], 2), "interval": interval(found["hits"]), "tested": found["examples"]}
 

@@ -1,9 +1,9 @@
-"""What a linear model of word counts reaches on the same examples: TF-IDF of words and pairs of words, and logistic
+"""A baseline of word counts on the same examples: TF-IDF of words and pairs of words, and logistic
 regression.
 
     python examples/bert_debian/baseline.py --text data/text/section --examples 4000 --output score.json
 
-Of a pair, it sees how much each word and pair of words counts in both texts, and how alike the texts are (cosine).
+Features of a pair: the weight of each word and pair of words in both texts, and the texts' similarity (cosine).
 """
 
 from __future__ import annotations

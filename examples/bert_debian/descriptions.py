@@ -1,10 +1,10 @@
-"""Text, sections and pairs out of Debian's package index: what a masked language model reads, and two tasks for it.
+"""Text, sections and pairs from Debian's package index: text for a masked language model, and two tasks.
 
     python examples/bert_debian/descriptions.py --index LISTS --output data/text
 
-LISTS holds Packages and Translation-en as apt keeps them. A source package, with all binary packages made of it, is in
-one split, by a hash of its name; a paragraph that descriptions of two sources share is in none. So no split repeats
-another, and a package that an update of Debian adds moves no other.
+LISTS has Packages and Translation-en as apt keeps them. A source package, with all its binary packages, is in one
+split, by a hash of its name. A paragraph shared by descriptions of two sources is left out. So no split repeats
+another, and a package added by a Debian update moves no other.
 
 ``text/{train,valid,test}.text``: a description a line. ``section/`` and ``pair/``: ``input0``, for pairs ``input1``,
 and ``label``, a line an example, in an order by hash: the first N are a random part.
@@ -92,7 +92,7 @@ def without_shared(packages: list[Package]) -> list[Package]:
 
 
 def hashed(text: str) -> int:
-    """A number that stands for ``text``, on any machine."""
+    """Return a hash of ``text`` as a number, the same on any machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
@@ -134,8 +134,8 @@ def sections(chosen: list[Package]) -> Iterator[tuple[str, list[str]]]:
 
 
 def pairs(chosen: list[Package]) -> Iterator[tuple[str, list[str]]]:
-    """(split, columns): a first line and a first paragraph, which for half of the packages is that of another package
-    of the same section and split."""
+    """Yield (split, columns): a first line and a first paragraph; for half of the packages, the paragraph comes from
+    another package of the same section and split."""
     others = {}
     groups: dict[tuple[str, str], list[Package]] = defaultdict(list)
     for package in chosen:

@@ -1,9 +1,9 @@
-"""Trains the head for masked words of a warm start whose source had none, and leaves its encoder as it was.
+"""Train the head for masked words of a warm start whose source had none, with a frozen encoder.
 
     python examples/bert_debian/head.py data-bin/text --path warm.pt --output start.pt --updates 400
 
-A drawn head would otherwise send its gradients through the encoder, which it makes worse before it is any good itself.
-The features come from the largest subnet; the table of words stays as it is.
+A random head would send its gradients through the encoder and make it worse before the head becomes useful. Features
+come from the largest subnet; the table of words stays unchanged.
 """
 
 from __future__ import annotations

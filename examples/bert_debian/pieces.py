@@ -1,9 +1,9 @@
-"""Cuts text into the tokens of a tokenizer.json of Hugging Face's, with spaces between them, for fairseq-preprocess.
+"""Split text into the tokens of a Hugging Face tokenizer.json, separated by spaces, for fairseq-preprocess.
 
     python examples/bert_debian/pieces.py --tokenizer tokenizer.json --text data/text --output data/pieces --length 96
 
-Texts of ``text/`` become as many lines of at most ``--length`` tokens, with the two that fairseq adds, as they need.
-Examples of the other folders lose what is longer: ``input0`` alone has the whole length, of a pair it has a third.
+Texts of ``text/`` become as many lines as they need, of at most ``--length`` tokens with the two that fairseq adds.
+Examples of the other folders are cut: a single ``input0`` has the whole length, the ``input0`` of a pair a third.
 """
 
 from __future__ import annotations

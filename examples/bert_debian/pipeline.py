@@ -1,4 +1,4 @@
-"""Whether Hugging Face's pipeline tells of text the classes that fairseq told of the same examples.
+"""Check that Hugging Face's pipeline predicts the same classes as fairseq on the same examples.
 
 python examples/bert_debian/pipeline.py FOLDER --text data/text/section/test.input0 --length 96 --scores score.json
 """

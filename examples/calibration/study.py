@@ -3,10 +3,10 @@
 
     study.py CHECKPOINT DATA WORK_DIR [--subnets 8] [--updates 50] [--alone UPDATES]
 
-Of a supernet's largest, smallest and random subnets: the loss with inherited weights, after --updates of norms and
-biases alone, after as many of all weights, and of the same architecture trained from scratch, as long as the supernet
-unless --alone says otherwise. Prints mean absolute errors against the last, Kendall's tau and seconds a subnet; writes
-rows.json. Killed, it goes on.
+For a supernet's largest, smallest and random subnets: the loss with inherited weights, after --updates of norms and
+biases only, after the same number of all weights, and of the same architecture trained from scratch, with the
+supernet's number of updates or --alone. Prints mean absolute errors against the last, Kendall's tau and seconds a
+subnet; writes rows.json. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ARMS = {"calibrated": "norms,biases", "finetuned": "all"}
 
 
 class Study:
-    """``arguments``: those of the command line."""
+    """``arguments``: the command line's."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.work, self.options = arguments, Path(arguments.work), EvaluationOptions()

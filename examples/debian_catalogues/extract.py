@@ -3,10 +3,10 @@
 
     python examples/debian_catalogues/extract.py --catalogues FOLDER --target de --output data/raw
 
-FOLDER holds one folder per package with its catalogues (*.mo) of the target language anywhere below. messages.py
-makes text of the messages; pairs that do not look like a sentence and its translation are dropped, as are repeated
-ones. Writes {train,valid,test}.{en,TARGET}, split by a hash of the source sentence: no source and no target
-sentence stands in two splits, also when case and punctuation do not count. Prints what each filter drops.
+FOLDER has one folder per package with its catalogues (*.mo) of the target language anywhere below. messages.py extracts
+text from the messages. Pairs that do not look like a sentence and its translation are dropped, and so are repeated
+ones. Writes {train,valid,test}.{en,TARGET}, split by a hash of the source sentence: no source and no target sentence is
+in two splits, even ignoring case and punctuation. Prints the number of pairs that each filter drops.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # what the corpora of examples/ share
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # shared code of the corpora of examples/
 import parallel_text  # noqa: E402
 from messages import CatalogueError, read, text_pairs  # noqa: E402
 from parallel_text import SOURCE, ExtractError, Pair, one_target_each, split, write  # noqa: E402
@@ -29,7 +29,7 @@ PLACEHOLDER = re.compile(
 )
 WORD = re.compile(r"[^\W\d_]+")
 UNDERSCORED = re.compile(r"\w*_\w*")
-# What no prose holds: tags, escapes, columns, and characters without a meaning of their own
+# Patterns that prose does not contain: tags, escapes, columns, and characters without meaning
 MARKUP = re.compile(
     r"</|/>|<\w+ |\\[nt\"]|\S {3,}\S|\. \. |\t|[{}]{2}|[\x00-\x08\x0b-\x1f\ue000-\uf8ff\ufffd]|&\w+;|\[/|::\w"
 )
@@ -46,13 +46,13 @@ FUNCTION_WORDS = {
     "plus être sont ou si son sa ses aucun aucune lors",
 }
 MARKS = {language: frozenset(words.split()) for language, words in FUNCTION_WORDS.items()}
-COPIED = 0.6  # share of the source's words that stand in the target from which it is no translation
+COPIED = 0.6  # share of the source's words in the target from which on it is no translation
 
 MISMATCHES = ("other numbers", "other placeholders", "other underscores")  # sentences in another order, for one
 
 
 def is_of(path: Path, target: str) -> bool:
-    """Whether a catalogue below a package's folder is one of the target language, whatever the layout."""
+    """Return whether a catalogue below a package's folder is in the target language, in any layout."""
     names = (target, f"{target}_{target.upper()}")
     if path.parent.name.startswith("LC_"):
         return path.parent.name == "LC_MESSAGES" and path.parent.parent.name in names
@@ -94,12 +94,12 @@ def one_spaced(text: str) -> str:
 
 
 def key(text: str) -> str:
-    """A sentence without case, punctuation and spaces: what counts as the same."""
+    """Return a sentence without case, punctuation and spaces, for comparison."""
     return re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
 
 def all_pairs(folder: Path, target: str, counts: Counter[str]) -> Iterator[Pair]:
-    """The good sentence pairs of all catalogues, in a fixed order; counts what is dropped."""
+    """Return the good sentence pairs of all catalogues in a fixed order; count the dropped ones."""
     files = [file for file in sorted(folder.rglob("*.mo")) if is_of(file.relative_to(folder), target)]
     if not files:
         raise ExtractError(f"{folder}: no catalogues for {target}")
@@ -122,7 +122,7 @@ def all_pairs(folder: Path, target: str, counts: Counter[str]) -> Iterator[Pair]
 
 
 def distinct(pairs: list[Pair]) -> list[Pair]:
-    """The first pair of those whose sources are the same."""
+    """Return the first pair of each group with equal sources."""
     firsts: dict[str, Pair] = {}
     for pair in pairs:
         firsts.setdefault(key(pair[0]), pair)

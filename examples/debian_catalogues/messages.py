@@ -1,8 +1,8 @@
 """Messages of compiled gettext catalogues (*.mo) as plain text.
 
-The format: https://www.gnu.org/software/gettext/manual/html_node/MO-Files.html. A message of a program carries what
-only programs need: a context, the plural, markup, the mnemonic of a menu, line breaks of a terminal. What remains
-here is the text a user reads; placeholders such as ``%s`` stay.
+The format: https://www.gnu.org/software/gettext/manual/html_node/MO-Files.html. Messages contain parts for programs:
+a context, the plural, markup, the mnemonic of a menu, line breaks of a terminal. These are removed, and the text that a
+user reads remains; placeholders such as ``%s`` stay.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 BULLET = re.compile(r"\s*(?:(?:[-*•·]|#+) +|\d+[.)] +)(?=\S)")
 OPTIONS = re.compile(
     r"\s*-{1,2}\w[^\s,]*(?:(?:, ?| )-{1,2}\w[^\s,]*)*(?: [A-ZÄÖÜ<\[]\S*)?(?:\s{2,}|\t|$)"
-)  # of a usage message: "  -f, --file NAME   what it does"
+)  # of a usage message: "  -f, --file NAME   description"
 WRAPPED = 50  # characters from which a line break is one of the terminal's, not the text's
 
 
 class CatalogueError(ValueError):
-    """A file that is no catalogue, told in one line."""
+    """A file that is no catalogue, reported in one line."""
 
 
 def read(file: Path) -> Iterator[Pair]:
@@ -80,7 +80,7 @@ def read(file: Path) -> Iterator[Pair]:
 
 
 def without_mnemonics(source: str, target: str) -> Pair:
-    """Drop what marks the key of a menu entry or a button: ``&File``, ``_File``, ``~File``."""
+    """Drop the mark of a menu entry's or a button's key: ``&File``, ``_File``, ``~File``."""
     names = {word for word in UNDERSCORED.findall(source) if word[0] != "_"} & set(UNDERSCORED.findall(target))
     sides = []
     for text in (source, target):
@@ -104,7 +104,7 @@ def plain(text: str) -> str:
 
 
 def blocks(paragraph: str) -> list[str]:
-    """Split a paragraph at line breaks of its own: list items, and lines too short to be wrapped ones.
+    """Split a paragraph at its own line breaks: list items, and lines too short to be wrapped.
 
     Wrapped lines are joined. Bullets and the option names of a usage message are dropped.
     """

@@ -21,7 +21,7 @@ TITLES = ("supernet", "mean", "bias", "MAE", "tau")
 
 
 def read(path: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """The gaps of one report by metric and supernet, each with the ``mean`` of inherited scores and that ``alone``."""
+    """Return the gaps of one report by metric and supernet, with the ``mean`` of inherited and the ``alone`` scores."""
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         found = {(gap["metric"], gap["supernet"]): dict(gap) for gap in report["gaps"]}

@@ -1,4 +1,4 @@
-"""Rows of results.jsonl, from what the parts of run.sh leave behind; a part's earlier rows are replaced.
+"""Rows of results.jsonl from the results of run.sh's parts; a part's earlier rows are replaced.
 
 python examples/gpu/results.py tests|benchmark|latency|study FILE results.jsonl [ROUTING]
 """

@@ -23,7 +23,7 @@ ROUTINGS = ("none", "layer", "neuron")
 
 
 def loss_of(log: Path) -> float:
-    """Bits a token, from what fairseq-eval-lm printed."""
+    """Return bits a token from fairseq-eval-lm's output."""
     found = re.search(r"Loss \(base 2\): ([\d.]+)", log.read_text(encoding="utf-8"))
     if found is None:
         sys.exit(f"error: {log}: fairseq-eval-lm printed no loss")

@@ -3,11 +3,10 @@
 
     python examples/libreoffice_help/extract.py --help-dir HELP --target de --output data/raw
 
-HELP is the folder usr/share/libreoffice/help of the unpacked Debian packages. The same page and the same
-element id are the same paragraph in every language. A paragraph is split into sentences where both sides have
-equally many; pairs that do not look like translations of each other are dropped. Writes
-{train,valid,test}.{en,TARGET}, split by a hash of the source sentence: no source and no target sentence stands
-in two splits.
+HELP is the folder usr/share/libreoffice/help of the unpacked Debian packages. The same page and element id are the same
+paragraph in every language. A paragraph is split into sentences if both sides have equally many; pairs that do not look
+like translations of each other are dropped. Writes {train,valid,test}.{en,TARGET}, split by a hash of the source
+sentence: no source and no target sentence is in two splits.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from lxml import etree, html
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # what the corpora of examples/ share
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # shared code of the corpora of examples/
 from parallel_text import ExtractError, Pair, acceptable, align, one_target_each, split, write  # noqa: E402
 
 SOURCE_FOLDER = "en-US"

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The baseline that one would scale by hand: the same sizes in every layer, at the latency of a search's winner.
+"""The baseline of manual scaling: the same sizes in every layer, at the latency of a search's winner.
 
     python examples/libreoffice_help/uniform.py PREDICTOR BUDGET_MS WINNER OUTPUT.yaml
 
-Of all subnets with equal layers and sides, attending to the last encoder layer, whose predicted latency is within 5 %
-of the winner's (so it may be above the budget by that much), it writes the one with the most parameters, of equals the
-nearest. If there is none, it writes the slowest one within the budget. WINNER is the winner's YAML file, or its
-predicted latency in ms.
+Among all subnets with equal layers and sides that attend to the last encoder layer and have a predicted latency within
+5 % of the winner's (so it may exceed the budget by that much), it writes the one with the most parameters; among equal
+ones, the nearest. If there is none, it writes the slowest one within the budget. WINNER is the winner's YAML file, or
+its predicted latency in ms.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEAR = 0.05  # of the winner's latency
 
 
 def uniform_subnets(space: SearchSpace) -> list[Subnet]:
-    """All subnets of ``space`` whose layers and sides are equal."""
+    """Return all subnets of ``space`` with equal layers and sides."""
     sizes = (space.encoder_embed_dim, space.encoder_ffn_embed_dim, space.encoder_attention_heads)
     found = []
     for dim, ffn, heads, depth in itertools.product(*sizes, space.decoder_layers):
@@ -52,10 +52,10 @@ def uniform_subnets(space: SearchSpace) -> list[Subnet]:
 
 
 def choose(subnets: Sequence[Subnet], times: Sequence[float], winner_ms: float, budget: float) -> Subnet | None:
-    """The uniform subnet to compare with a winner that takes ``winner_ms``; None if all miss the budget, and no time is
-    near the winner's."""
+    """Return the uniform subnet to compare with a winner that takes ``winner_ms``; None if all miss the budget, and
+    none has a latency near the winner's."""
     near = [(ms, s) for s, ms in zip(subnets, times, strict=True) if abs(ms - winner_ms) <= NEAR * winner_ms]
-    if near:  # heads alone change the time, and no parameters
+    if near:  # heads change only the time, not the parameters
         return max(near, key=lambda found: (parameters(found[1]), -abs(found[0] - winner_ms)))[1]
     kept = [(ms, subnet) for subnet, ms in zip(subnets, times, strict=True) if ms <= budget]
     return max(kept, key=lambda found: found[0])[1] if kept else None

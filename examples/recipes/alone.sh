@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How far are the subnets of run.sh's supernets from the same architectures trained alone? To be started after run.sh,
-# with the same words:
+# How far are the subnets of run.sh's supernets from the same architectures trained alone? Start it after run.sh,
+# with the same arguments:
 #   bash examples/recipes/alone.sh embedded WORK_DIR [SEED…]
 #   bash examples/recipes/alone.sh libreoffice WORK_DIR DATA [SEED…]
 # Twelve architectures that span the space's costs evenly are trained from scratch for as many updates as the supernets

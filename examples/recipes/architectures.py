@@ -3,8 +3,8 @@
 
     python examples/recipes/architectures.py SPACE NUMBER FOLDER
 
-The first is the smallest, the last the largest; of 4,000 draws, those between are the nearest to equal steps of FLOPs
-(without the output projection, which all share).
+The first is the smallest, the last the largest; the others are the nearest of 4,000 draws to equal steps of FLOPs
+(without the output projection, which is the same for all).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# To be sourced after steps.sh, with here and root set: the corpora of this folder's studies.
+# Source this after steps.sh, with here and root set: the corpora of this folder's studies.
 
 # choose_corpus embedded WORK_DIR [SEED…] | libreoffice WORK_DIR DATA [SEED…]: sets data, space, passes, warmup, tokens,
 # work and seeds, and makes the folder

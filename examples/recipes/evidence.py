@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Inherited against standalone scores over several seeds, as tables in Markdown with 95 % intervals.
+"""Inherited compared with standalone scores over several seeds, as tables in Markdown with 95 % intervals.
 
     python examples/recipes/evidence.py alone-1/gap.json alone-2/gap.json …
 
 For each metric and supernet: mean of the standalone and of the inherited scores; bias and MAE of the second against the
-first; spread, the inherited scores' range in parts of the standalone scores', the largest architecture left out; and
+first; spread, the inherited scores' range relative to the standalone scores', without the largest architecture; and
 Kendall's tau of the two. Scores are means over the seeds. The intervals are by bootstrap over architectures and seeds.
 """
 
@@ -27,8 +27,8 @@ Scores = dict[tuple[str, str], np.ndarray]
 
 
 def read(paths: Sequence[str]) -> Scores:
-    """The scores of all reports, whose architectures are the same, of the supernets that all of them have. The largest
-    architecture is called so, or has the last of all names."""
+    """Return the scores of all reports, which have the same architectures, for the supernets in all of them. The
+    largest architecture is called so, or has the last name."""
     found: dict[tuple[str, str], list[Any]] = {}
     for path in paths:
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Who should train in an update? Ways of choosing subnets, compared after as many forward and backward passes.
+# Sampling rules compared at the same number of forward and backward passes: which subnets should train in an update?
 #   bash examples/recipes/run.sh embedded WORK_DIR [SEED…]
 #   bash examples/recipes/run.sh libreoffice WORK_DIR DATA [SEED…]
 # Trains a supernet in each way, for as many passes of one subnet on one mini-batch, and translates the test set with
@@ -10,7 +10,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 . "$here/../steps.sh"
-# name -> passes in four updates, and who trains
+# name -> passes in four updates, and the subnets that train
 declare -A recipes=(
     [sandwich]="12 --subnet-sampling sandwich"
     [sandwich-by-cost]="12 --subnet-sampling sandwich --cost-strata 8"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What run.sh measured so far, as a table and in WORK_DIR/scores.json, a row for each recipe, seed and subnet.
+"""Collect run.sh's results so far in a table and WORK_DIR/scores.json, a row for each recipe, seed and subnet.
 
     python examples/recipes/scores.py WORK_DIR [ROWS.json]
 
-With ROWS.json, the rows go there, to those of other days, and the table is of all of them.
+With ROWS.json, the rows are added to that file, and the table has all of its rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def bleu_of(log: Path) -> float:
-    """From what fairseq-generate printed."""
+    """Return BLEU from fairseq-generate's output."""
     found = re.search(r"BLEU\S* = ([\d.]+) ", log.read_text(encoding="utf-8"))
     if found is None:
         sys.exit(f"error: {log}: fairseq-generate printed no BLEU")
@@ -32,7 +32,7 @@ def bleu_of(log: Path) -> float:
 
 
 def read_rows(work: Path) -> list[Row]:
-    """A row for each supernet and subnet whose translations are done."""
+    """Return a row for each supernet and subnet with finished translations."""
     rows = []
     for done in sorted(work.glob("translations-*.done")):
         recipe, seed, subnet = re.fullmatch(r"translations-(.+?)-(\d+)-(.+)", done.stem).groups()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is a supernet worth that starts from a trained model of fairseq's own?
+# How good is a supernet that starts from fairseq's own trained model?
 #   bash examples/warm_start/run.sh DATA WORK_DIR [more options of fairseq-train]
 # Trains fairseq's transformer on a folder of fairseq-preprocess (joined dictionary), makes supernets of it without
 # reordering, and in the order of weights and of gradients; compares the largest subnet's translations of the test set

@@ -1,4 +1,4 @@
-"""``mos-benchmark``: what supernets cost in time and memory, against plain weight sharing and stock fairseq."""
+"""``mos-benchmark``: time and memory of supernets, compared with plain weight sharing and stock fairseq."""
 
 from mos_fairseq.lazy import names_of
 

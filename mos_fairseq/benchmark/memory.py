@@ -1,4 +1,4 @@
-"""Peak memory of a variant, in a process of its own: resident, or allocated on a GPU."""
+"""Measure the peak memory of a variant in a process of its own: resident, or allocated on a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,26 +18,28 @@ from mos_fairseq.modules import kernels
 from mos_fairseq.python import python_command, python_environment
 from mos_fairseq.search_space import SearchSpace
 
-_STEPS = 3  # gradients and Adam's state are there after the first
-_PROCESSES = 3  # of each variant: how well memory is filled differs by some per cent
+_STEPS = 3  # the first step allocates gradients and Adam's state
+_PROCESSES = 3  # per variant: fragmentation differs by a few per cent
 
 
 @dataclass
 class MemorySection(Section):
-    """Bytes in place of seconds: peak resident memory, less what the process needs before it builds a model, or peak
-    memory that torch allocates on a GPU; the median of several processes.
+    """Bytes in place of seconds; the median of several processes.
 
     ``expected``: bytes by the formula of :mod:`mos_fairseq.benchmark.expected`. Resident memory has more, by what
-    malloc holds between tensors.
+    malloc holds between tensors. ``parameters``: of supernets, their number.
     """
 
     expected: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
     def _row(self, name: str) -> dict:
         median, base = (statistics.median(self.seconds[key]) for key in (name, self.base))
         row = {"variant": name, "peak_mib": round(median / 2**20, 1)}
         if name in self.expected:
             row["expected_mib"] = round(self.expected[name] / 2**20, 1)
+        if name in self.parameters:
+            row["parameters"] = self.parameters[name]
         if name != self.base:
             row["ratio"] = round(median / base, 4)
         if name in self.targets:
@@ -45,38 +47,49 @@ class MemorySection(Section):
         return row
 
     def to_dict(self) -> dict:
-        """The section as plain values."""
+        """Return the section as plain values."""
         return {"title": self.title, "base": self.base, "rows": self.rows(), "bytes": self.seconds}
 
 
 def memory_sections(variants: Variants, on_round: Callable[[], object]) -> Iterator[Section]:
     """Training steps with Adam, in stock fairseq's sizes and in the space's."""
-    for title, names, base, targets in (
-        ("peak memory of updates in stock fairseq's sizes", ("stock", "none as stock"), "stock", {}),
-        ("peak memory of updates", ("none", "layer", "neuron"), "none", {"neuron": 1.40}),
-    ):
-        found: dict[str, list[Any]] = {name: [] for name in names}
-        expected = {name: _expected(variants, name) for name in names}
-        for _ in range(_PROCESSES):
-            for name in names:
-                found[name].append(_measure(variants, name))
-                on_round()
-        yield MemorySection(title, found, base, targets=targets, expected=expected)
+    title = "peak memory of updates"
+    yield memory_section(variants, on_round, f"{title} in stock fairseq's sizes", ("stock", "none as stock"), {})
+    yield memory_section(variants, on_round, title, ("none", "layer", "neuron"), {"neuron": 1.40})
 
 
-def _expected(variants: Variants, name: str) -> int:
-    """Bytes by formula. Stock fairseq is a network of the same sizes."""
+def memory_section(
+    variants: Variants, on_round: Callable[[], object], title: str, names: Sequence[str], targets: Mapping[str, float]
+) -> MemorySection:
+    """Training steps with Adam of the variants ``names``, against the first."""
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    sizes = {name: _sizes(variants, name) for name in names}
+    parameters = {name: variants.num_parameters(mixture, space) for name, (space, mixture) in sizes.items()}
+    expected = {name: _expected(variants, *sizes[name], number) for name, number in parameters.items()}
+    for _ in range(_PROCESSES):
+        for name in names:
+            found[name].append(_measure(variants, name))
+            on_round()
+    return MemorySection(title, found, names[0], targets=targets, expected=expected, parameters=parameters)
+
+
+def _sizes(variants: Variants, name: str) -> tuple[SearchSpace, str]:
+    """Space and mixture. Stock fairseq is a network of the same sizes."""
     in_stock_sizes = name in ("stock", "none as stock")
-    space, routing = (variants.stock_space, "none") if in_stock_sizes else (variants.space, name)
+    return (variants.stock_space, "none") if in_stock_sizes else (variants.space, name)
+
+
+def _expected(variants: Variants, space: SearchSpace, mixture: str, num_parameters: int) -> int:
+    """Bytes by formula."""
     sample, on_gpu = variants.batch(), variants.options.device.startswith("cuda")
     source, target = (tokens.numel() for tokens in (sample["net_input"]["src_tokens"], sample["target"]))
     batch = TrainingBatch(source, target, variants.options.vocab_size, on_gpu=on_gpu)
-    kept = 0 if routing == "none" else kept_weights(space.largest(), kernels.policy().remade_mixture)
-    return expected_bytes(variants.num_parameters(routing, space), space.largest(), batch, kept)
+    kept = 0 if mixture == "none" else kept_weights(space.largest(), kernels.policy().remade_mixture)
+    return expected_bytes(num_parameters, space.largest(), batch, kept)
 
 
 def _measure(variants: Variants, name: str) -> int:
-    """Bytes that updates of ``name`` add to a process that has imported everything."""
+    """Return the bytes that updates of ``name`` add to a process that has imported everything."""
     order = {"space": variants.space.to_dict(), "options": asdict(variants.options), "name": name}
     found = subprocess.run(
         python_command("-c", f"from {__name__} import main; main()"),
@@ -91,16 +104,16 @@ def _measure(variants: Variants, name: str) -> int:
 
 
 def _resident(key: str) -> int:
-    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at most so far (Linux)."""
+    """Return this process's memory in bytes: ``VmRSS`` is the current, ``VmHWM`` the peak so far (Linux)."""
     with open("/proc/self/status", encoding="ascii") as file:
         line = next(line for line in file if line.startswith(f"{key}:"))
     return 1024 * int(line.split()[1])
 
 
 def main() -> None:
-    """Read an order from standard input, train, print bytes."""
+    """Read an order from standard input, train, and print the bytes."""
     import torch
-    import torch._dynamo  # noqa: F401  with the first optimizer it would count as the model's
+    import torch._dynamo  # noqa: F401  the first optimizer imports it: it would count as the model's
 
     order = json.load(sys.stdin)
     options = SpeedOptions(**order["options"])

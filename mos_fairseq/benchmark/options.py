@@ -1,4 +1,4 @@
-"""What is compared, and how. Needs no torch."""
+"""Options of a comparison. Importing this module needs no torch."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from mos_fairseq.device import check_device
 from mos_fairseq.errors import at_least
 
 FAMILIES = ("encoder_decoder",)  # whose search spaces it takes: it compares with fairseq's transformer
-SUITES = ("train", "decode", "memory", "mixture", "search", "compile", "precision", "batches")
+SUITES = ("train", "decode", "memory", "mixture", "search", "compile", "precision", "batches", "rank")
 
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """What is measured.
+    """Settings of a measurement.
 
     Args:
         vocab_size: entries of the joined dictionary.
-        tokens: target tokens of a training batch, about.
-        length: tokens of a sentence; in training the longest, three quarters of it the shortest.
-        threads: of torch; None leaves torch's own choice.
-        repeats: rounds that count.
-        device: torch's name of what computes; on a GPU, its own events tell the time.
+        tokens: target tokens of a training batch, approximately.
+        length: tokens of a sentence; in training, the longest; the shortest has three quarters of it.
+        threads: torch's threads; None keeps torch's own choice.
+        repeats: number of rounds that count.
+        device: torch's name of the device; on a GPU, CUDA events measure the time.
 
     Raises:
-        InputError: a value is out of range, or the device is not there.
+        InputError: a value is out of range, or the device does not exist.
     """
 
     vocab_size: int = 8000

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark's suites."""
+"""Plots of a benchmark's suites."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mos_fairseq.figures import new_figure, save_figure
 
 
 def plot_suite(title: str, sections: Sequence[Section], path: str | os.PathLike[str]) -> None:
-    """One bar a variant: its ratio to the section's base, with the 95 % interval and the target.
+    """Plot one bar per variant: its ratio to the section's base, with the 95 % interval and the target.
 
     Raises:
         InputError: the file cannot be written.

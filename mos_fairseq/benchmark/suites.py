@@ -1,4 +1,4 @@
-"""What ``mos-benchmark`` compares: updates, translation, merging experts, judging candidates, memory, torch.compile."""
+"""The suites of ``mos-benchmark``: updates, translation, merging experts, judging candidates, memory, torch.compile."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mos_fairseq.benchmark.memory import memory_sections
+from mos_fairseq.benchmark.memory import memory_section, memory_sections
 from mos_fairseq.benchmark.options import SUITES
 from mos_fairseq.benchmark.timing import Section, in_turn, timed_on
-from mos_fairseq.benchmark.variants import Variants
+from mos_fairseq.benchmark.variants import LOW_RANK, Variants
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_ctranslate2
 from mos_fairseq.models import TransformerMosModel, TransformerSubnetModel
@@ -24,13 +24,13 @@ ROUTINGS = ("none", "layer", "neuron")
 EXPERTS = (1, 2, 4, 8)
 PRECISIONS = ("fp32", "amp", "bf16")
 BATCHES = (1, 4, 16, 64, 256)
-_WARMUP = 2  # updates until a process's memory is as large as it gets: fresh pages cost half of the second update
-_ASLEEP = 0.3  # seconds until the threads of CTranslate2's OpenMP no longer wait busily for work
+_WARMUP = 2  # updates until a process's memory stops growing: new pages take half of the second update
+_ASLEEP = 0.3  # seconds until CTranslate2's OpenMP threads stop their busy waiting
 _OnRound = Callable[[], object]
 
 
 def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """Updates: against stock fairseq, routings against plain weight sharing, growth with tokens, width and experts."""
+    """Compare updates: with stock fairseq, between routings, and their growth with tokens, width and experts."""
     rounds, tokens = variants.options.repeats, variants.batch()["ntokens"]
     same_sizes = {
         STOCK: variants.training_step(variants.stock(), "adam"),
@@ -87,7 +87,7 @@ def _activate(models: dict[str, TransformerMosModel], subnet: Subnet) -> None:
 
 
 def decode(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """Translation: static twins against stock fairseq, active subnets against their twins, CTranslate2."""
+    """Compare translation: static twins with stock fairseq, active subnets with their twins, and with CTranslate2."""
     rounds, length = variants.options.repeats, variants.options.length
     stock, same = variants.stock(), variants.supernet("none", space=variants.stock_space).get_active_subnet()
     for beam, batch in ((1, 1), (2, 1), (5, 1), (10, 1), (5, 32)):
@@ -113,14 +113,16 @@ def decode(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
 
 
 def _ctranslate2(variants: Variants, twin: TransformerSubnetModel, threads: int, on_round: _OnRound) -> Section:
-    """The twin in PyTorch, and in CTranslate2, as it is and quantised to int8, with a number of threads of its own:
-    more than one can slow down a small model, and PyTorch beside it."""
+    """Compare the twin in PyTorch with CTranslate2, in the model's own precision and quantised to int8.
+
+    CTranslate2 gets its own number of threads: more than one can slow down a small model, and PyTorch beside it.
+    """
     calls = {"static twin": variants.translation(twin, 5, 1)}
     skipped = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, quantization in (("CTranslate2", None), ("CTranslate2 int8", "int8")):
             if variants.options.device != "cpu":
-                skipped[name] = "it is compared on a CPU"
+                skipped[name] = "this comparison runs on a CPU only"
                 continue
             try:
                 import ctranslate2
@@ -146,7 +148,7 @@ def _translation_ctranslate2(variants: Variants, translator) -> Callable[[], obj
 
 
 def mixture(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """What choosing a subnet costs before its first forward: routers, and merging weights by number of experts."""
+    """Measure what choosing a subnet costs before its first forward: routers, and merging, by number of experts."""
     rounds = variants.options.repeats
     sentence = variants.sources(1)["net_input"]["src_tokens"]
     model = variants.supernet("neuron").eval()
@@ -187,7 +189,7 @@ def _merging(model: TransformerMosModel, subnet: Subnet) -> Callable[[], object]
 
 
 def search(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """Judging one candidate of a search by its loss on a batch: choose it, and one forward."""
+    """Measure one candidate of a search: activating it, and one forward pass for its loss on a batch."""
     calls = {}
     sample = variants.batch(4 * variants.options.tokens)
     for routing in ROUTINGS:
@@ -209,7 +211,7 @@ def _judging(model: TransformerMosModel, sample: dict, variants: Variants) -> Ca
 
 
 def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """Translation with a static twin as it is, and with parts of it compiled by ``torch.compile``."""
+    """Compare translation with a static twin as it is, and with parts of it compiled by ``torch.compile``."""
 
     def twin() -> TransformerSubnetModel:
         return variants.supernet("none", space=variants.stock_space).get_active_subnet()
@@ -221,9 +223,9 @@ def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
             module.forward = torch.compile(module.forward, dynamic=True)  # lengths grow
         call = variants.translation(compiled_twin, 5, 1)
         try:
-            with torch._dynamo.config.patch(recompile_limit=64):  # all layers count as one function
+            with torch._dynamo.config.patch(recompile_limit=64):  # all layers share one code object
                 call()
-        except RuntimeError as error:  # as without a C++ compiler
+        except RuntimeError as error:  # for example, no C++ compiler
             skipped[name] = next(iter(str(error).strip().splitlines()), type(error).__name__)
             continue
         calls[name] = call
@@ -233,7 +235,7 @@ def compiled(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
 
 
 def precision(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """Updates in fp32, under autocast and in bf16, in stock fairseq's sizes, all by the same optimizer."""
+    """Compare updates in fp32, under autocast and in bf16, in stock fairseq's sizes, all with the same optimizer."""
     for kind in PRECISIONS:
         models = {STOCK: variants.stock()}
         models |= {name: variants.supernet(name, space=variants.stock_space) for name in ("none", "neuron")}
@@ -245,7 +247,7 @@ def precision(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
 
 
 def batches(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
-    """Translation of more and more sentences at once; on a GPU in half precision, too."""
+    """Measure translation with growing batches; on a GPU, also in half precision."""
     stock = variants.stock()
     twin = variants.supernet("none", space=variants.stock_space).get_active_subnet()
     models = {STOCK: stock, "static twin": twin}
@@ -259,13 +261,28 @@ def batches(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
             yield Section(title, times, STOCK, tokens, targets={"static twin": 1.0})
 
 
+def rank(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
+    """Updates with experts of low rank against plain weight sharing and full experts; their memory and parameters."""
+    names = ("none", "layer", *LOW_RANK)
+    wanted = [name for name in LOW_RANK if name in ("layer, R 8", "rank, R 8")]
+    models = {name: variants.supernet(name) for name in names}
+    steps = {name: variants.training_step(model, "adam_fused") for name, model in models.items()}
+    tokens = variants.batch()["ntokens"]
+    for spec in ("largest", "random:1"):
+        _activate(models, resolve_subnet(spec, variants.space))
+        times = in_turn(steps, variants.options.repeats, _WARMUP, on_round)
+        yield Section(f"update of subnet {spec}, adam_fused", times, "none", tokens, dict.fromkeys(wanted, 1.02))
+    del models, steps
+    yield memory_section(variants, on_round, "peak memory of updates", names, dict.fromkeys(wanted, 1.08))
+
+
 _SUITES: dict[str, Callable[[Variants, _OnRound], Iterator[Section]]] = dict(
-    zip(SUITES, (train, decode, memory_sections, mixture, search, compiled, precision, batches), strict=True)
+    zip(SUITES, (train, decode, memory_sections, mixture, search, compiled, precision, batches, rank), strict=True)
 )
 
 
 def run_suite(name: str, variants: Variants, on_round: _OnRound = lambda: None) -> Iterator[Section]:
-    """The sections of one suite, as they are done.
+    """Yield the sections of one suite as they finish.
 
     Args:
         name: one of ``SUITES``.

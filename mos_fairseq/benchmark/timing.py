@@ -1,4 +1,4 @@
-"""Variants timed in turn, so that a machine's drift meets all of them alike, and what is said of the times."""
+"""Time variants in turn, so that a machine's drift affects all of them alike, and summarise the times."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import numpy as np
 
 @dataclass
 class Section:
-    """Variants that were compared in one interleaved run.
+    """Variants compared in one interleaved run.
 
     Args:
-        title: what they all did.
-        seconds: of each variant, one value a round.
-        base: the variant that the others are divided by.
-        tokens: target tokens that one run handles, for tokens per second; None where that says nothing.
-        targets: largest ratio to the base that is aimed at, by variant.
-        skipped: why a variant is missing, by variant.
+        title: the work that each variant did.
+        seconds: times of each variant, one value per round.
+        base: name of the variant that the others are divided by.
+        tokens: target tokens of one run, for tokens per second; None if that rate has no meaning.
+        targets: largest acceptable ratio to the base, by variant.
+        skipped: reason why a variant is missing, by variant.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Section:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a variant: median and quartiles in ms, and the paired ratio to the base with a 95 % interval."""
+        """Return a row per variant: median and quartiles in ms, paired ratio to the base with its 95 % interval."""
         return [self._row(name) for name in self.seconds]
 
     def _row(self, name: str) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Section:
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """The section with its single times, as plain values."""
+        """Return the section with its single times, as plain values."""
         seconds = {name: [round(value, 6) for value in values] for name, values in self.seconds.items()}
         rows = [row | {"quartiles_ms": [round(v, 4) for v in row["quartiles_ms"]]} for row in self.rows()]
         return {
@@ -63,7 +63,8 @@ class Section:
 
 
 def ratio(times: list[float], base: list[float]) -> dict[str, Any]:
-    """Median over rounds of a variant's time by the base's in the same round, and its bootstrapped 95 % interval."""
+    """Return the median over rounds of a variant's time by the base's in the same round, and its bootstrapped 95 %
+    interval."""
     ratios = np.array(times) / np.array(base)
     draws = np.random.default_rng(1).choice(ratios, (1000, len(ratios)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
@@ -77,7 +78,7 @@ def _by_clock(call: Callable[[], object]) -> float:
 
 
 def _by_events(call: Callable[[], object]) -> float:
-    """From when the GPU, which has nothing else to do, gets the first work to when it has done the last."""
+    """Return the seconds from the first work given to an idle GPU until the last is done."""
     import torch
 
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -93,7 +94,7 @@ _stopwatch: ContextVar[Callable[[Callable[[], object]], float]] = ContextVar("st
 
 @contextmanager
 def timed_on(device: str) -> Iterator[None]:
-    """Until the context ends, :func:`in_turn` times work that the device with torch's name does."""
+    """Within this context, :func:`in_turn` times work on the device with torch's name ``device``."""
     token = _stopwatch.set(_by_events if device.startswith("cuda") else _by_clock)
     try:
         yield
@@ -108,9 +109,10 @@ def in_turn(
     on_round: Callable[[], object] = lambda: None,
     pause: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Seconds of each variant, ``rounds`` times in turn, another one first in each round; the ``warmup`` rounds before
-    do not count. They are those of the wall clock, or of a GPU (:func:`timed_on`). ``pause`` seconds before each let
-    another one's idle threads fall asleep.
+    """Return the seconds of each variant, measured ``rounds`` times in turn; each round starts with another variant.
+
+    The ``warmup`` rounds before do not count. Times are of the wall clock, or of a GPU (:func:`timed_on`). A pause of
+    ``pause`` seconds before each run lets the idle threads of another variant fall asleep.
 
     Raises:
         RuntimeError: the clock does not move.
@@ -127,5 +129,5 @@ def in_turn(
         on_round()
     for name, values in seconds.items():
         if not statistics.fmean(values) > 0:
-            raise RuntimeError(f"{name} took {statistics.fmean(values)} s on average: the clock does not tell")
+            raise RuntimeError(f"{name} took {statistics.fmean(values)} s on average: the clock is too coarse")
     return seconds

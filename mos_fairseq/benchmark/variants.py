@@ -1,4 +1,4 @@
-"""The models that are compared, all with random weights, and the batches they are given."""
+"""The models to compare, all with random weights, and their batches."""
 
 from __future__ import annotations
 
@@ -26,15 +26,24 @@ from mos_fairseq.models import TransformerMosConfig, TransformerMosModel, placeh
 from mos_fairseq.models.switches import without_attention
 from mos_fairseq.search_space import SearchSpace
 
+LOW_RANK = {
+    "shared, R 8": ("layer", 1, 8),
+    "layer, R 8": ("layer", 2, 8),
+    "layer, R 32": ("layer", 2, 32),
+    "rank, R 8": ("rank", 2, 8),
+    "rank, R 32": ("rank", 2, 32),
+    "neuron, R 8": ("neuron", 2, 8),
+}
+"""Supernets with experts of low rank: routing, number of experts, rank. A single one, ``shared``, has no router."""
 _PAD, _EOS = 1, 2
 
 
 class Variants:
-    """Builds models, training steps and translations of one search space.
+    """Build models, training steps and translations of one search space.
 
-    Stock fairseq's ``transformer`` is as wide in its attention as in its embeddings, attends to the last encoder layer
-    and has one size for all layers: it is compared with a supernet whose ``qkv_dim`` and span are changed to that
-    (``stock_space``), whose largest subnet is the same network.
+    Stock fairseq's ``transformer`` has attention as wide as its embeddings, attends to the last encoder layer, and has
+    one size for all layers. It is compared with a supernet whose ``qkv_dim`` and span are changed to match
+    (``stock_space``), so that the largest subnet is the same network.
     """
 
     def __init__(self, space: SearchSpace, options: SpeedOptions) -> None:
@@ -44,7 +53,7 @@ class Variants:
 
     @cached_property
     def stock_space(self) -> SearchSpace:
-        """The space with what stock fairseq cannot express replaced by what it does.
+        """Return the space with its attention width and span changed to stock fairseq's.
 
         Raises:
             InputError: the sides' largest sizes differ where stock fairseq has one.
@@ -69,10 +78,10 @@ class Variants:
         return SearchSpace.from_dict(values | {fixed: largest[first]})
 
     def scaled(self, factor: float) -> SearchSpace:
-        """The space with every width multiplied by ``factor``, and as many layers and heads.
+        """Return the space with every width multiplied by ``factor``; numbers of layers and heads stay.
 
         Raises:
-            InputError: such a space cannot be, as where heads do not divide.
+            InputError: no such space exists, for example because heads do not divide the width.
         """
         family, values = self.space.family, self.space.to_dict()
         keys = list(family.constants)
@@ -87,7 +96,7 @@ class Variants:
         return SearchSpace.from_dict(values)
 
     def stock(self) -> nn.Module:
-        """fairseq's own ``transformer`` of the sizes of ``stock_space``'s largest subnet."""
+        """Return fairseq's own ``transformer`` in the sizes of ``stock_space``'s largest subnet."""
         found = stock_sizes(self.stock_space.largest())
         sizes: dict[str, Any] = {}
         for stack in self.stock_space.family.stacks:
@@ -98,20 +107,26 @@ class Variants:
         torch.manual_seed(1)
         return TransformerModel.build_model(args, self._task).to(self.options.device)
 
-    def supernet(self, routing: str, num_experts: int = 2, space: SearchSpace | None = None) -> TransformerMosModel:
-        """A supernet of the space (or another one) with the largest subnet active."""
-        return self._supernet(routing, num_experts, space or self.space).to(self.options.device)
+    def supernet(self, mixture: str, num_experts: int = 2, space: SearchSpace | None = None) -> TransformerMosModel:
+        """A supernet of the space (or another one) with the largest subnet active.
 
-    def num_parameters(self, routing: str, space: SearchSpace | None = None) -> int:
+        Args:
+            mixture: a routing; or of :data:`LOW_RANK`, which has its own number of experts.
+        """
+        return self._supernet(mixture, num_experts, space or self.space).to(self.options.device)
+
+    def num_parameters(self, mixture: str, space: SearchSpace | None = None) -> int:
         """Of such a supernet; nothing is allocated."""
         with torch.device("meta"):
-            return sum(p.numel() for p in self._supernet(routing, 2, space or self.space).parameters())
+            return sum(p.numel() for p in self._supernet(mixture, 2, space or self.space).parameters())
 
-    def _supernet(self, routing: str, num_experts: int, space: SearchSpace) -> TransformerMosModel:
+    def _supernet(self, mixture: str, num_experts: int, space: SearchSpace) -> TransformerMosModel:
+        routing, number, rank = LOW_RANK.get(mixture, (mixture, num_experts, 0))
         cfg = TransformerMosConfig(
             search_space=space.dumps(),
             mos_routing=routing,
-            num_experts=num_experts,
+            num_experts=number,
+            expert_rank=rank,
             share_all_embeddings=True,
             max_source_positions=1024,
             max_target_positions=1024,
@@ -120,7 +135,7 @@ class Variants:
         return TransformerMosModel.from_search_space(cfg, space, self.words, self.words)
 
     def batch(self, tokens: int | None = None) -> dict[str, Any]:
-        """A training batch as fairseq collates it: sources padded on the left, targets on the right."""
+        """Return a training batch as fairseq collates it: sources padded on the left, targets on the right."""
         longest = self.options.length
         count = max(1, round((tokens or self.options.tokens) / (0.875 * longest)))
         generator = torch.Generator().manual_seed(1)
@@ -143,11 +158,12 @@ class Variants:
     def training_step(
         self, model: nn.Module, optimizer: str | None, tokens: int | None = None, precision: str = "fp32"
     ) -> Callable[[], object]:
-        """One update of ``model`` by ``adam`` (fairseq's) or ``adam_fused`` (ours); None: forward and backward only.
+        """Return a function for one update of ``model`` by ``adam`` (fairseq's) or ``adam_fused`` (ours).
+        With None as ``optimizer`` it computes forward and backward only.
 
         Args:
-            precision: ``amp`` computes under autocast, in fp16 on a GPU and bf16 on a CPU; ``bf16`` in bf16, into which
-                it turns the model, with fp32 copies of the parameters for the optimizer, as fairseq's ``--bf16`` has.
+            precision: ``amp`` computes under autocast, in fp16 on a GPU and bf16 on a CPU. ``bf16`` converts the model
+                to bf16 and gives the optimizer fp32 copies of the parameters, as fairseq's ``--bf16`` does.
         """
         model.train()
         if precision == "bf16":
@@ -180,7 +196,7 @@ class Variants:
         return SimpleNamespace(target_dictionary=self.words)
 
     def sources(self, batch_size: int) -> dict[str, Any]:
-        """Sentences to translate; in batches of more than one, one in two is shorter."""
+        """Return sentences to translate; in a batch of several, every second one is shorter."""
         generator, length = torch.Generator().manual_seed(2), self.options.length
         tokens = torch.randint(4, self.options.vocab_size, (batch_size, length), generator=generator)
         tokens[1::2, : length // 6] = _PAD
@@ -188,7 +204,7 @@ class Variants:
         return self._there({"net_input": {"src_tokens": tokens, "src_lengths": tokens.ne(_PAD).sum(1)}})
 
     def translation(self, model: nn.Module, beam: int, batch_size: int) -> Callable[[], object]:
-        """fairseq's beam search of exactly ``length`` tokens a sentence, as in fairseq-generate."""
+        """Return a function that runs fairseq's beam search of exactly ``length`` tokens a sentence."""
         model.eval()
         longest = self.options.length - 1
         generator = SequenceGenerator(
@@ -206,7 +222,7 @@ class Variants:
 
 @torch.no_grad()
 def _step(adam: torch.optim.Optimizer, parameters: list[nn.Parameter], copies: list[nn.Parameter]) -> None:
-    """A step of the optimizer of ``copies``, which are the parameters themselves or in fp32."""
+    """Take a step of the optimizer of ``copies``, which are the parameters themselves or fp32 copies."""
     others = [(p, copy) for p, copy in zip(parameters, copies, strict=True) if copy is not p]
     for parameter, copy in others:
         copy.grad = None if parameter.grad is None else parameter.grad.float()

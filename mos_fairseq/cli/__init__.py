@@ -1,7 +1,7 @@
 """Console scripts, named like fairseq's: only wiring.
 
-Each reads its arguments, and refuses what it can, before torch and fairseq are imported: importing a command's module,
-its parser and the options that are made of the arguments needs neither. :func:`start` comes after that.
+Each command reads its arguments, and refuses as many mistakes as it can, before torch and fairseq are imported: its
+module, its parser and the options built from the arguments need neither. Then it calls :func:`start`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.model_options import FLAGS
 
 Group = argparse.ArgumentParser | argparse._ArgumentGroup
-"""To which options are added."""
+"""Objects with ``add_argument``."""
 
 
 class _Help(argparse.HelpFormatter):
-    """Lines of examples are left as they are."""
+    """Keep the lines of examples as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith("example"):
@@ -31,7 +31,7 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Version(argparse.Action):
-    """Looks versions up only when it is asked."""
+    """Look up versions only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *more: Any) -> None:
         from mos_fairseq.versions import in_one_line
@@ -41,27 +41,29 @@ class _Version(argparse.Action):
 
 
 def command_parser(prog: str, description: str, example: str = "") -> argparse.ArgumentParser:
-    """The parser of a command, to which its options are added; it knows ``--help`` and ``--version``.
+    """Return a parser without a command's own options; it has ``--help`` and ``--version``.
 
     Args:
         example: a command to type.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False, **example_of(example))
-    parser.add_argument("--version", action=_Version, nargs=0, help="show versions, of fairseq and torch too, and exit")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="show versions, including fairseq and torch, and exit"
+    )
     return parser
 
 
 def example_of(example: str) -> dict[str, Any]:
-    """Arguments of a parser (or sub-parser) whose help ends with the ``example``."""
+    """Return arguments of a parser (or sub-parser) whose help ends with the ``example``."""
     epilog = "example:\n" + "".join(f"  {line}\n" for line in example.splitlines()) if example else None
     return {"epilog": epilog, "formatter_class": _Help}
 
 
 def add_options(parser: Group, options: type, texts: Mapping[str, str]) -> None:
-    """An option for each field of a dataclass: numbers and names first, then what is on or off.
+    """Add an option for each field of a dataclass: numbers and names first, then flags.
 
     Args:
-        texts: help by field, of all but the flags that every model has.
+        texts: help by field, for all fields but the flags that every model has.
     """
     for option in sorted(fields(options), key=lambda option: isinstance(option.default, bool)):
         name, text = f"--{option.name.replace('_', '-')}", {**FLAGS, **texts}[option.name]
@@ -79,27 +81,27 @@ def add_options(parser: Group, options: type, texts: Mapping[str, str]) -> None:
 
 
 def split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's own words, and those after ``--``, which go to ``fairseq-train``."""
+    """Return a command's own words, and the words after ``--``, which go to ``fairseq-train``."""
     cut = list(words).index("--") if "--" in words else len(words)
     return list(words[:cut]), list(words[cut + 1 :])
 
 
 def start() -> None:
-    """What a command needs after its arguments are read: fairseq with this plugin, and a log of warnings only: fairseq
-    opens the root logger for everything, and these commands print for themselves."""
+    """Start after the arguments are read: import fairseq with this plugin, and log warnings only. fairseq sets the root
+    logger to its lowest level, but these commands print their own output."""
     from mos_fairseq import plugin  # noqa: F401
 
     logging.getLogger().setLevel(logging.WARNING)
 
 
 def warn(text: str | None) -> None:
-    """Print a warning, if there is one, on standard error."""
+    """Print a warning, if any, on standard error."""
     if text is not None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table as text: the first column to the left, the others to the right."""
+    """Format a table as text: the first column aligned left, the others right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for name, *cells in rows:
@@ -109,17 +111,17 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def check_exists(path: str) -> str:
-    """The path of a checkpoint, which is there. Raises InputError if it is not."""
+    """Return the path of an existing checkpoint. Raises InputError if it does not exist."""
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path}: no such file")
     return path
 
 
 def named_paths(texts: Sequence[str]) -> dict[str, str]:
-    """Paths by name, of ``NAME=PATH``; a path without a name is called supernet.
+    """Return paths by name, from ``NAME=PATH``; a path without a name is called supernet.
 
     Raises:
-        InputError: a bad name, or one that comes twice.
+        InputError: a name is invalid, or occurs twice.
     """
     found: dict[str, str] = {}
     for text in texts:

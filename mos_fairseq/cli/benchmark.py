@@ -1,4 +1,4 @@
-"""``mos-benchmark``: time and memory of supernets against plain weight sharing and stock fairseq."""
+"""``mos-benchmark``: time and memory of supernets, compared with plain weight sharing and stock fairseq."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 _HELP = {
     "vocab_size": "size of the dictionary",
-    "tokens": "target tokens of a training batch, about",
+    "tokens": "target tokens of a training batch, approximately",
     "length": "tokens of a sentence",
-    "threads": "threads of torch (default: torch's own choice)",
-    "repeats": "rounds that count",
-    "device": "torch's name of the device, as in cuda:0; a GPU's own events tell the time",
+    "threads": "torch's threads (default: torch's own choice)",
+    "repeats": "number of rounds that count",
+    "device": "torch's name of the device, as in cuda:0; on a GPU, CUDA events measure the time",
 }
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-benchmark``."""
+    """Return the parser of ``mos-benchmark``."""
     parser = command_parser(
         "mos-benchmark",
         "Time and memory of supernets, compared in turn in one process with plain weight sharing and "
-        "stock fairseq's transformer, for translation. Ratios can be trusted on a busy machine, milliseconds cannot.",
+        "stock fairseq's transformer, for translation. On a busy machine, trust the ratios, not the milliseconds.",
         "mos-benchmark --search-space wmt14_en_de --vocab-size 32000 --suite train,decode --threads 1 "
         "--output benchmark",
     )
@@ -106,6 +106,8 @@ def _table(section: Section) -> str:
     for row in section.rows():
         cells = [f"  {row['variant']:24s}"]
         cells.append(f"{row['peak_mib']:10.1f} MiB" if "peak_mib" in row else f"{row['median_ms']:10.2f} ms")
+        if "parameters" in row:
+            cells.append(f"{row['parameters'] / 1e6:.2f} M parameters")
         if "expected_mib" in row:
             cells.append(f"(expected {row['expected_mib']:.0f})")
         if "tokens_per_second" in row:

@@ -1,4 +1,4 @@
-"""``mos-search --calibrate``: the best subnets of a search train on a little, alone, before they are ranked."""
+"""``mos-search --calibrate``: train each of a search's best subnets alone for a few updates, then rank them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKPOINT = "calibrated.pt"
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """``updates`` of each of the ``top`` best subnets; ``parts`` and ``lr`` as of :class:`Calibration`.
+    """``updates`` of each of the ``top`` best subnets; ``parts`` and ``lr`` as in :class:`Calibration`.
 
     Raises:
         InputError: a number is out of range.
@@ -50,14 +50,14 @@ def add_calibration_options(parser: Group) -> None:
         "--calibrate",
         type=int,
         metavar="UPDATES",
-        help="train each of the best subnets on, alone, for so many updates, before they are ranked; the supernet "
-        f"stays as it is, and the model of the best is {CHECKPOINT} in the folder of the results",
+        help="train each of the best subnets on, alone, for N updates, before they are ranked; the supernet "
+        f"stays unchanged, and the best one's model is {CHECKPOINT} in the folder of the results",
     )
-    add("--calibrate-top", type=int, help="calibrate; how many subnets (default: 10)")
+    add("--calibrate-top", type=int, help="calibrate; number of subnets (default: 10)")
     add(
         "--calibrate-parts",
         metavar="PARTS",
-        help=f"calibrate; what trains: norms, biases, both with a comma between them, or all (default: {_PARTS})",
+        help=f"calibrate; parameters that train: norms, biases, both separated by a comma, or all (default: {_PARTS})",
     )
     add(
         "--calibrate-lr",
@@ -68,7 +68,7 @@ def add_calibration_options(parser: Group) -> None:
 
 
 def calibration_options(args: argparse.Namespace) -> CalibrationOptions | None:
-    """None without ``--calibrate``. Raises InputError where a number is out of range, or an option has no effect."""
+    """Return None without ``--calibrate``. Raises InputError if a number is out of range or an option has no effect."""
     given = {name: value for name in _NAMES if (value := getattr(args, name)) is not None}
     if args.calibrate is None:
         for name, value in given.items():
@@ -85,10 +85,10 @@ def calibration_options(args: argparse.Namespace) -> CalibrationOptions | None:
 def calibration_of(
     args: argparse.Namespace, options: CalibrationOptions, evaluator: SubnetEvaluator, root: Path
 ) -> Calibration:
-    """How subnets are calibrated, judged as ``evaluator`` judges; ``root``: folder of the runs.
+    """Return the calibration, which judges as ``evaluator`` does; ``root``: folder of the runs.
 
     Raises:
-        InputError: there is no such part, or models of this family do not train alone.
+        InputError: a part does not exist, or models of this family cannot train alone.
     """
     import torch
 
@@ -106,8 +106,8 @@ def calibrate(
     results: dict[str, Any],
     candidates: Candidates,
 ) -> None:
-    """Rank the ``top`` best subnets within the budgets anew: ``calibrated`` and ``best`` of ``results``, and the model
-    of the best in the folder of the results.
+    """Rerank the ``top`` best subnets within the budgets. Set ``calibrated`` and ``best`` in ``results``, and write the
+    best one's model into the folder of the results.
 
     Raises:
         InputError: a training failed.
@@ -130,7 +130,7 @@ def calibrate(
 
 
 def calibrated_table(rows: list[Row], objective: str) -> str:
-    """The calibrated subnets from the best on, and which place they had with the weights that they inherit."""
+    """Return a table of the calibrated subnets from the best on, with their ranks before calibration."""
     cells = [
         [str(found["place"]), f"{found[objective]:.4f}", f"{found['calibrated']:.4f}", f"{found['seconds']:.1f}"]
         for found in rows

@@ -11,10 +11,10 @@ from mos_fairseq.cost import Cost, CostOptions, subnet_cost
 from mos_fairseq.search_space import SearchSpace, check_options, resolve_subnet, split_specs
 
 _HELP = {
-    "src_len": "source tokens of the forward pass that is counted",
-    "tgt_len": "target tokens of the forward pass that is counted",
-    "vocab_size": "size of the (source) dictionary; without it neither embeddings nor output projection are counted",
-    "tgt_vocab_size": "size of the target dictionary, where that is another one than the source's",
+    "src_len": "source tokens of the counted forward pass",
+    "tgt_len": "target tokens of the counted forward pass",
+    "vocab_size": "size of the (source) dictionary; without it, embeddings and output projection are not counted",
+    "tgt_vocab_size": "size of the target dictionary, if it differs from the source's",
     "max_source_positions": "number of learned positions in the encoder",
     "max_target_positions": "number of learned positions in the decoder",
     "max_positions": "number of positions of a masked language model",
@@ -22,10 +22,10 @@ _HELP = {
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-cost``."""
+    """Return the parser of ``mos-cost``."""
     parser = command_parser(
         "mos-cost",
-        "Parameters and FLOPs (2 per multiply-accumulate, one sentence) of subnets, exact, without "
+        "Exact parameters and FLOPs (2 per multiply-accumulate, one sentence) of subnets, without "
         "building them. Experts and routers never count: a subnet is a dense Transformer.",
         "mos-cost --search-space wmt14_en_de --subnet largest,smallest,random:7 --vocab-size 32000 "
         "--share-all-embeddings\n"

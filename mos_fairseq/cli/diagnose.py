@@ -1,4 +1,4 @@
-"""``mos-diagnose``: how supernets mix their experts for different subnets, and whether these pull in one direction."""
+"""``mos-diagnose``: how supernets mix experts for different subnets, and whether the subnets' gradients agree."""
 
 from __future__ import annotations
 
@@ -30,31 +30,35 @@ _COLUMNS = {
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-diagnose``."""
+    """Return the parser of ``mos-diagnose``."""
     parser = command_parser(
         "mos-diagnose",
         "For each layer of trained supernets: how differently routers mix experts for different subnets "
-        "(mixing: total-variation distance), how far experts have parted (experts: norm of the difference over the "
-        "norm), and how the gradients agree that different subnets send to the weights they share (cosine: mean over "
+        "(mixing: total-variation distance), how far experts have diverged (experts: norm of the difference over the "
+        "norm), and how well the gradients of different subnets agree in shared weights (cosine: mean over "
         "pairs of subnets; lowest; conflicts: share of pairs below 0).",
         "mos-diagnose data-bin --path neuron=checkpoints/checkpoint_last.pt --output diagnosis\n"
         "mos-diagnose data-text --path checkpoints-bert/checkpoint_last.pt --output d    # masked language models",
     )
-    parser.add_argument("data", help="folder that fairseq-preprocess made")
+    parser.add_argument("data", help="folder made by fairseq-preprocess")
     parser.add_argument(
-        "--path", required=True, action="append", metavar="[NAME=]CKPT", help="a supernet's checkpoint; or several"
+        "--path", required=True, action="append", metavar="[NAME=]CKPT", help="a supernet's checkpoint; may be repeated"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of diagnosis.json and diagnosis.png")
     parser.add_argument(
-        "--num-subnets", type=int, default=6, metavar="N", help="random ones besides largest and smallest (default: 6)"
+        "--num-subnets", type=int, default=6, metavar="N", help="random subnets beside largest, smallest (default: 6)"
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the first of them, and of the sentences")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed of random subnets and sentences (default: 1)"
+    )
     parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set of the sentences (default: valid)")
     parser.add_argument(
-        "--valid-samples", type=int, default=128, metavar="N", help="sentence pairs of it (default: %(default)s)"
+        "--valid-samples", type=int, default=128, metavar="N", help="number of sentence pairs (default: %(default)s)"
     )
-    parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
-    parser.add_argument("--device", help="as in cuda:0 (default: the GPU, or else the CPU)")
+    parser.add_argument(
+        "--max-tokens", type=int, default=4000, metavar="N", help="tokens in a batch (default: %(default)s)"
+    )
+    parser.add_argument("--device", help="device, as in cuda:0 (default: the GPU, otherwise the CPU)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -81,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     for path in paths.values():
-        read_supernet(path)  # tells what it is instead, if it is none
+        read_supernet(path)  # its error names what the checkpoint holds instead
     found = {}
     for name, path in paths.items():
         evaluator = SubnetEvaluator(path, args.data, options, device)

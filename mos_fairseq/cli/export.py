@@ -1,4 +1,4 @@
-"""``mos-export``: one subnet of a supernet's checkpoint as a model of its own."""
+"""``mos-export``: write one subnet of a supernet's checkpoint as a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mos_fairseq.export import FORMATS, QUANTIZATIONS, ExportOptions, find_forma
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-export``."""
+    """Return the parser of ``mos-export``."""
     parser = command_parser(
         "mos-export",
         "Write one subnet of a supernet's checkpoint as a plain dense model: no experts, no routers, no "
@@ -23,19 +23,19 @@ def get_parser() -> argparse.ArgumentParser:
         "--path",
         required=True,
         metavar="CKPT",
-        help="the supernet's checkpoint; or that of one subnet alone, fine-tuned or calibrated: a static twin",
+        help="the supernet's checkpoint; or the checkpoint of one fine-tuned or calibrated subnet (a static twin)",
     )
     parser.add_argument(
         "--subnet",
         metavar="S",
-        help="of a supernet: largest, smallest, random:SEED, controller (of --subnet-sampling controller), a YAML "
-        "file, or JSON in braces",
+        help="subnet of a supernet: largest, smallest, random:SEED, controller (of --subnet-sampling controller), a "
+        "YAML file, or JSON in braces",
     )
     parser.add_argument(
         "--output",
         required=True,
         metavar="FILE",
-        help="the checkpoint (with ctranslate2 and huggingface: the folder) to write",
+        help="checkpoint to write (with ctranslate2 and huggingface: the folder)",
     )
     names = [known.name for known in FORMATS]
     parser.add_argument(
@@ -48,11 +48,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-padding",
         action="store_true",
-        help="with --format fairseq and huggingface: make layers of unequal FFN sizes or heads equal by adding zeros; "
-        "the same results, at the cost of the padded sizes",
+        help="with --format fairseq and huggingface: pad layers of unequal FFN sizes or heads with zeros to equal "
+        "sizes; the results stay the same, at the cost of the padded sizes",
     )
     parser.add_argument(
-        "--quantization", choices=QUANTIZATIONS, help="with --format ctranslate2: of the weights (default: none)"
+        "--quantization", choices=QUANTIZATIONS, help="with --format ctranslate2: weights' type (default: unchanged)"
     )
     parser.add_argument(
         "--data",
@@ -62,10 +62,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizer",
         metavar="FILE",
-        help="with --format huggingface: what made the words of text, a unigram model of SentencePiece's or a "
-        "tokenizer.json of Hugging Face's (default: words stand between spaces)",
+        help="with --format huggingface: tokenizer that split the text into words, a SentencePiece unigram model or a "
+        "tokenizer.json of Hugging Face (default: words are separated by spaces)",
     )
-    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         chosen.check(subnet, options)
     else:
         if args.subnet is None:
-            raise InputError(f"subnet is not given: {args.path} is a supernet's, --subnet says which to export")
+            raise InputError(f"subnet is not given: {args.path} is a supernet; choose a subnet with --subnet")
         space = search_space_of(state)
         chosen.check_family(space.family)
         subnet = subnet_of(state, args.subnet)

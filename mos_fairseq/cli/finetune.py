@@ -1,4 +1,4 @@
-"""``mos-finetune``: one subnet of a supernet, trained on alone for a few updates."""
+"""``mos-finetune``: train one subnet of a supernet alone for a few updates."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mos_fairseq.files import make_folder, write_atomically
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-finetune``."""
+    """Return the parser of ``mos-finetune``."""
     parser = command_parser(
         "mos-finetune",
-        "Train one subnet of a supernet on, alone, from the weights that it inherits, and score it before and after. "
-        "It is trained by fairseq-train with the options that the supernet's checkpoint records; the learning rate "
-        "rises in the first tenth of the updates and then falls to 0 in a line. Options after -- go to fairseq-train "
-        "and win. Started again, it goes on where it was.",
+        "Train one subnet of a supernet on, alone, from its inherited weights, and score it before and after. "
+        "fairseq-train trains it with the options recorded in the supernet's checkpoint; the learning rate "
+        "rises in the first tenth of the updates and then falls linearly to 0. Options after -- go to fairseq-train "
+        "and override. An interrupted run resumes when started again.",
         "mos-finetune data-bin --path checkpoints/checkpoint_last.pt --subnet search/best.yaml --updates 300 "
         "--remove-bpe sentencepiece --output finetuned\n"
         "mos-finetune data-text --path checkpoints-bert/checkpoint_last.pt --subnet best.yaml --updates 300 "
         "--metric loss --output tuned    # masked language models",
     )
-    parser.add_argument("data", help="folder that fairseq-preprocess made")
+    parser.add_argument("data", help="folder made by fairseq-preprocess")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
     parser.add_argument(
         "--subnet",
@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="largest, smallest, random:SEED, controller (of --subnet-sampling controller), a YAML file, or JSON in "
         "braces",
     )
-    parser.add_argument("--updates", required=True, type=int, metavar="N", help="of the subnet alone")
+    parser.add_argument("--updates", required=True, type=int, metavar="N", help="number of updates of the subnet alone")
     parser.add_argument(
         "--output",
         required=True,

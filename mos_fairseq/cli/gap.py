@@ -1,4 +1,4 @@
-"""``mos-gap``: what subnets score with inherited weights, against the same architectures trained alone."""
+"""``mos-gap``: scores of subnets with inherited weights, compared with the same architectures trained alone."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _EXAMPLE = (
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-gap``."""
+    """Return the parser of ``mos-gap``."""
     parser = command_parser(
         "mos-gap",
-        "Compare what subnets score with the weights they inherit from a supernet with what the same "
-        "architectures reach when they are trained alone.",
+        "Compare the scores of subnets with weights inherited from a supernet with the scores of the same "
+        "architectures trained alone.",
         _EXAMPLE,
     )
     commands = parser.add_subparsers(dest="action", required=True)
     _add_measure(commands)
-    text = "the same report of scores that are there already"
+    text = "the same report from existing scores"
     example = example_of("mos-gap report gap/gap.jsonl --output report")
     report = commands.add_parser("report", help=text, description=text, allow_abbrev=False, **example)
     report.add_argument(
         "table",
         nargs="+",
-        help="CSV (with a header line) or JSON lines: columns subnet, inherited, standalone, and maybe supernet, "
+        help="CSV (with a header line) or JSON lines: columns subnet, inherited, standalone, optionally supernet, "
         "metric, extra_updates",
     )
     _add_output(report)
@@ -64,31 +64,31 @@ def _add_measure(commands: Any) -> None:
         "measure",
         help="score subnets, train them alone, compare",
         description="Score subnets of one or more supernets, train each architecture alone with fairseq-train, and "
-        "compare. Started again, it goes on where it was. Options after -- go to fairseq-train and win over those that "
-        "the supernet's checkpoint records; its dropout is used unscaled, though the supernet scales it by a subnet's "
-        "width.",
+        "compare. An interrupted run resumes when started again. Options after -- go to fairseq-train and override "
+        "those recorded in the supernet's checkpoint. Its dropout is used unscaled, although the supernet scales it by "
+        "a subnet's width.",
         allow_abbrev=False,
         **example_of(_EXAMPLE),
     )
-    measure.add_argument("data", help="folder that fairseq-preprocess made")
+    measure.add_argument("data", help="folder made by fairseq-preprocess")
     measure.add_argument(
         "--path",
         required=True,
         action="append",
         metavar="[NAME=]CKPT",
-        help="a supernet's checkpoint; given several times, supernets of one search space are compared, and share the "
+        help="a supernet's checkpoint; may be repeated: then supernets of one search space are compared, and share the "
         "standalone models",
     )
     _add_output(measure)
     measure.add_argument(
         "--standalone",
         metavar="DIR",
-        help="folder of the standalone models, shared by all runs of the same data and training (default: standalone "
+        help="folder of the standalone models, shared by all runs with the same data and training (default: standalone "
         "in the output folder)",
     )
     measure.add_argument("--subnet", default="", metavar="S", help="subnets, separated by commas, as for mos-cost")
-    measure.add_argument("--num-subnets", type=int, default=0, metavar="N", help="more subnets, random:SEED and on")
-    measure.add_argument("--seed", type=int, default=1, metavar="SEED", help="of the first of them (default: 1)")
+    measure.add_argument("--num-subnets", type=int, default=0, metavar="N", help="further subnets, random:SEED and on")
+    measure.add_argument("--seed", type=int, default=1, metavar="SEED", help="seed of the first of them (default: 1)")
     measure.add_argument(
         "--max-update", type=int, metavar="N", help="updates of standalone training (default: the supernet's)"
     )
@@ -96,23 +96,23 @@ def _add_measure(commands: Any) -> None:
         "--finetune-updates",
         default="",
         metavar="N,N,…",
-        help="also fine-tune the inherited weights for growing numbers of updates, up to the standalone score",
+        help="also fine-tune the inherited weights for increasing numbers of updates, up to the standalone score",
     )
     measure.add_argument(
         "--finetune-options",
         default="",
         metavar="TEXT",
-        help="options of fairseq-train for that, as in '--lr 2e-4 --warmup-updates 50'; they win over all others",
+        help="options of fairseq-train for that, as in '--lr 2e-4 --warmup-updates 50'; they override all others",
     )
     measure.add_argument(
         "--bootstrap",
         type=int,
         metavar="N",
-        help="with bleu and chrf: test sets that sacreBLEU's paired bootstrap resamples to compare the scores of other "
-        "supernets with that of the first; 0 for no comparison. It knows the chance of test sentences, not of "
-        "training's seeds (default: 1000)",
+        help="with bleu and chrf: number of test sets that sacreBLEU's paired bootstrap resamples, to compare the "
+        "scores of other supernets with the first's; 0 for no comparison. It covers chance in the choice of test "
+        "sentences, not in training's seeds (default: 1000)",
     )
-    measure.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time (default: 1)")
+    measure.add_argument("--workers", type=int, default=1, metavar="N", help="parallel trainings (default: 1)")
     add_judging_options(measure, "test")
 
 
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(mine)
     if args.action == "report":
         if "--" in words:
-            raise InputError(f"{shlex.join(['--', *more])} is given with mos-gap report, which trains nothing")
+            raise InputError(f"{shlex.join(['--', *more])} is given with mos-gap report, but report trains nothing")
         rows, record = _read_tables(args.table), {"tables": args.table}
     else:
         experiment = _experiment(args, more)
@@ -142,7 +142,7 @@ def _read_tables(paths: Sequence[str]) -> list[Row]:
         for row in read_table(path):
             name = (row.metric, row.supernet, row.subnet)
             if name in rows:
-                raise InputError(f"{path}: subnet {row.subnet} of {row.supernet} stands in another table too")
+                raise InputError(f"{path}: subnet {row.subnet} of {row.supernet} is in another table, too")
             rows[name] = row
     return list(rows.values())
 
@@ -153,13 +153,13 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     specs = split_specs(args.subnet) if args.subnet else []
     specs += [f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets)]
     if not (seed := os.environ.get("SACREBLEU_SEED", "12345")).isdecimal() and seed.lower() != "none":
-        raise InputError(f"SACREBLEU_SEED is {seed}: allowed are whole numbers from 0, and none")
+        raise InputError(f"SACREBLEU_SEED is {seed}: allowed are whole numbers from 0, or unset")
     if args.metric == "loss" and args.bootstrap is not None:
         raise InputError(f"bootstrap is {args.bootstrap}: it has no effect with metric loss")
     args.bootstrap = 1000 if args.bootstrap is None and args.metric != "loss" else args.bootstrap or 0
     if not specs:
         raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
-    split_specs(",".join(specs))  # tells whether two have one name
+    split_specs(",".join(specs))  # refuses two of the same name
     evaluation = judged_how(args)
     supernets, growing = named_paths(args.path), _growing(args.finetune_updates)
     for path in supernets.values():
@@ -189,15 +189,15 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
 def _growing(text: str) -> list[int]:
     numbers = text.split(",") if text else []
     if not all(number.strip().isdecimal() for number in numbers):
-        raise InputError(f"finetune_updates is {text}: allowed are whole numbers with commas between them")
+        raise InputError(f"finetune_updates is {text}: allowed are whole numbers separated by commas")
     updates = [int(number) for number in numbers]
     if updates != sorted(set(updates)) or 0 in updates:
-        raise InputError(f"finetune_updates is {text}: allowed are growing numbers from 1")
+        raise InputError(f"finetune_updates is {text}: allowed are increasing numbers from 1")
     return updates
 
 
 def _record(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
-    """What was done, for whoever wants to do it again."""
+    """Return a record of the experiment, enough to repeat it."""
     trainings = {label: experiment.training(subnet) for label, subnet in experiment.subnets.items()}
     return {
         "data": args.data,

@@ -1,4 +1,4 @@
-"""``mos``: the commands of this package, and what each is for."""
+"""``mos``: list the commands of this package and their purposes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from importlib import import_module
 from mos_fairseq.cli import command_parser
 
 COMMANDS = {
-    "mos-cost": ("cost", "parameters and FLOPs of subnets"),
-    "mos-latency": ("latency_options", "measure latency, learn to predict it, predict it"),
-    "mos-search": ("search_options", "the best subnets of a supernet within budgets"),
-    "mos-export": ("export", "a subnet as a model of its own"),
+    "mos-cost": ("cost", "count parameters and FLOPs of subnets"),
+    "mos-latency": ("latency_options", "measure latency, fit a predictor, predict"),
+    "mos-search": ("search_options", "find the best subnets of a supernet within budgets"),
+    "mos-export": ("export", "write a subnet as a model"),
     "mos-finetune": ("finetune", "train a subnet on, alone, and export it"),
-    "mos-gap": ("gap", "inherited scores against those of training alone"),
-    "mos-diagnose": ("diagnose", "what routers and gradients do in a supernet"),
-    "mos-warm-start": ("warm_start", "a supernet out of a trained model"),
-    "mos-benchmark": ("benchmark", "time and memory against plain weight sharing and stock fairseq"),
+    "mos-gap": ("gap", "compare inherited scores with scores of training alone"),
+    "mos-diagnose": ("diagnose", "show what routers and gradients do in a supernet"),
+    "mos-warm-start": ("warm_start", "make a supernet from a trained model"),
+    "mos-benchmark": ("benchmark", "compare time and memory with plain weight sharing and stock fairseq"),
 }
-"""Each command, in the order in which one meets them: the module with its parser, and what it does."""
+"""Each command, in the usual order of use: the module with its parser, and its purpose."""
 
 
 def parsers() -> Iterator[argparse.ArgumentParser]:
-    """The parsers of all commands, without torch."""
+    """Yield the parsers of all commands, without torch."""
     for module, _ in COMMANDS.values():
         yield import_module(f"mos_fairseq.cli.{module}").get_parser()
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = command_parser(
         "mos",
-        "Lists the commands of mos_fairseq. Each has --help. fairseq-train --user-dir mos_fairseq trains supernets.",
+        "List the commands of mos_fairseq. Each has --help. fairseq-train --user-dir mos_fairseq trains supernets.",
         "mos-search --help",
     )
     parser.parse_args(argv)

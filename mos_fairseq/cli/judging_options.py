@@ -1,4 +1,4 @@
-"""How ``mos-gap`` and ``mos-finetune`` score models: their options, and the judge that is made of them."""
+"""The options by which ``mos-gap`` and ``mos-finetune`` score models, and the judge that they describe."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _OF_TRANSLATIONS = ("beam", "max_len_a", "max_len_b", "remove_bpe", "reference")
 
 
 def add_judging_options(parser: argparse.ArgumentParser, subset: str) -> None:
-    """Add them; ``subset`` is the set to score on where none is given."""
+    """Add the options; ``subset`` is the default set to score on."""
     defaults = EvaluationOptions()
     parser.add_argument("--gen-subset", default=subset, metavar="NAME", help=f"set to score on (default: {subset})")
-    parser.add_argument("--reference", metavar="FILE", help="its raw target text (default: the binarised one, joined)")
-    parser.add_argument("--valid-samples", type=int, metavar="N", help="score on N examples of it (default: all)")
+    parser.add_argument("--reference", metavar="FILE", help="its raw target text (default: the binarised text, joined)")
+    parser.add_argument("--valid-samples", type=int, metavar="N", help="score on N examples of the set (default: all)")
     for name, kind in (("max_tokens", int), ("beam", int), ("max_len_a", float), ("max_len_b", int)):
         option, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
         parser.add_argument(option, type=kind, default=default, metavar="N", help="default: %(default)s")
     parser.add_argument("--remove-bpe", nargs="?", const="@@ ", metavar="SYMBOL", help="as fairseq's option")
     text = (
-        "sacreBLEU's score of translations; or loss, with its perplexity, the metric of masked language models, which "
-        "translate nothing: all models predict the same words then (default: %(default)s)"
+        "sacreBLEU's score of translations; or loss, with its perplexity, the only metric of masked language models, "
+        "which do not translate; all models then predict the same words (default: %(default)s)"
     )
     parser.add_argument("--metric", choices=(*TEXT_METRICS, "loss"), default="bleu", help=text)
     add_tokenizer_option(parser)
-    parser.add_argument("--device", help="to score on, as in cuda:0 (default: the GPU, or else the CPU)")
+    parser.add_argument("--device", help="device to score on, as in cuda:0 (default: the GPU, otherwise the CPU)")
 
 
 def judged_how(args: argparse.Namespace) -> EvaluationOptions:
-    """Raises InputError if a number is out of range, or an option has no effect with the metric."""
+    """Return the options. Raises InputError if a number is out of range, or an option has no effect with the metric."""
     defaults = EvaluationOptions()
     for name in _OF_TRANSLATIONS if args.metric == "loss" else ():
         if (value := getattr(args, name)) != getattr(defaults, name, None):
@@ -48,7 +48,7 @@ def judged_how(args: argparse.Namespace) -> EvaluationOptions:
 
 
 def judge_of(args: argparse.Namespace, options: EvaluationOptions) -> Judge:
-    """Imports torch. Raises InputError if there is no such reference, or it goes with a part of the set."""
+    """Return the judge; imports torch. Raises InputError if the reference does not exist or does not fit."""
     import torch
 
     from mos_fairseq.evaluation.judge import Judge

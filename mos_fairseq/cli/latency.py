@@ -21,7 +21,7 @@ from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet, split_
 if TYPE_CHECKING:
     from mos_fairseq.latency import Features, LatencyPredictor
 
-_ENOUGH = 10  # held-out subnets that say something: of fewer, one pair decides
+_ENOUGH = 10  # held-out subnets for a meaningful score: with fewer, one pair decides
 _PARTS = {"training": "that it was fitted to", "held_out": "held out by `fit`", "new": "that `fit` did not have"}
 
 
@@ -56,15 +56,15 @@ def _measure(args: argparse.Namespace) -> None:
 
 
 def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
-    """Largest, smallest and distinct random subnets of ``space``, ``number`` in all.
+    """Return the largest, the smallest and distinct random subnets of ``space``, ``number`` in all.
 
     Raises:
-        InputError: fewer than two are wanted, or more than there are.
+        InputError: ``number`` is below two, or larger than the space.
     """
     _check_seed(seed)
     if not 2 <= number <= space.size:
         raise InputError(f"num_subnets is {number}: allowed are whole numbers from 2 to the {space.size} of the space")
-    if number > space.size // 2:  # drawing would take long to find the last
+    if number > space.size // 2:  # drawing would take long to find the last subnets
         return [space.largest(), space.smallest(), *_others(space, number - 2, seed)]
     subnets = {subnet.key: subnet for subnet in (space.largest(), space.smallest())}
     draw = 0
@@ -88,9 +88,9 @@ def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A file of measurements: latencies in ms [n]; keys [n], a subnet's or the averages of a row that says no more;
-    ``space`` is None of averages, ``measured`` its options, machine and kernels, ``busy`` what shows that it was
-    disturbed."""
+    """A file of measurements: latencies in ms [n] and keys [n], a subnet's key or only the averages of a row.
+    ``space`` is None for averages. ``measured``: options, machine and kernels; ``busy``: signs of a disturbed
+    measurement."""
 
     features: Features
     latency_ms: np.ndarray
@@ -167,7 +167,7 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _check_number(measured: int, held_out: int, part: float) -> None:
-    """Raise InputError where too few subnets are left to fit a predictor to."""
+    """Raise InputError if too few subnets are left to fit a predictor."""
     from mos_fairseq.latency.predictor import MIN_SUBNETS
 
     left = measured - held_out
@@ -189,7 +189,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     predictor = LatencyPredictor.load(args.predictor)
     if predictor.space is None:
-        raise InputError(f"{args.predictor}: fitted on averaged features, it has no search space to take subnets from")
+        raise InputError(f"{args.predictor}: fitted on averaged features, without a search space for subnets")
     specs = split_specs(args.subnet)
     subnets = [resolve_subnet(spec, predictor.space) for spec in specs]
     parts = predictor.predict_parts(subnets)
@@ -237,9 +237,9 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _parts(predictor: LatencyPredictor, keys: np.ndarray) -> dict[str, np.ndarray]:
-    """Part of `fit`'s data -> which rows belong to it [n]; empty if the predictor does not know.
+    """Return the rows [n] in each part of `fit`'s data; empty if the predictor has no record of the parts.
 
-    A row that is in both parts, as averages may be, counts as training: its prediction is no test.
+    A row in both parts, which averages allow, counts as training: its prediction is no test.
     """
     if not predictor.training:
         return {}
@@ -249,7 +249,7 @@ def _parts(predictor: LatencyPredictor, keys: np.ndarray) -> dict[str, np.ndarra
 
 
 def plot_predictions(measured: np.ndarray, predicted: np.ndarray, scores: dict[str, float], path: str) -> None:
-    """Draw predicted against measured latency. Raises InputError if the file cannot be written."""
+    """Plot predicted against measured latency. Raises InputError if the file cannot be written."""
     figure = new_figure(5, 5)
     axes = figure.add_subplot()
     ends = [0.95 * min(measured.min(), predicted.min()), 1.05 * max(measured.max(), predicted.max())]

@@ -19,7 +19,7 @@ MARK = "<!-- What follows is written by python -m mos_fairseq.cli.reference --wr
 
 
 def reference() -> str:
-    """A section for each command, a table for each of its groups of options."""
+    """Return a section for each command, with a table for each group of options."""
     return "\n\n".join(section for parser in parsers() for section in _sections(parser, "##")) + "\n"
 
 
@@ -59,7 +59,7 @@ def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def _text(text: str) -> str:
-    """On one line, with what Markdown would read as its own escaped."""
+    """Return the text on one line, with Markdown's special characters escaped."""
     for character in "\\|<>*_":
         text = text.replace(character, "\\" + character)
     return " ".join(text.split())

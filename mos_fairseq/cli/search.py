@@ -1,4 +1,4 @@
-"""``mos-search``: the best subnets of a trained supernet within budgets."""
+"""``mos-search``: find the best subnets of a trained supernet within budgets."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _run(args)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         sys.exit(130)
 
 
 def _run(args: argparse.Namespace) -> None:
-    """What needs no torch, then the rest."""
+    """Do everything that needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
     check_split_options(args)
     usual = "split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops"
@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> None:
     if not args.predictor and "latency_ms" in {*chosen, *(constraint.key for constraint in constraints)}:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
-        raise InputError("measure_front needs a predictor, which says how to measure: --predictor FILE")
+        raise InputError("measure_front needs a predictor, whose settings it measures with: --predictor FILE")
     at_least(1, workers=args.workers)
     check_exists(args.path)
     predictor = None
@@ -90,7 +90,7 @@ def _split(args: argparse.Namespace) -> SplitLatency | None:
 
 
 def _check_supplied(keys: set[str], predictor: LatencyPredictor | None, split: SplitLatency | None) -> None:
-    """Raise InputError where nothing tells one of these costs."""
+    """Raise InputError if one of these costs has no source."""
     from mos_fairseq.latency import SPLIT_KEYS
 
     known = set(SPLIT_KEYS) if split else set(predictor.parts) if predictor else set()
@@ -109,8 +109,8 @@ def _run_search(
     translated: EvaluationOptions | None,
     calibrated: CalibrationOptions | None,
 ) -> None:
-    """``prepare`` makes the evaluator of the process with a rank; ``translated``: how the subnets of the closing table
-    are, if they are; ``calibrated``: how the best ones are, if they are."""
+    """``prepare`` makes the evaluator of the process with a rank. ``translated``: options for translating with the
+    subnets of the closing table, if requested. ``calibrated``: options for calibrating the best ones, if requested."""
     import torch
 
     from mos_fairseq.checkpoints import read_supernet, search_space_of, subnet_of
@@ -122,7 +122,7 @@ def _run_search(
     from mos_fairseq.nas.seeds import read_seeds
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
-    state = read_supernet(args.path)  # tells what it is instead, if it is none
+    state = read_supernet(args.path)  # its error names what the checkpoint holds instead
     seeds = []
     if args.seeds_from == "controller":
         seeds = [subnet_of(state, args.seeds_from)]
@@ -136,7 +136,7 @@ def _run_search(
         all_threads = torch.get_num_threads()
         threads = max(1, all_threads // args.workers)
         torch.set_num_threads(threads)
-        stack.callback(torch.set_num_threads, all_threads)  # what is measured afterwards has the machine to itself
+        stack.callback(torch.set_num_threads, all_threads)  # later measurements use the whole machine
         rank = fleet[1] if fleet else 0
         evaluator = prepare(rank)
         if fleet is not None and rank:
@@ -168,7 +168,7 @@ def _run_search(
         if beyond := len(seeds) - len(candidates.kept_seeds()):
             warn(f"{beyond} of {len(seeds)} seeds are beyond the budgets and left out")
         results, seen, around = _found(args, candidates, options, chosen, judged.show)
-    (Path(args.output) / CHECKPOINT).unlink(missing_ok=True)  # of an earlier search
+    (Path(args.output) / CHECKPOINT).unlink(missing_ok=True)  # from an earlier search
     if calibrated is not None and calibration is not None:
         calibrate(args, calibrated.top, calibration, results, candidates)
     if split is not None:
@@ -194,8 +194,8 @@ def _found(
     costs: tuple[str, ...],
     show: Callable[[int, float], object],
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[Hole]]:
-    """Search, and judge what the best is compared with: the results, the rows of all subnets that the search looked at,
-    and the budgets that lie in a hole of the space."""
+    """Search, and judge the subnets to compare the best with. Return the results, the rows of all subnets that the
+    search examined, and the budgets that lie in a hole of the space."""
     from mos_fairseq.nas.budgets import holes
     from mos_fairseq.nas.landmarks import landmarks, uniform_subnets
     from mos_fairseq.nas.results import report, row
@@ -209,14 +209,14 @@ def _found(
     compared = landmarks(candidates, Subnet.from_dict(results["best"]["architecture"]))
     results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
     loosest_first = sorted(candidates.constraints, key=lambda budget: -budget.limit)
-    results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of a key, the tightest
+    results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of several with one key, the tightest
     around = holes(candidates, uniform_subnets(candidates.space) if candidates.constraints else ())
     results["holes"] = [{"key": hole.budget.key, "below": hole.below, "above": hole.above} for hole in around]
     return results, seen, around
 
 
 def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | None, rank: int) -> SubnetEvaluator:
-    """The evaluator of one process, maybe one that is started for it; several processes share the GPUs."""
+    """Return the evaluator of one process, which may be a worker; several processes share the GPUs."""
     start()
     import torch
 
@@ -228,7 +228,7 @@ def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | N
 
 
 def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: SubnetEvaluator) -> None:
-    """Raise InputError unless ``predictor`` was fitted to models as this supernet's subnets are."""
+    """Raise InputError unless ``predictor`` was fitted to models like this supernet's subnets."""
     if predictor is None:
         return
     if predictor.space is None or predictor.space.difference(evaluator.space):
@@ -244,7 +244,7 @@ def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: S
 
 
 def _folders(args: argparse.Namespace) -> Path:
-    """Make the folder of the results and that of the judged subnets; returns the second."""
+    """Make the folder of the results and the folder of judged subnets; return the second."""
     cache = Path(args.cache) if args.cache else Path(args.path).resolve().parent / "subnet-evaluations"
     make_folder(args.output, "output")
     make_folder(cache, "cache")
@@ -279,8 +279,8 @@ def _search(
     show: Callable[[int, float], object],
     note: Callable[[dict[str, Any]], object],
 ) -> Subnet | None:
-    """The best subnet, or None where it is that of all that were judged. ``note`` takes what an algorithm that learns
-    says of its rounds."""
+    """Return the best subnet, or None if it is the best of all judged ones. ``note`` receives records about the rounds
+    of an algorithm that learns."""
     from mos_fairseq.nas import (
         AsngOptions,
         LinasOptions,

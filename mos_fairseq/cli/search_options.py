@@ -1,4 +1,4 @@
-"""The command line of ``mos-search``, and the options that it makes of its arguments."""
+"""The command line of ``mos-search``, and the options that it describes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALGORITHMS = ("evolution", "nsga2", "random", "linas", "asng")
 
 @dataclass(frozen=True)
 class RandomOptions:
-    """Of random search. Raises InputError if a number is out of range."""
+    """Options of random search. Raises InputError if a number is out of range."""
 
     num_subnets: int
     seed: int
@@ -37,7 +37,7 @@ class RandomOptions:
 
     @property
     def most_subnets(self) -> int:
-        """What is judged where the budgets leave as many."""
+        """Return the number of judged subnets if the budgets leave as many."""
         return self.num_subnets
 
 
@@ -45,44 +45,44 @@ AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions 
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-search``."""
+    """Return the parser of ``mos-search``."""
     parser = command_parser(
         "mos-search",
         "Search a trained supernet for the best subnet within budgets, or for the front of quality against "
-        "a cost. Subnets are judged with the weights they inherit; each is judged once, also across runs. An "
-        "interrupted search goes on when it is started again.",
+        "a cost. Subnets are judged with inherited weights; each is judged once, also across runs. An "
+        "interrupted search resumes when started again.",
         "mos-search data-bin --path checkpoints/checkpoint_best.pt --predictor predictor.json "
         "--constraint 'latency_ms<=40' --valid-samples 500 --output search\n"
         "mos-search data-text --path checkpoints-bert/checkpoint_best.pt --constraint 'params<=50%' --output s    "
         "# masked language models",
     )
-    parser.add_argument("data", help="folder that fairseq-preprocess made")
+    parser.add_argument("data", help="folder made by fairseq-preprocess")
     parser.add_argument("--path", required=True, metavar="CKPT", help="the supernet's checkpoint")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
-    group = parser.add_argument_group("what is searched")
+    group = parser.add_argument_group("search")
     group.add_argument(
         "--constraint",
         action="append",
         default=[],
         metavar="KEY<=N",
-        help="a budget, as in 'latency_ms<=40', or in parts of the largest subnet's, as in 'latency_ms<=80%%'; may be "
-        f"given several times; KEY is one of {', '.join(COST_KEYS)}",
+        help="a budget, as in 'latency_ms<=40', or relative to the largest subnet, as in 'latency_ms<=80%%'; may be "
+        f"repeated; KEY is one of {', '.join(COST_KEYS)}",
     )
-    group.add_argument("--predictor", metavar="JSON", help="of mos-latency fit: needed for latency_ms")
+    group.add_argument("--predictor", metavar="JSON", help="file of mos-latency fit, needed for latency_ms")
     group.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
     group.add_argument(
         "--cost",
         metavar="KEY[,KEY]",
-        help=f"what the front trades quality against, of {', '.join(COST_KEYS)}; several with nsga2 or "
-        "random (default: split_latency_ms with --split, latency_ms with a predictor, or else flops)",
+        help=f"cost of the front, one of {', '.join(COST_KEYS)}; several with nsga2 or "
+        "random (default: split_latency_ms with --split, latency_ms with a predictor, otherwise flops)",
     )
     group.add_argument(
         "--seeds-from",
         metavar="FILE",
-        help="begin with known subnets: a subnet's YAML file, front.jsonl or search.json of another search, or "
-        "controller, the answer of --subnet-sampling controller; those beyond the budgets are left out",
+        help="start from known subnets: a subnet's YAML file, front.jsonl or search.json of another search, or "
+        "controller, the answer of --subnet-sampling controller; subnets beyond the budgets are left out",
     )
-    _add_algorithm_options(parser.add_argument_group("how it is searched"))
+    _add_algorithm_options(parser.add_argument_group("algorithm"))
     parser.add_argument(
         "--cache",
         metavar="DIR",
@@ -93,18 +93,18 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="processes that judge subnets (default: 1); for several machines, start mos-search with torchrun instead",
+        help="processes that judge subnets (default: 1); on several machines, start mos-search with torchrun instead",
     )
-    parser.add_argument("--device", help="to judge on, as in cuda:0 (default: the GPUs, or else the CPU)")
-    _add_evaluation_options(parser.add_argument_group("how subnets are judged"))
+    parser.add_argument("--device", help="device to judge on, as in cuda:0 (default: the GPUs, otherwise the CPU)")
+    _add_evaluation_options(parser.add_argument_group("judging"))
     add_calibration_options(parser.add_argument_group("calibration before ranking"))
     _add_split_options(parser.add_argument_group("split computing"))
-    group = parser.add_argument_group("what is told")
+    group = parser.add_argument_group("report")
     group.add_argument(
         "--measure-front",
         metavar="JSONL",
-        help="measure the front's subnets on this machine too, as the predictor's were; FILE of mos-latency measure, "
-        "which is continued, or a new one",
+        help="also measure the front's subnets on this machine, with the predictor's settings; FILE of mos-latency "
+        "measure, which is continued, or a new one",
     )
     group.add_argument(
         "--report-bleu",
@@ -121,20 +121,20 @@ def _add_split_options(parser: Group) -> None:
         "--split",
         nargs=2,
         metavar=("DEVICE", "SERVER"),
-        help="the encoder runs on one machine, the decoder on another: predictors of both, of mos-latency fit --target "
-        "split; for encoder_ms, decoder_ms, transfer_bytes and split_latency_ms",
+        help="run the encoder on one machine and the decoder on another: predictors of both, from mos-latency fit "
+        "--target split; for encoder_ms, decoder_ms, transfer_bytes and split_latency_ms",
     )
     parser.add_argument("--bandwidth-mbps", type=float, metavar="B", help="split; megabits a second, or inf")
     parser.add_argument("--rtt-ms", type=float, metavar="R", help="split; round trip between them (default: 0)")
     parser.add_argument(
         "--transfer-dtype",
         choices=TRANSFER_DTYPES,
-        help="split; in what encoder outputs are sent, through which quality is judged, too (default: float32)",
+        help="split; dtype of the encoder outputs that are sent; quality is judged with it, too (default: float32)",
     )
 
 
 def check_split_options(args: argparse.Namespace) -> None:
-    """Raise InputError where one of them is missing, or has no effect."""
+    """Raise InputError if one of these options is missing, or has no effect."""
     if args.split is not None:
         if args.bandwidth_mbps is None:
             raise InputError("split needs the connection: --bandwidth-mbps B, and --rtt-ms R for its round trip")
@@ -148,22 +148,22 @@ def _add_algorithm_options(parser: Group) -> None:
     hat = EvolutionOptions()
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="evolution", help="default: %(default)s")
     add = partial(parser.add_argument, type=int, metavar="N")
-    add("--seed", default=1, help="of the search (default: 1)")
-    add("--population-size", help=f"default: {hat.population_size}, of a batch of linas 50")
-    add("--iterations", help=f"default: {hat.iterations}, of linas 5 batches after the first, of asng 500 steps")
+    add("--seed", default=1, help="seed of the search (default: 1)")
+    add("--population-size", help=f"default: {hat.population_size}; for a batch of linas 50")
+    add("--iterations", help=f"default: {hat.iterations}; for linas 5 batches after the first; for asng 500 steps")
     add("--parents", help=f"evolution; default: {hat.parents}")
     for name in ("mutations", "crossovers"):
         add(f"--{name}", help=f"evolution; children a generation; default: {getattr(hat, name)}")
     add("--mutation-prob", type=float, metavar="P", help=f"evolution; default: {hat.mutation_prob}")
-    add("--num-subnets", help="of random search (default: 1000)")
+    add("--num-subnets", help="random; number of subnets (default: 1000)")
     add("--samples", help="asng; subnets drawn for a step (default: 2)")
     add(
         "--inner-search",
         type=str,
         choices=INNER_SEARCHES,
         metavar="NAME",
-        help="linas; on its predictions: evolution, for the best within the budgets, or nsga2, for the front (default: "
-        "evolution)",
+        help="linas; search on predictions: evolution, for the best within the budgets, or nsga2, for the front "
+        "(default: evolution)",
     )
     add("--inner-evaluations", help="linas; predictions for each batch (default: 2000)")
     add(
@@ -171,9 +171,9 @@ def _add_algorithm_options(parser: Group) -> None:
         type=str,
         choices=QUALITY_PREDICTORS,
         metavar="NAME",
-        help=f"linas; {', '.join(QUALITY_PREDICTORS)} (default: auto, that with the lowest cross-validated error)",
+        help=f"linas; {', '.join(QUALITY_PREDICTORS)} (default: auto, the one with the lowest cross-validated error)",
     )
-    add("--random-share", type=float, metavar="P", help="linas; part of a batch drawn at random (default: 0.1)")
+    add("--random-share", type=float, metavar="P", help="linas; share of a batch drawn at random (default: 0.1)")
 
 
 def _add_evaluation_options(parser: Group) -> None:
@@ -192,13 +192,13 @@ def _add_evaluation_options(parser: Group) -> None:
 
 
 def add_tokenizer_option(parser: Group) -> None:
-    """``--sacrebleu-tokenizer``, as fairseq-generate has it."""
+    """Add ``--sacrebleu-tokenizer``, as fairseq-generate has it."""
     parser.add_argument(
         "--sacrebleu-tokenizer",
         choices=TOKENIZERS,
         default=DEFAULT_TOKENIZER,
-        help="sacreBLEU's, for bleu: 13a splits at spaces, so Chinese takes zh, Japanese ja-mecab, Thai and others "
-        "flores200 or char (default: %(default)s)",
+        help="sacreBLEU's tokenizer, for bleu: 13a splits at spaces, so Chinese needs zh, Japanese ja-mecab, Thai and "
+        "others flores200 or char (default: %(default)s)",
     )
 
 
@@ -212,11 +212,11 @@ _TAKES = {
     "asng": ("samples", "iterations"),
 }  # fmt: skip
 _EARLIER = (*_TAKES["evolution"], *_TAKES["random"])
-"""Options that other algorithms of the same age have always left unread: commands that name them go on working."""
+"""Options that other algorithms of the same version ignored: commands that name them still work."""
 
 
 def cost_keys(text: str) -> tuple[str, ...]:
-    """Keys of ``--cost``. Raises InputError for an unknown one, or one that comes twice."""
+    """Return the keys of ``--cost``. Raises InputError for an unknown or repeated one."""
     keys = tuple(key.strip() for key in text.split(","))
     for key in keys:
         if key not in COST_KEYS:
@@ -227,7 +227,7 @@ def cost_keys(text: str) -> tuple[str, ...]:
 
 
 def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> AlgorithmOptions:
-    """What the chosen algorithm takes. Raises InputError if a number is out of range, or an option has no effect."""
+    """Return the algorithm's options. Raises InputError if a number is out of range or an option has no effect."""
     algorithm, cost = args.algorithm, costs[0]
     if len(costs) > 1 and algorithm not in ("nsga2", "random"):
         raise InputError(f"cost is {','.join(costs)}: several belong to algorithm nsga2 or random, this is {algorithm}")
@@ -260,7 +260,7 @@ def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> Algor
 
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
-    """How subnets are judged. Raises InputError for a bad value, or one that the objective does not use."""
+    """Return the options for judging. Raises InputError for a bad value, or one that the objective does not use."""
     judged: tuple[str, ...] = ("objective", "valid_subset", "valid_samples", "max_tokens", "transfer_dtype")
     if args.objective != "loss":
         judged += _TRANSLATING
@@ -268,12 +268,12 @@ def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
         for name in ("beam", "remove_bpe"):
             if (value := getattr(args, name)) is not None:
                 raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
-        judged += ("sacrebleu_tokenizer",)  # which EvaluationOptions refuses
+        judged += ("sacrebleu_tokenizer",)  # EvaluationOptions refuses it
     return EvaluationOptions(**_given(args, judged))
 
 
 def report_options(args: argparse.Namespace) -> EvaluationOptions | None:
-    """How the subnets of the closing table are translated, if they are. Raises InputError for a bad value."""
+    """Return options for translating with the closing table's subnets, or None. Raises InputError for a bad value."""
     if not args.report_bleu:
         return None
     names = ("valid_subset", "valid_samples", "max_tokens", "transfer_dtype", *_TRANSLATING)

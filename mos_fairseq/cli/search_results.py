@@ -1,4 +1,4 @@
-"""What ``mos-search`` does with what it has found: measures it, translates with it, and prints it."""
+"""Measure, translate with and print the results of ``mos-search``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BOOTSTRAP = 1000  # resampled validation sets
 
 
 def latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> tuple[LatencyOptions, int | None]:
-    """(options, number of threads) as the predictor's measurements were made; None where the options say the number."""
+    """Return (options, number of threads) of the predictor's measurements; None if the options have the number."""
     try:
         options = dict(predictor.measured["options"])
         threads = int(predictor.measured["machine"]["threads"]) if options["threads"] is None else None
@@ -41,7 +41,7 @@ def latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> tu
 
 
 def measure_results(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
-    """Measured latencies of the best subnet, the front and what they are compared with, into ``results``."""
+    """Add measured latencies of the best subnet, the front and the compared subnets to ``results``."""
     from mos_fairseq.latency import measure_to_file
     from mos_fairseq.nas.results import add_measured
 
@@ -60,8 +60,8 @@ def measure_results(args: argparse.Namespace, results: dict[str, Any], predictor
 
 
 def translate_results(results: dict[str, Any], evaluator: SubnetEvaluator) -> None:
-    """BLEU of the subnets of the closing table, into ``results``: how sure it is, and how sure the difference to the
-    best subnet's."""
+    """Add BLEU of the closing table's subnets to ``results``, with its confidence interval and the p-value of the
+    difference to the best subnet."""
     from mos_fairseq.evaluation.significance import paired_bootstrap
 
     rows = closing_rows(results)

@@ -1,4 +1,4 @@
-"""The closing table of ``mos-search``: what it found, beside what needs no search, and what the budgets do."""
+"""The closing table of ``mos-search``: its results, subnets that need no search, and the effect of the budgets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.nas.results import Row, front_rows
 from mos_fairseq.search_space import Subnet
 
-_FRONT = 5  # rows over the front's whole range
+_FRONT = 5  # number of rows over the front's whole range
 
 
 def closing_rows(results: dict[str, Any]) -> dict[str, Row]:
-    """The rows of the table by name; they are those of ``results``."""
+    """Return the rows of the table by name; they are rows of ``results``."""
     rows = {f"front {number}": found for number, found in enumerate(front_rows(results, _FRONT), start=1)}
     compared = {"best": results["best"]} | results["compared"]
     order = ("smallest", "uniform", "best", "beyond", "largest")
@@ -21,7 +21,7 @@ def closing_rows(results: dict[str, Any]) -> dict[str, Row]:
 
 
 def table(results: dict[str, Any], mape: float | None) -> str:
-    """As text; ``mape`` is the predictor's error in per cent."""
+    """Return the table as text; ``mape`` is the predictor's error in per cent."""
     objective, rows = results["objective"], closing_rows(results)
     costs = [key for key in ("latency_ms", "measured_latency_ms", *COST_KEYS[1:]) if _any(rows, key)]
     header, cells = ["subnet", objective], [[name, f"{row[objective]:.4f}"] for name, row in rows.items()]
@@ -48,7 +48,7 @@ def _cost(key: str, value: float | None, mape: float | None) -> str:
 
 
 def budget_lines(results: dict[str, Any]) -> list[str]:
-    """How much of each budget is used, and what a little more would buy."""
+    """Return lines with the used share of each budget, and the gain from a slightly larger one."""
     best, beyond, objective = results["best"], results["compared"].get("beyond"), results["objective"]
     lines = []
     for key, limit in results["budgets"].items():
@@ -61,7 +61,7 @@ def budget_lines(results: dict[str, Any]) -> list[str]:
 
 
 def beaten(results: dict[str, Any]) -> str | None:
-    """A warning where a subnet that needs no search keeps the budgets and is as good as the best."""
+    """Return a warning if a subnet that needs no search keeps the budgets and is as good as the best."""
     objective, best = results["objective"], results["best"]
     for name, found in results["compared"].items():
         keeps = all(found[key] <= limit for key, limit in results["budgets"].items())
@@ -69,7 +69,7 @@ def beaten(results: dict[str, Any]) -> str | None:
         if keeps and not same and not _better(objective, best, found):
             return (
                 f"the {name} subnet, which needs no search, is as good as the best that was found or better: "
-                "a longer search may find more; or the supernet's training does not tell its subnets apart"
+                "a longer search may find more; or the supernet's training does not separate its subnets"
             )
     return None
 
@@ -80,7 +80,7 @@ def _better(objective: str, one: Row, other: Row) -> bool:
 
 
 def round_line(found: dict[str, Any]) -> str:
-    """What a batch of LINAS says of the predictor that chose it."""
+    """Return a line about a LINAS batch and the predictor that chose it."""
     tau = "undefined" if found["kendall_tau"] is None else f"{found['kendall_tau']:.2f}"
     return (
         f"batch {found['batch']}: {found['judged']} judged, best {found['best']:.4f}; {found['predictor']} "
@@ -89,14 +89,14 @@ def round_line(found: dict[str, Any]) -> str:
 
 
 def placements_table(placements: dict[str, dict[str, float]]) -> str:
-    """The best subnet all on the device, all on the server, and split."""
+    """Return a table of the best subnet all on the device, all on the server, and split."""
     keys = list(placements["split"])
     rows = [[name, *(f"{found[key]:.2f}" for key in keys)] for name, found in placements.items()]
     return aligned([["the best on", *keys], *rows])
 
 
 def slower_split(placements: dict[str, dict[str, float]]) -> str | None:
-    """A warning where one machine alone is faster: split often loses."""
+    """Return a warning if one machine alone is faster, as is often the case."""
     fastest = min(placements, key=lambda name: placements[name]["total_ms"])
     if fastest == "split":
         return None

@@ -1,6 +1,6 @@
-"""``mos-warm-start``: a supernet out of a trained model of fairseq's own, or a supernet in another order.
+"""``mos-warm-start``: a supernet out of a trained model of fairseq's own, or out of a supernet.
 
-Not ``mos-import``, though it is the way back of ``mos-export``: ``import`` is a word of Python, and no module's name.
+It is the inverse of ``mos-export``, but not called ``mos-import``: ``import`` is a Python keyword, no module's name.
 """
 
 from __future__ import annotations
@@ -23,23 +23,29 @@ if TYPE_CHECKING:
     from mos_fairseq.warm_start import Orders, StockModel
 
 
+_NOISE = 0.01
+
+
 def get_parser() -> argparse.ArgumentParser:
-    """The command line of ``mos-warm-start``."""
+    """Return the parser of ``mos-warm-start``."""
     parser = command_parser(
         "mos-warm-start",
         "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
         "which becomes its largest subnet: the same results before any training. Neurons and heads (and channels, with "
         "learned positions) are put in the order of their importance, since a subnet uses the first of them; with "
-        "--reorder those of a supernet that is being trained.",
+        "--reorder those of a supernet that is being trained. Or give a trained supernet of plain weight sharing "
+        "experts of low rank: each subnet's results stay what they are.",
         "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt\n"
         "mos-warm-start --path bert-folder --search-space bert.yaml --output warm.pt    # masked language models\n"
-        "mos-warm-start --path checkpoint_last.pt --reorder --data data-bin --output reordered.pt",
+        "mos-warm-start --path checkpoint_last.pt --reorder --data data-bin --output reordered.pt\n"
+        "mos-warm-start --path supernet.pt --search-space space.yaml --expert-rank 8 --output warm.pt    # as it is",
     )
     parser.add_argument(
         "--path",
         required=True,
         metavar="CKPT",
-        help="checkpoint of fairseq's own transformer or roberta; or a folder of Hugging Face's with config.json, "
+        help="checkpoint of fairseq's own transformer or roberta; with --expert-rank also of a supernet of "
+        "--mos-routing none, where all stays in its place; or a folder of Hugging Face's with config.json, "
         "model.safetensors and a vocabulary, whose tokens are written as a dictionary beside the output, FILE.dict.txt",
     )
     parser.add_argument(
@@ -48,15 +54,15 @@ def get_parser() -> argparse.ArgumentParser:
         help="preset or YAML file (needed without --reorder); its largest choices are the checkpoint's sizes, its only "
         "cross-attention span is -1",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the supernet's checkpoint")
+    parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint of the supernet")
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="judge importance by gradients on sentences of this folder, not by weights' sizes",
+        help="measure importance by gradients on sentences of this folder, instead of by the sizes of weights",
     )
-    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in it (default: valid)")
+    parser.add_argument("--valid-subset", default="valid", metavar="NAME", help="set in the folder (default: valid)")
     parser.add_argument(
-        "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs of it (default: %(default)s)"
+        "--valid-samples", type=int, default=500, metavar="N", help="sentences or pairs (default: %(default)s)"
     )
     parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch (default: %(default)s)")
     parser.add_argument(
@@ -70,19 +76,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--learn-positions",
         action="store_true",
-        help="turn sinusoidal positions into learned ones that start as these: sinusoids are fixed to their channels, "
-        "so that channels are reordered only without them",
+        help="turn sinusoidal positions into learned ones with the same initial values, so that channels can be "
+        "reordered: sinusoids are fixed to their channels",
     )
     parser.add_argument(
         "--expert-noise",
         type=float,
-        default=0.01,
         metavar="S",
         help="spread of the differences between experts, over that of their weights; it cancels in the largest subnet "
-        "(default: %(default)s)",
+        f"(default: {_NOISE}); those of low rank have factors that differ, and no noise",
     )
     _add_routing(parser)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of routers, noise and sentences (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of routers, noise, data (default: 1)")
     return parser
 
 
@@ -92,7 +97,7 @@ def _add_routing(parser: argparse.ArgumentParser) -> None:
         more = {"choices": CHOICES[field.name]} if field.name in CHOICES else {"metavar": "N"}
         kind = str if field.name in CHOICES else int
         parser.add_argument(
-            option, type=kind, default=field.default, help="as of fairseq-train (default: %(default)s)", **more
+            option, type=kind, default=field.default, help="as in fairseq-train (default: %(default)s)", **more
         )
 
 
@@ -101,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     if args.no_reorder and args.data:
-        raise InputError("data is given with --no-reorder, which needs no importance")
+        raise InputError("data is given with --no-reorder, but only reordering needs importance")
     if args.reorder:
         for name in ("search_space", "no_reorder", "learn_positions", "expert_noise", *_routing(args)):
             if (value := getattr(args, name)) != parser.get_default(name):
@@ -110,7 +115,12 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.search_space is None:
         raise InputError("search_space is not given: allowed are a preset or a YAML file; only --reorder needs none")
+    if args.expert_rank and args.expert_noise is not None:
+        raise InputError(f"expert_noise is {args.expert_noise}: it has no effect on experts of low rank")
+    args.expert_noise = _NOISE if args.expert_noise is None else args.expert_noise
     space = SearchSpace.from_spec(args.search_space)
+    if args.expert_rank and _warm_start_supernet(args, space):
+        return
     check_family_of(space)
     if space.family == MASKED:
         _warm_start_masked(args, space)
@@ -151,6 +161,27 @@ def _reorder(args: argparse.Namespace) -> None:
     after = f"{args.path} after {updates_of(state):,} updates"
     print(f"{args.output}: {after}, {what} by importance; {kept} the optimizer's state")
     print(f"to go on: fairseq-train … --restore-file {args.output}, with the other options as before")
+
+
+def _warm_start_supernet(args: argparse.Namespace, space: SearchSpace) -> bool:
+    """Make one out of a supernet; False where the checkpoint is of another model."""
+    if os.path.isdir(args.path):
+        return False
+    check_exists(args.path)
+    start()
+    from mos_fairseq.checkpoints import is_supernet, read_checkpoint, read_supernet, save_checkpoint
+    from mos_fairseq.warm_start import low_rank_supernet, supernet_checkpoint
+
+    if not is_supernet(read_checkpoint(args.path)):
+        return False
+    for name in ("data", "no_reorder", "learn_positions"):
+        if value := getattr(args, name):
+            raise InputError(f"{name} is {value}: it has no effect on a supernet, where all stays in its place")
+    state = read_supernet(args.path)
+    model = low_rank_supernet(state, space, _routing(args), args.seed)
+    save_checkpoint(supernet_checkpoint(state, model), args.output)
+    _tell(args, model, "each computes what it does in")
+    return True
 
 
 def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
@@ -200,10 +231,10 @@ def _routing(args: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in fields(MosOptions)}
 
 
-def _tell(args: argparse.Namespace, model: Supernet) -> None:
+def _tell(args: argparse.Namespace, model: Supernet, which: str = "the largest is") -> None:
     """Say what was made, and how to train it."""
-    print(f"{args.output}: a supernet of {model.search_space.size:,} subnets; the largest is {args.path}")
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in _routing(args).items()]
+    print(f"{args.output}: a supernet of {model.search_space.size:,} subnets; {which} {args.path}")
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in _routing(args).items() if value]
     options += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(model.cfg, name, False)]
     if (epsilon := getattr(model.cfg, "layer_norm_eps", None)) is not None:
         options += [f"--layer-norm-eps {epsilon} --max-positions {model.cfg.max_positions}"]
@@ -212,7 +243,7 @@ def _tell(args: argparse.Namespace, model: Supernet) -> None:
 
 
 def _sentences(args: argparse.Namespace) -> EvaluationOptions:
-    """Which sentences tell importance by gradients."""
+    """Return the sentences for importance by gradients."""
     from mos_fairseq.evaluation.options import EvaluationOptions
 
     return EvaluationOptions(
@@ -221,7 +252,7 @@ def _sentences(args: argparse.Namespace) -> EvaluationOptions:
 
 
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
-    """Heads are put in order only where some subnets do not use all of them."""
+    """Return the orders; heads are sorted only if some subnets do not use all of them."""
     from mos_fairseq.evaluation.evaluator import ModelEvaluator
     from mos_fairseq.warm_start import Orders, importance_orders
 

@@ -1,10 +1,10 @@
 """The repairs that fairseq 0.12.3 needs on a current torch, numpy and Python.
 
-``mos_fairseq/__init__.py`` calls :func:`apply` before anything else. Every repair is one small function that
-says in its docstring what is broken without it, may be called twice, and does nothing where it is not needed.
+``mos_fairseq/__init__.py`` calls :func:`apply` before anything else. Every repair is one small function. Its docstring
+names the defect; it may be called twice, and does nothing where it is not needed.
 ``MOS_FAIRSEQ_COMPAT=off`` in the environment leaves all of them out.
 
-This file and :mod:`.commands` and :mod:`.error_hook` need the standard library only.
+This file, :mod:`.commands` and :mod:`.error_hook` need the standard library only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 def apply() -> None:
-    """Apply every repair, and in a command also print mistakes in one line; a second call changes nothing.
+    """Apply every repair, and in a command also report mistakes in one line; a second call changes nothing.
 
-    A line of level DEBUG says which repairs are active.
+    A log line of level DEBUG lists the active repairs.
 
     Raises:
         InputError: the package has another name, or MOS_FAIRSEQ_COMPAT another value than on and off.
@@ -37,7 +37,7 @@ def apply() -> None:
         install_error_hook()
     if command == "fairseq-hydra-train":
         let_hydra_pass_mistakes()
-    told = logger.isEnabledFor(logging.DEBUG)  # asked now: fairseq opens the root logger when it is imported
+    told = logger.isEnabledFor(logging.DEBUG)  # read now: importing fairseq lowers the root logger's level
     from . import repairs
 
     for repair in repairs.ALL:
@@ -56,9 +56,9 @@ def _wanted() -> bool:
 def require_package_name() -> None:
     """Refuse to run under a second name.
 
-    ``--user-dir`` imports a folder by its own name, so a renamed copy of this package, or a link to it, would
-    register every model twice, once per name, and fairseq would stop with 'Cannot register duplicate model'.
-    To get here under the wrong name, the package imports its parts relatively up to here.
+    ``--user-dir`` imports a folder by its own name. A renamed copy of this package, or a link to it, would register
+    every model once per name, and fairseq would stop with 'Cannot register duplicate model'. All imports up to this
+    check are relative, so that it is reached under a wrong name, too.
     """
     package = __name__.partition(".")[0]
     if package != "mos_fairseq":

@@ -1,4 +1,4 @@
-"""Reading checkpoints with torch's safe reader, and saying why one cannot be read."""
+"""Read checkpoints with torch's safe reader, and say why one cannot be read."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _NOT_NUMBERS = "numpy data other than plain numbers"
 
 
 class _PickledDtype:
-    """Stands for ``numpy.dtype`` while a checkpoint is read: a plain number type and its byte order.
+    """Replaces ``numpy.dtype`` while a checkpoint is read: a plain number type and its byte order.
 
-    The real dtype's ``__setstate__`` takes fields, sizes and flags at their word, so that a crafted file
-    could lay object pointers over raw bytes.
+    The real dtype's ``__setstate__`` trusts fields, sizes and flags, so a crafted file could lay object pointers over
+    raw bytes.
     """
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
@@ -48,7 +48,7 @@ class _PickledDtype:
 
 
 class _PickledArray(np.ndarray):
-    """Stands for ``numpy.ndarray`` while a checkpoint is read: an array of plain numbers."""
+    """Replaces ``numpy.ndarray`` while a checkpoint is read: an array of plain numbers."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Check the pickled type before numpy sees it; numpy itself checks the size."""
@@ -56,7 +56,7 @@ class _PickledArray(np.ndarray):
         super().__setstate__((version, shape, _plain_dtype(dtype), fortran_order, bytes(data)))
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """As numpy's own array: a run that is resumed writes on what it read, BLEU counts for example."""
+        """Pickle as numpy's own array: a resumed run saves again what it read, for example BLEU counts."""
         return np.asarray(self).__reduce_ex__(protocol)
 
 
@@ -76,23 +76,22 @@ def _rebuild_scalar(dtype: Any, data: bytes) -> np.generic:
 
 
 def _stock_checkpoint_globals() -> list[Any]:
-    """List what fairseq's own checkpoints hold besides tensors and plain containers.
+    """List the types in fairseq's own checkpoints besides tensors and plain containers.
 
-    The unpickler calls these with whatever arguments the file gives, so only types belong here whose
-    construction keeps its arguments and does no more: never something that looks up a name, imports,
-    evaluates, opens a file or calls another function.
+    The unpickler calls these with any arguments from the file. So only types belong here whose construction stores its
+    arguments and does nothing more: it never looks up a name, imports, evaluates, opens a file or calls a function.
     """
     plain = [dict, list, tuple, int, float, bool, str, collections.defaultdict, argparse.Namespace]
     config = [omegaconf.DictConfig, omegaconf.ListConfig, base.ContainerMetadata, base.Metadata]
     config += [nodes.AnyNode, nodes.BooleanNode, nodes.FloatNode, nodes.IntegerNode, nodes.StringNode]
     meter_types = [meters.AverageMeter, meters.SumMeter, meters.TimeMeter, meters.StopwatchMeter]
-    # what rank 0 sends to the other ranks when a data parallel run resumes
+    # rank 0 sends this to the other ranks when a data-parallel run resumes
     messages = [distributed_utils._TensorPlaceholder]
 
     allowed: list[Any] = [*plain, *config, *meter_types, *messages, Dictionary]
-    # omegaconf notes the types of its containers; as annotations these are inert
+    # omegaconf saves the types of its containers; as annotations these are inert
     allowed += [(Any, "typing.Any"), (dict, "typing.Dict"), (list, "typing.List")]
-    # fairseq before 0.9 pickled its meters themselves, under the module's older name
+    # fairseq before 0.9 pickled its meters, under the module's older name
     allowed += [(meter, f"fairseq.meters.{meter.__name__}") for meter in meter_types]
     allowed += [(_PickledDtype, "numpy.dtype"), (_PickledArray, "numpy.ndarray")]
     for multiarray in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1.x, numpy 2.x
@@ -101,14 +100,14 @@ def _stock_checkpoint_globals() -> list[Any]:
 
 
 def allow_checkpoint_globals() -> None:
-    """Let torch >= 2.6 read fairseq's checkpoints without running code that stands in them.
+    """Let torch >= 2.6 read fairseq's checkpoints without running code from the file.
 
-    Since 2.6 ``torch.load`` refuses every type that is not allow-listed, and each fairseq checkpoint holds
-    some (``argparse.Namespace``, numpy scalars, omegaconf nodes). An allow-list keeps the safe reader;
-    turning it off would let a downloaded checkpoint run any program.
+    Since 2.6 ``torch.load`` refuses every type that is not allow-listed, and each fairseq checkpoint holds some
+    (``argparse.Namespace``, numpy scalars, omegaconf nodes). An allow-list keeps the safe reader; without that reader,
+    a downloaded checkpoint could run any program.
 
-    This covers reading. Building a model from what was read is fairseq's business; :mod:`.literals` takes from it
-    what could run code there.
+    This covers reading only. fairseq then builds a model from the content; :mod:`.literals` keeps that from running
+    code.
     """
     known = torch.serialization.get_safe_globals()
     missing = [entry for entry in _stock_checkpoint_globals() if entry not in known]
@@ -116,15 +115,15 @@ def allow_checkpoint_globals() -> None:
 
 
 class MissingCheckpointError(InputError, OSError):
-    """No such file. Also what fairseq raises, for programs that catch that."""
+    """No such file. Also of the type that fairseq raises, for programs that catch that."""
 
 
 class UnreadableCheckpointError(InputError, pickle.UnpicklingError, RuntimeError, EOFError):
-    """The file cannot be read. Also what torch raises, for programs that catch that."""
+    """The file cannot be read. Also of the types that torch raises, for programs that catch those."""
 
 
 def explain_unreadable_checkpoints() -> None:
-    """Tell in one line which checkpoint cannot be read, and why.
+    """Report in one line which checkpoint cannot be read, and why.
 
     torch's message is several lines long and does not name the file. Callers reach the two readers as
     attributes of ``fairseq.checkpoint_utils``, so replacing them there is enough.
@@ -186,16 +185,16 @@ def _why_unreadable(path: str, error: Exception) -> str:
     not_numbers = _NOT_NUMBERS in text
     refused = isinstance(error, pickle.UnpicklingError) and (blocked is not None or not_numbers or complete)
     if _has_known_form(path, complete) and (refused or "Cannot use ``weights_only=True``" in text):
-        if blocked is not None:  # torch leaves "builtins." out of the name
+        if blocked is not None:  # torch omits "builtins." from the name
             name = blocked[1] if "." in blocked[1] else f"builtins.{blocked[1]}"
-            reason = f"it holds {name}, which fairseq's own checkpoints do not"
+            reason = f"it holds {name}, a type that fairseq's own checkpoints do not hold"
         elif not_numbers:
             reason = f"it holds {_NOT_NUMBERS}"
         else:
-            reason = "it is in a form that torch's safe reader does not take"
+            reason = "torch's safe reader does not support its format"
         return (
-            f"checkpoint {path}: {reason}; {FULL_UNPICKLING}=1 in the environment reads it all the same, but "
-            "then the file can run any program, so only for a file that you trust"
+            f"checkpoint {path}: {reason}; {FULL_UNPICKLING}=1 in the environment reads it anyway, but "
+            "then the file can run any program: use it only for files that you trust"
         )
     size = os.path.getsize(path) if os.path.isfile(path) else 0
     what = f"truncated, corrupt or not a checkpoint ({size} bytes)" if size else "empty"
@@ -203,7 +202,7 @@ def _why_unreadable(path: str, error: Exception) -> str:
 
 
 def _has_known_form(path: str, complete_zip: bool) -> bool:
-    """Say whether the file is a complete zip, a pickle or a tar: the three forms that torch has written."""
+    """Return whether the file is a complete zip, a pickle or a tar: the three formats that torch has written."""
     if complete_zip or not os.path.isfile(path):
         return complete_zip
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Which command this process is: fairseq's, ours, or none. Needs the standard library only."""
+"""Find the command that this process runs: fairseq's, ours, or none. Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import sys
 from pathlib import Path
 
 _OURS = Path(__file__).resolve().parents[1]
-_TRAIN_PROCESS = "mos_fairseq.standalone.train_process"  # mos-gap starts it; it is fairseq-train
-_OPTIONS_WITH_VALUE = ("W", "X")  # of the interpreter; their value may be the next word
+_TRAIN_PROCESS = "mos_fairseq.standalone.train_process"  # mos-gap starts it as its fairseq-train
+_OPTIONS_WITH_VALUE = ("W", "X")  # interpreter options whose value may be the next word
 
 
 def running_command() -> str | None:
-    """The command's name (``fairseq-train``, ``mos-search``) where this process is one of fairseq's or ours.
+    """Return the command's name (``fairseq-train``, ``mos-search``) if this process is one of fairseq's or ours.
 
-    It is the same in every form: console script, ``python -m fairseq_cli.train`` (with or without torchrun), a script
-    of a fairseq checkout, and processes that a command starts by ``multiprocessing``. It is right while the package
-    is being imported, too. A program that imports the package is no command (None), and neither is pytest, a notebook
-    or an interactive session.
+    Every way to start it gives the same name: console script, ``python -m fairseq_cli.train`` (with or without
+    torchrun), a script of a fairseq checkout, and processes that a command starts by ``multiprocessing``. The name is
+    also known while the package is being imported. A program that imports the package is no command (None), nor are
+    pytest, a notebook or an interactive session.
     """
     if hasattr(builtins, "__IPYTHON__") or hasattr(sys, "ps1"):
         return None
     program = sys.argv[0] if getattr(sys, "argv", None) else ""
-    if program == "-m":  # python -m: the module's package is being imported, and the module is not found yet
+    if program == "-m":  # python -m: Python is importing the module's package, before it finds the module
         return _of_module(_module_option(sys.orig_argv[1:]))
     return _of_script(program)
 
 
 def _of_script(program: str) -> str | None:
     path = Path(program)
-    name = path.name.removesuffix(".exe").removesuffix("-script.py")  # as Windows has them
-    if name == "mos":  # which lists the others
+    name = path.name.removesuffix(".exe").removesuffix("-script.py")  # endings on Windows
+    if name == "mos":  # this command lists the others
         return name
     for prefix, exists in (("fairseq-", _fairseq_has), ("mos-", _we_have)):
         if name.startswith(prefix) and exists(name.removeprefix(prefix).replace("-", "_")):
@@ -71,7 +71,7 @@ def _we_have(name: str) -> bool:
 
 
 def _module_option(words: list[str]) -> str:
-    """The module of ``-m`` among the interpreter's own arguments, empty if there is none."""
+    """Return the module of ``-m`` among the interpreter's own arguments; empty if there is none."""
     remaining = iter(words)
     for word in remaining:
         if not word.startswith("-") or word in ("-", "--"):

@@ -1,4 +1,4 @@
-"""Options and values that a component does not have: fairseq-hydra-train says which component, and what it takes."""
+"""Report options and values that a component does not have: fairseq-hydra-train names the component."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..errors import InputError
 
 
 def explain_unknown_options() -> None:
-    """Name the component that lacks an option of the configuration, and the search space, where there is one.
+    """Name the component that lacks an option of the configuration, and the search space, if there is one.
 
-    A recipe for one task sets options that the model of another does not have, and omegaconf's message names neither.
+    A recipe for one task may set options that another task's model does not have. omegaconf's message names neither.
     """
     original = utils.merge_with_parent
     if hasattr(original, "_mos_fairseq_original"):

@@ -1,4 +1,4 @@
-"""Users' mistakes in one line, where a command runs. Needs the standard library only."""
+"""Report users' mistakes in one line where a command runs. Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
 def install_error_hook() -> None:
     """Print an :class:`InputError` as one line on stderr instead of a traceback; the exit status stays 1.
 
-    fairseq has no error reporting of its own and wraps some errors in others, so the chain of causes is
-    searched. Everything else, and everything when MOS_FAIRSEQ_TRACEBACK=1, goes to the hook that was there
-    before.
+    fairseq has no error reporting of its own and wraps some errors in others, so the chain of causes is searched. All
+    other errors go to the previous hook, and with MOS_FAIRSEQ_TRACEBACK=1 every error does.
     """
     previous = sys.excepthook
     if hasattr(previous, "_mos_fairseq_original"):
@@ -35,9 +34,10 @@ def install_error_hook() -> None:
 
 
 def let_hydra_pass_mistakes() -> None:
-    """Hydra prints exceptions itself, with a traceback; an :class:`InputError` gets to the hook instead.
+    """Let an :class:`InputError` reach the hook: Hydra prints exceptions itself, with a traceback.
 
-    Under a debugger Hydra lets everything pass. It asks for one when the exception is there, so this asks what it is.
+    Under a debugger, Hydra lets every exception pass. It checks for a debugger when an exception has been raised, so
+    the replacement looks at that exception.
     """
     from hydra._internal import utils  # fairseq-hydra-train has imported it
 

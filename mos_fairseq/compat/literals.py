@@ -1,4 +1,4 @@
-"""fairseq evaluates option strings as Python; with this, only as the literals that they are meant to be."""
+"""Restrict the option strings that fairseq evaluates as Python to literals."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-_EVAL = re.compile(rb"(?<![\w.])eval\b")  # not a method, as in model.eval()
-_MAX_LENGTH = 10_000  # of the string, and of every sequence that it makes
+_EVAL = re.compile(rb"(?<![\w.])eval\b")  # the builtin, not a method such as model.eval()
+_MAX_LENGTH = 10_000  # of the string, and of every sequence in its value
 
 
 def never_evaluate_code() -> None:
-    """Give every module of fairseq that calls ``eval`` one that knows literals only.
+    """Give every module of fairseq that calls ``eval`` a version that accepts literals only.
 
-    Some of its architectures and optimizers evaluate option strings (``"[(512, 3)] * 20"``, ``"(0.9, 0.98)"``), which
-    a checkpoint brings along: whoever made it could run any program where its model is only built. A name in a module
+    Some architectures and optimizers evaluate option strings (``"[(512, 3)] * 20"``, ``"(0.9, 0.98)"``), and a
+    checkpoint contains its options. So merely building a downloaded model could run any program. A name in a module
     hides the builtin of the same name, so nothing else changes.
     """
     for name, module in list(sys.modules.items()):
@@ -44,12 +44,13 @@ def _calls_eval(module: types.ModuleType) -> bool:
 
 
 def _may_name_eval(loader: Any, module: types.ModuleType) -> bool:
-    """Whether the source has the word; most modules do not, and their code takes ten times as long to load."""
+    """Return whether the source contains the word. Most modules do not, and loading their code takes ten times as
+    long."""
     try:
         source = loader.get_data(module.__file__)
         return b"eval" in source and _EVAL.search(source) is not None
     except (AttributeError, OSError, TypeError):
-        return True  # of another kind than a file of source
+        return True  # not loaded from a source file
 
 
 def _names(code: types.CodeType, name: str) -> bool:
@@ -58,14 +59,14 @@ def _names(code: types.CodeType, name: str) -> bool:
 
 
 def evaluate_literal(text: Any, *scopes: Any) -> Any:
-    """The value of numbers, strings, lists, tuples and dictionaries, and of ``+ - * /`` between them.
+    """Return the value of numbers, strings, lists, tuples and dictionaries, and of ``+ - * /`` between them.
 
     Raises:
-        InputError: the text holds anything else.
-        TypeError: it is no text.
+        InputError: the text contains anything else.
+        TypeError: ``text`` is no string.
     """
     if not isinstance(text, str):
-        raise TypeError(f"expected a string to evaluate, got {type(text).__name__}")  # as Python's own does
+        raise TypeError(f"expected a string to evaluate, got {type(text).__name__}")  # as Python's eval does
     shown = " ".join(text.split())[:60]
     try:
         if len(text) > _MAX_LENGTH:
@@ -98,7 +99,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _check_size(left: Any, right: Any, op: ast.operator) -> None:
-    """Raise ValueError where a repetition would fill the memory."""
+    """Raise ValueError if a repetition would exhaust the memory."""
     for sequence, factor in ((left, right), (right, left)):
         if isinstance(sequence, (str, bytes, list, tuple)) and isinstance(op, ast.Mult):
             if len(sequence) * int(factor) > _MAX_LENGTH:

@@ -1,4 +1,4 @@
-"""What numpy 2 took from fairseq: names that are gone, and arithmetic that widened by itself."""
+"""Repairs for numpy 2: removed names, and arithmetic that no longer widens integers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 
-# modules of fairseq that read names of old, and what these meant
+# modules of fairseq that use removed names, and the meaning of these
 _OLD_NAMES: dict[str, dict[str, Any]] = {
     "fairseq.data.token_block_dataset": {"compat": types.SimpleNamespace(long=int)},
     "fairseq.data.language_pair_dataset": {"compat": types.SimpleNamespace(long=int)},
@@ -20,7 +20,7 @@ _OLD_NAMES: dict[str, dict[str, Any]] = {
 
 
 class _Numpy(types.ModuleType):
-    """numpy, and names that it had before."""
+    """numpy with its former names."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -29,9 +29,9 @@ class _Numpy(types.ModuleType):
 def give_back_old_names_of_numpy() -> None:
     """Let four modules of fairseq find names that numpy has removed: ``np.compat``, ``np.int``, ``np.float``.
 
-    Without them language models cannot be generated with or cut into blocks of tokens (``--sample-break-mode none``),
-    validation of a language pair with ``num_tokens_vec`` stops, and so do audio masks and the CRF of
-    non-autoregressive models. The names are put into these modules' own ``np``; numpy stays as it is.
+    Without them, language models can neither generate nor cut text into blocks (``--sample-break-mode none``).
+    Validation of a language pair with ``num_tokens_vec``, audio masks and the CRF of non-autoregressive models fail,
+    too. The names are added to these modules' own ``np``; numpy stays as it is.
     """
     for module_name, names in _OLD_NAMES.items():
         module: Any = sys.modules.get(module_name)
@@ -46,9 +46,9 @@ def give_back_old_names_of_numpy() -> None:
 def merge_large_binaries() -> None:
     """Let ``fairseq-preprocess --workers N`` merge parts into a file of more than 2 GiB.
 
-    The positions of sentences are summed from their sizes, which are numpy's 32-bit integers where they were read from
-    a part. Up to numpy 1 their products with Python's integers had 64 bits; since numpy 2 they have 32, so that every
-    position past 2 GiB is wrong.
+    The positions of sentences are summed from their sizes, which are numpy's 32-bit integers if read from a part. Up
+    to numpy 1, their products with Python integers had 64 bits. Since numpy 2 they have 32, so every position past
+    2 GiB is wrong.
     """
     original = MMapIndexedDatasetBuilder.merge_file_
     if hasattr(original, "_mos_fairseq_original"):

@@ -10,18 +10,18 @@ from fairseq.tasks.fairseq_task import StatefulContainer
 
 
 def let_models_be_pickled() -> None:
-    """Let models, tasks and criterions be pickled: for ``torch.save(model)``, and to go to a spawned process.
+    """Let models, tasks and criterions be pickled, for ``torch.save(model)`` and for spawned processes.
 
-    ``ChoiceEnum`` makes classes that are called ``Choices`` and stand in no module, where pickle looks for them.
-    omegaconf's configurations refer to those of their options, and models, tasks and criterions to a configuration.
-    A task's state asks itself for its own attributes before it has any, without an end.
+    ``ChoiceEnum`` makes classes that are called ``Choices`` and belong to no module, where pickle looks for them.
+    omegaconf's configurations refer to these classes, and models, tasks and criterions refer to a configuration. A
+    task's state looks up its own attributes before it has any, in an endless recursion.
     """
     copyreg.pickle(StrEnumMeta, _reduce_enumeration)
     copyreg.pickle(StatefulContainer, _reduce_state)
 
 
 def _reduce_enumeration(enumeration: Any) -> Any:
-    """How to make the class again: by its name where it has one, by its choices otherwise."""
+    """Return how to rebuild the class: by its name if it has one, otherwise by its choices."""
     if enumeration.__qualname__ != "Choices":
         return enumeration.__qualname__
     return ChoiceEnum, ([choice.value for choice in enumeration],)

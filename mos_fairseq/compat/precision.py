@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 
 def keep_missing_gradients() -> None:
-    """With ``--fp16`` and ``--bf16``, let gradients that do not exist stay away, for models with a search space.
+    """With ``--fp16`` and ``--bf16``, keep missing gradients missing, for models with a search space.
 
-    fairseq copies gradients to fp32, all into one tensor or each into one of its own, and writes zeros where there is
-    none: Adam then moves layers that were in no subnet of an update, by their momentum. One tensor leaves no gap, so
-    supernets have a tensor for each parameter, as by ``--fp16-no-flatten-grads``.
+    fairseq copies gradients to fp32, all into one tensor or each into its own, and writes zeros for missing ones. Adam
+    then moves layers that were in no subnet of an update, by their momentum. A single tensor cannot express a missing
+    gradient, so supernets use a tensor for each parameter, as ``--fp16-no-flatten-grads`` does.
     """
     if hasattr(FP16Optimizer._sync_fp16_grads_to_fp32, "_mos_fairseq_original"):
         return
@@ -70,8 +70,8 @@ def keep_missing_gradients() -> None:
 
 
 def train_in_bf16_without_tpu() -> None:
-    """Let ``--bf16`` mean what it says where there is no TPU: to fairseq's command line it is an option of TPUs, and
-    stops with ``'NoneType' object has no attribute 'xla_device'``. (With Hydra, fairseq itself takes it so.)"""
+    """Let ``--bf16`` work without a TPU. fairseq's command line takes it for a TPU option and stops with
+    ``'NoneType' object has no attribute 'xla_device'``. (With Hydra, fairseq itself accepts it.)"""
     original = distributed_utils.call_main
     if hasattr(original, "_mos_fairseq_original"):
         return

@@ -1,4 +1,4 @@
-"""Repairs to fairseq's training: data parallelism, mixed precision on a CPU, and checkpoints that are whole."""
+"""Repairs to fairseq's training: data parallelism, mixed precision on a CPU, and atomic checkpoints."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ..errors import InputError, write_failure
 
 
 def let_models_choose_data_parallelism() -> None:
-    """Wrap a model that has a method ``data_parallel(process_group, bucket_mb)`` by it, and others on CPUs too.
+    """Wrap a model by its method ``data_parallel(process_group, bucket_mb)`` if it has one; wrap others on CPUs, too.
 
-    fairseq's two wrappers lose gradients of supernets or invent some (see
-    ``mos_fairseq.distributed.SupernetDataParallel``), and it always gives torch's wrapper a GPU's number, which that
-    refuses for a model on a CPU. ``DistributedFairseqModel`` adds its timeout and its proxy to whatever it makes, so
-    the two classes that it makes are replaced, in its module only.
+    fairseq's two wrappers lose some gradients of supernets and invent others (see
+    ``mos_fairseq.distributed.SupernetDataParallel``). fairseq also always passes a GPU's number to torch's wrapper,
+    which refuses it for a model on a CPU. ``DistributedFairseqModel`` adds its timeout and its proxy to any wrapper, so
+    only the two wrapper classes are replaced, and only in its module.
     """
     if hasattr(distributed_fairseq_model.DistributedDataParallel, "_mos_fairseq_original"):
         return
@@ -73,10 +73,10 @@ def let_processes_differ() -> None:
 
 
 def skip_overflow_without_scaler() -> None:
-    """With ``--amp`` on a CPU, leave out updates whose gradients are not finite, as on a GPU.
+    """With ``--amp`` on a CPU, skip updates whose gradients are not finite, as on a GPU.
 
-    torch's GradScaler is off without CUDA, and then passes every step on: fairseq notes the overflow, but one NaN
-    makes all weights NaN. It also has no back-off factor then, which fairseq asks for to tell of the overflow.
+    Without CUDA, torch's GradScaler is off and lets every step pass: fairseq notices the overflow, but one NaN makes
+    all weights NaN. The scaler then also lacks the back-off factor that fairseq needs to report the overflow.
     """
     if hasattr(AMPOptimizer.step, "_mos_fairseq_original"):
         return
@@ -104,15 +104,15 @@ def skip_overflow_without_scaler() -> None:
 
 
 class UnwritableCheckpointError(InputError, OSError, RuntimeError):
-    """The file cannot be written. Also what the system and torch raise, for programs that catch that."""
+    """The file cannot be written. Also of the types that the system and torch raise, for programs that catch those."""
 
 
 def write_checkpoints_whole() -> None:
-    """Let no checkpoint be half written under its own name, and tell of a full disk in one line.
+    """Write every checkpoint atomically, and report a full disk in one line.
 
     fairseq writes one file of a save to a temporary name and renames it, but then *copies* it over
-    ``checkpoint_last.pt`` and the others: killed in there, a run has no last checkpoint to go on from. On an error it
-    writes on behind what it wrote before, and leaves the temporary file on the full disk.
+    ``checkpoint_last.pt`` and the others. A run killed during the copy has no last checkpoint to resume from. After an
+    error fairseq appends to the incomplete file, and leaves the temporary file on the full disk.
     """
     if hasattr(checkpoint_utils.torch_persistent_save, "_mos_fairseq_original"):
         return
@@ -128,7 +128,7 @@ def write_checkpoints_whole() -> None:
     @functools.wraps(copy)
     def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
         renamed = PathManager.supports_rename(src_path) and PathManager.supports_rename(dst_path)
-        if not (overwrite and renamed):  # fairseq's checkpoints are copied over what is there
+        if not (overwrite and renamed):  # fairseq copies checkpoints with overwrite
             return copy(src_path, dst_path, overwrite)
         with open(src_path, "rb") as source:
             _write_renamed(os.path.realpath(dst_path), lambda file: _copy(source, file))  # a link stays a link
@@ -146,7 +146,7 @@ def _copy(source: Any, target: Any) -> None:
 
 
 def _write_renamed(path: str, write: Any) -> None:
-    """Under fairseq's temporary name: what a killed run left there is overwritten by the next."""
+    """Write under fairseq's temporary name, then rename. The next run overwrites the file that a killed run left."""
     temporary = f"{path}.tmp"
     try:
         try:
@@ -159,17 +159,17 @@ def _write_renamed(path: str, write: Any) -> None:
             with suppress(OSError):
                 os.remove(temporary)
             raise
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk with a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         reason = f"checkpoint {path}: cannot be written ({write_failure(error)})"
         raise UnwritableCheckpointError(reason) from error
 
 
 def give_tasks_back_their_state() -> None:
-    """Let a training that goes on give its task what the checkpoint keeps of it.
+    """Restore a task's state from the checkpoint when a training resumes.
 
-    fairseq writes ``task.state_dict()`` into every checkpoint, and reads it where a model is loaded, but not where a
-    training goes on. It is given back to tasks that ask for it by ``goes_on_with_state``, and only with the optimizer's
-    state: without that, a new training begins. The process that reads the file tells the others.
+    fairseq writes ``task.state_dict()`` into every checkpoint. It restores the state when a model is loaded, but not
+    when a training resumes. Tasks request it by ``goes_on_with_state``. It is restored only with the optimizer's state:
+    without that, a new training begins. The process that reads the file broadcasts the state to the others.
     """
     if hasattr(Trainer.load_checkpoint, "_mos_fairseq_original"):
         return

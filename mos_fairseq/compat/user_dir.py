@@ -1,4 +1,4 @@
-"""One package, one name: what ``--user-dir`` may be."""
+"""One package, one name: check ``--user-dir``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..errors import InputError
 
 
 def explain_user_dir_clash() -> None:
-    """Accept every path to this package as ``--user-dir``; where it is another copy, name both folders.
+    """Accept every path to this package as ``--user-dir``; for another copy, name both folders.
 
-    ``fairseq.utils.import_user_module`` compares paths as text, so that a link to the package in use counts
-    as a second package, and its message does not say which folder was imported before.
+    ``fairseq.utils.import_user_module`` compares paths as text. So a link to the package in use counts as a second
+    package, and its message does not say which folder was imported before.
     """
     original = utils.import_user_module
     if hasattr(original, "_mos_fairseq_original"):
@@ -30,7 +30,7 @@ def explain_user_dir_clash() -> None:
             if there == here:
                 return
             if os.path.basename(os.path.abspath(user_dir)) == "mos_fairseq":
-                raise InputError(f"--user-dir {user_dir}: mos_fairseq is in use from {here}, give that")
+                raise InputError(f"--user-dir {user_dir}: mos_fairseq is already imported from {here}; give that")
         original(args)
 
     import_user_module._mos_fairseq_original = original  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""``distillation_mos``: subnets learn from a teacher's output.
+"""``distillation_mos``: subnets learn from the output of a teacher.
 
-In place, the largest subnet of an update learns from the labels, and the others from what it said (BigNAS, arXiv
-2003.11142; AlphaNet, arXiv 2102.07954). With ``--teacher``, all learn from a trained model that does not change.
+In place, the largest subnet of an update learns from the labels, and the others from its output (BigNAS, arXiv
+2003.11142; AlphaNet, arXiv 2102.07954). With ``--teacher``, all subnets learn from a trained, fixed model.
 """
 
 import math
@@ -26,12 +26,12 @@ from mos_fairseq.errors import InputError, at_least
 
 @dataclass
 class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
-    """Options of label-smoothed cross entropy, and who teaches the subnets, and how."""
+    """Options of label-smoothed cross entropy and of distillation."""
 
     teacher: Optional[str] = field(
         default=None,
         metadata={
-            "help": "checkpoint of a trained model with these dictionaries that teaches all subnets and stays as it is "
+            "help": "checkpoint of a trained model with these dictionaries; it teaches all subnets and stays fixed "
             "(default: the largest subnet teaches the others)"
         },
     )
@@ -40,25 +40,25 @@ class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
         metadata={"help": "divergence from the teacher: Kullback-Leibler (BigNAS) or adaptive alpha (AlphaNet)"},
     )
     distillation_temperature: float = field(
-        default=1.0, metadata={"help": "divides the logits of teacher and student; the divergence counts its square"}
+        default=1.0, metadata={"help": "divides the logits of teacher and student; its square scales the divergence"}
     )
     distillation_weight: float = field(
-        default=1.0, metadata={"help": "weight w of the divergence in a student's loss; the labels' is 1 - w"}
+        default=1.0, metadata={"help": "weight w of the divergence in a student's loss; the labels have 1 - w"}
     )
     distillation_from: int = field(
-        default=0, metadata={"help": "updates after which distillation begins; until then all learn from the labels"}
+        default=0, metadata={"help": "updates before distillation begins; until then all subnets learn from the labels"}
     )
     alpha_minus: float = field(default=-1.0, metadata={"help": "smaller alpha of --distillation alpha"})
     alpha_plus: float = field(default=1.0, metadata={"help": "larger alpha of --distillation alpha"})
     alpha_clip: float = field(
         default=5.0,
-        metadata={"help": "largest importance weight (p/q)^alpha of --distillation alpha, outside of alpha 0 to 1"},
+        metadata={"help": "largest importance weight (p/q)^alpha of --distillation alpha, for alpha outside 0 to 1"},
     )
     hidden_weight: float = field(
         default=0.0, metadata={"help": "weight of the distance between the layer outputs of student and teacher"}
     )
     hidden_layers: ChoiceEnum(list(LAYER_PAIRINGS)) = field(
-        default="uniform", metadata={"help": "a student's layers meet those of the teacher evenly, or its last ones"}
+        default="uniform", metadata={"help": "pair a student's layers with the teacher's evenly, or with its last ones"}
     )
 
 
@@ -66,16 +66,16 @@ def _check_teacher(task, teacher: str | None, hidden: float, begins: int) -> Non
     sampling = getattr(getattr(task, "cfg", None), "subnet_sampling", None)
     if teacher is None and str(sampling) not in ("sandwich", "controller"):
         raise InputError(
-            f"criterion distillation_mos with subnet_sampling {sampling}: without --teacher, it needs a task for "
-            "supernets, such as --task translation_mos, with --subnet-sampling sandwich or controller, whose largest "
+            f"criterion distillation_mos with subnet_sampling {sampling}: without --teacher, it needs a supernet "
+            "task, such as --task translation_mos, with --subnet-sampling sandwich or controller, where the largest "
             "subnet teaches the others"
         )
     if teacher is not None and hidden:
         raise InputError(
-            f"hidden_weight is {hidden} with teacher {teacher}: only the largest subnet's layers teach others"
+            f"hidden_weight is {hidden} with teacher {teacher}: only the largest subnet can teach hidden states"
         )
     if sampling is None and begins:
-        raise InputError(f"distillation_from is {begins}: without a task for supernets, distillation begins at once")
+        raise InputError(f"distillation_from is {begins}: distillation begins at once without a supernet task")
 
 
 def _check(temperature: float, weight: float, alphas: tuple[float, float], clip: float, hidden: float) -> None:
@@ -85,7 +85,7 @@ def _check(temperature: float, weight: float, alphas: tuple[float, float], clip:
         raise InputError(f"distillation_weight is {weight}: allowed are numbers from 0 to 1")
     if not -math.inf < alphas[0] <= alphas[1] < math.inf:
         raise InputError(
-            f"alpha_minus is {alphas[0]} and alpha_plus {alphas[1]}: allowed are numbers, the first not above the other"
+            f"alpha_minus is {alphas[0]} and alpha_plus {alphas[1]}: allowed are numbers with alpha_minus <= alpha_plus"
         )
     if not clip >= 1:
         raise InputError(f"alpha_clip is {clip}: allowed are numbers from 1 up (inf: no clipping)")
@@ -96,14 +96,14 @@ def _check(temperature: float, weight: float, alphas: tuple[float, float], clip:
 class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
     """Distillation, in place or from a trained model.
 
-    The task announces the subnets of a mini-batch by :meth:`teach`. In place, the first forward after that is the
-    teacher's: its loss is the plain one of the labels, and its logits (and layer outputs) are kept, detached, until the
-    last of the students has learnt from them. With a trained ``teacher``, every forward in training is a student's, and
-    the teacher is asked once for a mini-batch; a task that trains one model need not announce anything. Otherwise, as
-    in validation, the criterion is label-smoothed cross entropy.
+    The task announces the subnets of a mini-batch by :meth:`teach`. In place, the teacher's forward pass comes first:
+    its loss is the plain loss of the labels. Its logits (and layer outputs) are kept, detached, until the last student
+    has learned from them. With a trained ``teacher``, every forward pass in training is a student's, and the teacher
+    runs once for a mini-batch; a task that trains one model need not announce anything. In all other cases, such as
+    validation, the criterion is label-smoothed cross entropy.
 
-    A student's loss: w T^2 D(teacher||student) + (1 - w) label-smoothed cross entropy, summed over the tokens that are
-    not padding, + ``hidden_weight`` x sample size x the mean distance of the layers of all stacks.
+    A student's loss is w T^2 D(teacher||student) + (1 - w) label-smoothed cross entropy, summed over the tokens that
+    are not padding, + ``hidden_weight`` x sample size x the mean distance over the layers of all stacks.
     """
 
     def __init__(
@@ -145,8 +145,8 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         self.teach(0, 0)
 
     def teach(self, num_students: int, update_num: int) -> None:
-        """The next forward in training is the largest subnet's, and ``num_students`` others' follow on the same batch.
-        After fewer than ``distillation_from`` updates all of them learn from the labels."""
+        """Announce a forward pass of the largest subnet, followed by ``num_students`` others on the same batch. Before
+        update ``distillation_from``, all of them learn from the labels."""
         begun = update_num >= self.distillation_from
         self._students_left = num_students if begun and self.in_place else 0
         self._is_taught = begun and self._frozen is not None
@@ -156,8 +156,11 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         self._student_log: dict[str, Tensor] = {}
 
     def forward(self, model, sample, reduce=True):
-        """As label-smoothed cross entropy. A student's logging output also has ``distillation_loss``, the divergence
-        summed over tokens, and with ``hidden_weight`` the ``hidden_loss``, the mean distance x sample size."""
+        """Compute the loss as label-smoothed cross entropy does.
+
+        A student's logging output also has ``distillation_loss``, the divergence summed over tokens. With
+        ``hidden_weight`` it has ``hidden_loss``, the mean distance x sample size.
+        """
         sample = self._predicted(model, sample)
         if model.training and self._students_left and self.hidden_weight:
             sample = sample | {"net_input": sample["net_input"] | {"return_all_hiddens": True}}
@@ -166,7 +169,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         return loss, sample_size, log | self._student_log
 
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
-        """Loss and nll of the teacher, of a student, or of a subnet outside of :meth:`teach`."""
+        """Return loss and nll of the teacher, of a student, or of a subnet outside of :meth:`teach`."""
         if not (model.training and (self._students_left or self._is_taught)):
             return super().compute_loss(model, net_output, sample, reduce)
         if not reduce:
@@ -193,7 +196,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         if skip := self.ignore_prefix_size:
             logits, teacher, target = (tensor[:, skip:] for tensor in (logits, teacher, target))
         rows = [tensor.reshape(-1, tensor.size(-1)) for tensor in (logits, teacher)]
-        with torch.autocast(logits.device.type, enabled=False):  # it would add up the tokens in half precision
+        with torch.autocast(logits.device.type, enabled=False):  # autocast would sum the tokens in half precision
             loss, nll_loss, divergence = DistillationLoss.apply(
                 *rows, target.reshape(-1), self.padding_idx, self.options
             )
@@ -202,7 +205,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
 
     @staticmethod
     def _states(model, net_output) -> list[list[Tensor]]:
-        """Layer outputs of each stack, without the embeddings'."""
+        """Return the layer outputs of each stack, without the embeddings' output."""
         family = model.family
         names = ["inner_states" if stack.name == family.output else "encoder_states" for stack in family.stacks]
         return [net_output[1][name][1:] for name in names]

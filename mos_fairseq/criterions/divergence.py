@@ -1,5 +1,5 @@
-"""How far a student's distribution is from a teacher's: Kullback-Leibler and alpha-divergences (AlphaNet, arXiv
-2102.07954), and the loss of a student made of them and of the labels' cross entropy."""
+"""Divergences of a student's distribution from a teacher's: Kullback-Leibler and alpha-divergences (AlphaNet, arXiv
+2102.07954), and the student's loss, which combines them with the labels' cross entropy."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch.autograd.function import once_differentiable
 
 from mos_fairseq.modules import kernels
 
-# exp() of more would overflow in fp32; such weights are clipped anyway unless the clip is infinite
+# exp() of a larger number would overflow in fp32; such weights are clipped anyway unless the clip is infinite
 _LARGEST_EXPONENT = 80.0
 
 
 def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
-    """D(p||q) = sum_v q_v (w_v - 1) / (alpha (alpha - 1)) with the importance weights w_v = (p_v / q_v)^alpha.
+    """Return D(p||q) = sum_v q_v (w_v - 1) / (alpha (alpha - 1)), importance weights w_v = (p_v / q_v)^alpha.
 
-    Its limits are KL(p||q) at alpha = 1 and KL(q||p) at 0. The weights are clipped at ``clip``, though not for alpha
-    in [0, 1], where q_v w_v is never more than 1.
+    The limits are KL(p||q) at alpha = 1 and KL(q||p) at 0. The weights are clipped at ``clip``, except for alpha in
+    [0, 1], where q_v w_v never exceeds 1.
 
     Args:
         student, teacher: log q and log p, [N, V].
 
     Returns:
-        D [N], and the coefficients c [N, V] of its gradient -sum_v c_v grad log q_v, c = q w / alpha: AlphaNet's, with
-        the clipped weights in place of the weights. (The clipped D itself would fall where p is far above q.)
+        D [N], and the coefficients c [N, V] of its gradient -sum_v c_v grad log q_v. As in AlphaNet, c = q w / alpha
+        with the clipped weights. (The value D with clipped weights would fall where p is far above q.)
     """
     if alpha == 1:
         c = teacher.exp()
@@ -39,7 +39,7 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float, clip: float
         return -c.sum(-1), c
     limit = _LARGEST_EXPONENT if 0 < alpha < 1 else min(math.log(clip), _LARGEST_EXPONENT)
     exponent = (alpha * log_ratio).clamp_(max=limit)
-    # the sum of q (w - 1) or of q w - p, in the form that does not cancel where alpha is close to 0 or 1
+    # the sum of q (w - 1) or of q w - p, in a form that does not cancel for alpha close to 0 or 1
     if alpha < 0.5:
         terms = exponent.expm1().mul_(student.exp())
     else:
@@ -51,13 +51,13 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float, clip: float
 def largest_divergence(
     student: Tensor, teacher: Tensor, alphas: tuple[float, ...], clip: float
 ) -> tuple[Tensor, Tensor]:
-    """The largest alpha-divergence over ``alphas``, token by token (AlphaNet's adaptive one has alpha- and alpha+).
+    """Return the largest alpha-divergence over ``alphas``, token by token (AlphaNet's adaptive one: alpha-, alpha+).
 
     Args:
         student, teacher: log-probabilities, [N, V].
 
     Returns:
-        divergences [N], and their gradients [N, V] in what ``student`` is the log-softmax of.
+        divergences [N], and their gradients [N, V] with respect to the logits of ``student``.
     """
     value, c = alpha_divergence(student, teacher, alphas[0], clip)
     for alpha in alphas[1:]:
@@ -69,8 +69,8 @@ def largest_divergence(
 
 @dataclass(frozen=True)
 class DistillationOptions:
-    """``alphas`` and ``clip`` as above ((1,) is KL(p||q)); the divergence of the distributions at ``temperature`` has
-    the weight ``weight`` x temperature^2, the label-smoothed cross entropy 1 - ``weight``."""
+    """``alphas`` and ``clip`` are as above ((1,) is KL(p||q)). The divergence of the distributions at ``temperature``
+    has the weight ``weight`` x temperature^2, the label-smoothed cross entropy 1 - ``weight``."""
 
     alphas: tuple[float, ...] = (1.0,)
     clip: float = 5.0
@@ -80,9 +80,9 @@ class DistillationOptions:
 
 
 class DistillationLoss(torch.autograd.Function):
-    """A student's loss, summed over tokens; computed in fp32 (float64 of float64).
+    """A student's loss, summed over tokens; computed in fp32 (in float64 for float64).
 
-    Value and gradient are computed together, some rows at a time: one [N, V] tensor, the gradient, is kept.
+    Value and gradient are computed together, a block of rows at a time. One [N, V] tensor, the gradient, is kept.
     """
 
     @staticmethod
@@ -91,8 +91,8 @@ class DistillationLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
         Args:
-            logits, teacher: the student's and the teacher's, [N, V].
-            target: [N]; tokens equal to ``ignore_index`` count nothing.
+            logits, teacher: logits of the student and the teacher, [N, V].
+            target: [N]; tokens equal to ``ignore_index`` do not count.
 
         Returns:
             loss, negative log-likelihood of the labels, and divergence; only the loss has a gradient.
@@ -129,14 +129,14 @@ def _chunks(logits: Tensor) -> Iterator[slice]:
 def _student_loss(
     logits: Tensor, teacher: Tensor, target: Tensor, options: DistillationOptions
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, nll and divergence of each token [n], and the loss' gradient in ``logits`` [n, V]."""
+    """Return loss, nll and divergence of each token [n], and the loss' gradient in ``logits`` [n, V]."""
     t, weight = options.temperature, options.weight
     log_probs = logits.log_softmax(-1)
     nll = -log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     student = log_probs if t == 1 else (logits / t).log_softmax(-1)
     divergence, grad = largest_divergence(student, (teacher / t).log_softmax(-1), options.alphas, options.clip)
     loss = weight * t**2 * divergence
-    grad.mul_(weight * t)  # t^2 as the loss, and 1 / t of the chain rule
+    grad.mul_(weight * t)  # t^2 as in the loss, times 1 / t from the chain rule
     if weight < 1:
         eps_i = options.label_smoothing / (logits.size(-1) - 1)
         hot = 1 - options.label_smoothing - eps_i

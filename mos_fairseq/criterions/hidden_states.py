@@ -1,4 +1,4 @@
-"""How far a student's layer outputs are from a teacher's (as FlowNAS aligns features, and MoS-BERT hidden states)."""
+"""Distance of a student's layer outputs from a teacher's (as FlowNAS aligns features, and MoS-BERT hidden states)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ LAYER_PAIRINGS = ("uniform", "last")
 
 
 def pair_layers(num_students: int, num_teachers: int, pairing: str) -> list[tuple[int, int]]:
-    """(student layer, teacher layer) for every layer of a student that has at most the teacher's depth.
+    """Return a (student layer, teacher layer) for every layer of a student that is no deeper than the teacher.
 
-    Counted from 0; the last layers always meet. ``uniform``: layer j of n (counted from 1) meets layer ceil(j N / n)
-    of N. ``last``: it meets layer j + N - n, so the last n layers of the teacher are in use.
+    Pairs count from 0; the last layers are always paired. ``uniform``: layer j of n (counted from 1) is paired with
+    layer ceil(j N / n) of N. ``last``: with layer j + N - n, so the last n layers of the teacher are used.
 
     Raises:
-        ValueError: the student is deeper, or the pairing is not one of ``LAYER_PAIRINGS``.
+        ValueError: the student is deeper, or ``pairing`` is not one of ``LAYER_PAIRINGS``.
     """
     if not 0 < num_students <= num_teachers:
         raise ValueError(f"num_students is {num_students}: allowed are 1 to {num_teachers}, the teacher's layers")
@@ -26,13 +26,13 @@ def pair_layers(num_students: int, num_teachers: int, pairing: str) -> list[tupl
 
 
 def hidden_distance(students: list[Tensor], teachers: list[Tensor], padding: Tensor, pairing: str) -> list[Tensor]:
-    """Mean squared difference of each pair of layers, over real tokens and the channels that both have.
+    """Return the mean squared difference of each pair of layers, over real tokens and common channels.
 
-    A subnet's channels are the first ones of the largest's, so a narrower student is compared with the first channels
-    of its teacher; nothing is learnt for it.
+    A subnet's channels are the first channels of the largest subnet. So a narrower student is compared with the first
+    channels of its teacher, without a learned map.
 
     Args:
-        students, teachers: layer outputs [T, B, d], d of a teacher at least that of its student.
+        students, teachers: layer outputs [T, B, d]; a teacher's d is at least its student's.
         padding: [B, T], True where there is no token.
     """
     real = (~padding).t().float()

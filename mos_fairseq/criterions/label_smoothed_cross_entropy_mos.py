@@ -1,4 +1,4 @@
-"""``label_smoothed_cross_entropy_mos``: fairseq's label-smoothed cross entropy with one pass less over the
+"""``label_smoothed_cross_entropy_mos``: fairseq's label-smoothed cross entropy with one pass fewer over the
 vocabulary. It does not know which subnet is active."""
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from mos_fairseq.modules import kernels
 
 
 class _LabelSmoothedLoss(torch.autograd.Function):
-    """Summed loss and nll as fairseq's ``label_smoothed_nll_loss``, in fp32.
+    """Compute summed loss and nll as fairseq's ``label_smoothed_nll_loss`` does, in fp32.
 
     The gradient, softmax(z) - eps_i - (1 - eps - eps_i) onehot with eps_i = eps / (V - 1), is written over the saved
-    log-probabilities: no further [N, V] tensor, where composed operations make two.
+    log-probabilities. So no further [N, V] tensor is allocated; composed operations allocate two.
     """
 
     @staticmethod
@@ -67,8 +67,7 @@ class LabelSmoothedCrossEntropyMosConfig(LabelSmoothedCrossEntropyCriterionConfi
 class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
     """Label-smoothed cross entropy of the active subnet; equals fairseq's in loss, nll and gradients.
 
-    Of masked language models, masked tokens alone count, as in fairseq's ``masked_lm``, which it equals without
-    smoothing.
+    For masked language models only masked tokens count. Without smoothing it then equals fairseq's ``masked_lm``.
     """
 
     def __init__(
@@ -86,11 +85,11 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         self._masked: tuple[dict, dict] | None = None
 
     def forward(self, model, sample, reduce=True):
-        """As fairseq's."""
+        """Return loss, sample size and logging output, as fairseq does."""
         return super().forward(model, self._predicted(model, sample), reduce)
 
     def _predicted(self, model, sample: dict) -> dict:
-        """The mini-batch as ``model`` is asked it: the same for all subnets."""
+        """Return the mini-batch in the form that ``model`` predicts, the same for all subnets."""
         if not predicts_masked(model) or "masked_tokens" in sample["net_input"]:
             return sample
         if self._masked is None or self._masked[0] is not sample:
@@ -98,7 +97,7 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         return self._masked[1]
 
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
-        """Loss and nll; the fast path where the loss is summed and the model's output is logits."""
+        """Return loss and nll; the fast path needs a summed loss and a model that outputs logits."""
         fast = reduce and getattr(model, "adaptive_softmax", None) is None and kernels.policy().enabled
         if not fast:
             return super().compute_loss(model, net_output, sample, reduce)

@@ -1,4 +1,4 @@
-"""A trained model that teaches all subnets, and does not change."""
+"""A trained, fixed model that teaches all subnets."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 class FrozenTeacher:
-    """The model of a checkpoint, fairseq's own or one of this package's (of a supernet, the largest subnet).
+    """The model of a checkpoint, fairseq's own or one of this package's (for a supernet, its largest subnet).
 
-    It is no module: neither the optimizer nor a checkpoint of the training sees its parameters.
+    It is not a module, so neither the optimizer nor the training's checkpoints include its parameters.
 
     Args:
         path: the checkpoint.
-        task: of the training, whose dictionaries have to be the teacher's.
+        task: the training's task, whose dictionaries must equal the teacher's.
 
     Raises:
-        InputError: the checkpoint cannot be read, its dictionaries are others, it takes fewer positions than the
-            training has, or its outputs are no logits.
+        InputError: the checkpoint cannot be read, its dictionaries differ, it takes fewer positions than the training
+            has, or its outputs are no logits.
     """
 
     def __init__(self, path: str, task: Any) -> None:
@@ -45,10 +45,10 @@ class FrozenTeacher:
             mine, theirs = (getattr(t, f"{side}_dictionary") for t in (task, its_task))
             if mine != theirs:
                 raise InputError(
-                    f"teacher is {self.path}: its {side} dictionary, of {len(theirs)} symbols, is not that of the "
-                    f"training, of {len(mine)}"
+                    f"teacher is {self.path}: its {side} dictionary, of {len(theirs)} symbols, is not the "
+                    f"training's, of {len(mine)}"
                 )
-        needed = task.max_positions() or task.cfg.tokens_per_sample  # of translation; of language models
+        needed = task.max_positions() or task.cfg.tokens_per_sample  # for translation; for language models
         most, needed = (np.asarray(positions).tolist() for positions in (model.max_positions(), needed))
         if np.less(most, needed).any():
             raise InputError(f"teacher is {self.path}: it takes {most} positions, the training has {needed}")
@@ -56,10 +56,10 @@ class FrozenTeacher:
             raise InputError(f"teacher is {self.path}: its adaptive softmax gives no logits")
 
     def logits(self, sample: dict[str, Any], like: Tensor) -> Tensor:
-        """Its logits [B, T, V] of a mini-batch, computed once for all subnets that learn from them.
+        """Return the teacher's logits [B, T, V], computed once per mini-batch for all subnets that learn from them.
 
         Args:
-            like: a student's logits, whose device and type they have.
+            like: a student's logits; the result gets their device and type.
         """
         if sample is not self._sample or self._logits is None:
             self._model.to(device=like.device)
@@ -74,16 +74,16 @@ class FrozenTeacher:
 
 
 def _load(path: str, task: Any) -> tuple[Any, Any]:
-    """(model, task) of a checkpoint. Its dictionaries are those of the data that it was trained on; where these are
-    gone, those of the training, and a warning says so."""
+    """Return (model, task) of a checkpoint. The dictionaries come from the data that it was trained on. If these are
+    gone, the training's dictionaries are used, with a warning."""
     try:
         state = checkpoint_utils.load_checkpoint_to_cpu(path)
         folder = (state["cfg"].task if state.get("cfg") is not None else state["args"]).data
-    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError):  # from fairseq's upgrade of old forms
-        raise InputError(f"teacher is {path}: it is no checkpoint of fairseq's") from None
+    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError):  # from fairseq's upgrade of old formats
+        raise InputError(f"teacher is {path}: not a fairseq checkpoint") from None
     overrides = {}
     if not os.path.isdir(utils.split_paths(folder)[0]):
-        logger.warning("teacher is %s: its data %s are gone, its dictionaries must be the training's", path, folder)
+        logger.warning("teacher is %s: its data %s are gone; the training's dictionaries are used", path, folder)
         overrides = {"data": task.cfg.data}
     models, _, found = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
     return models[0], found

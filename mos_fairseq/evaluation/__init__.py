@@ -1,4 +1,4 @@
-"""How good models are on a set: subnets with the weights they inherit, and models of their own."""
+"""Quality of models on a set: subnets with inherited weights, and models trained alone."""
 
 from mos_fairseq.lazy import names_of
 

@@ -1,4 +1,4 @@
-"""Folders of sentence pairs, as fairseq-preprocess makes them."""
+"""Folders made by fairseq-preprocess."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mos_fairseq.errors import InputError
 
 
 def first_folder(data: str) -> str:
-    """The first of the folders in ``data``, which colons separate: fairseq reads dictionaries and test sets there.
+    """Return the first of the folders in ``data``, separated by colons: it holds dictionaries and test sets.
 
     Raises:
         InputError: there is no such folder.
@@ -24,13 +24,13 @@ def first_folder(data: str) -> str:
 
 
 def subset_files(folder: str, subset: str) -> Iterator[str]:
-    """Names of the files that hold ``subset``, sorted; fairseq also trains on ``train1``, ``train2``…"""
+    """Yield the sorted names of the files of ``subset``; for ``train``, fairseq also uses ``train1``, ``train2``, …"""
     of_subset = re.compile(rf"{re.escape(subset)}\d*\.").match
     yield from (name for name in sorted(os.listdir(folder)) if of_subset(name))
 
 
 def dataset_impl(data: str, subset: str) -> str | None:
-    """fairseq's ``--dataset-impl`` for ``subset``: ``raw`` where there is only its text, None where fairseq finds out.
+    """Return fairseq's ``--dataset-impl`` for ``subset``: ``raw`` if only its text exists, None if fairseq detects it.
 
     Raises:
         InputError: there is no such folder.

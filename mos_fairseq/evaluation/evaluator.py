@@ -1,4 +1,4 @@
-"""How good models are on a fixed part of a set: subnets with the weights they inherit, and models of their own."""
+"""Evaluate models on a fixed part of a set: subnets with inherited weights, and models trained alone."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ logger = logging.getLogger(__name__)
 
 
 class ModelEvaluator:
-    """Evaluates the model of one checkpoint on one set.
+    """Evaluate the model of one checkpoint on one set.
 
     Args:
         path: the checkpoint of a model.
-        data: the folder that fairseq-preprocess made.
+        data: the folder made by fairseq-preprocess.
         device: torch's name of the device to evaluate on.
-        examples: options of the task in the place of the checkpoint's (:func:`~mos_fairseq.masked.examples_of`).
+        examples: task options that replace the checkpoint's (:func:`~mos_fairseq.masked.examples_of`).
 
     Raises:
-        InputError: the data are missing or empty, or do not fit the checkpoint; or that changed while it was read; or
-            the device is not there, or sacreBLEU cannot use the tokenizer.
+        InputError: the data are missing or empty, or do not fit the checkpoint; the checkpoint changed while it was
+            read; the device does not exist; or sacreBLEU cannot use the tokenizer.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ModelEvaluator:
             self.task.load_dataset(options.valid_subset)
         except FileNotFoundError as error:
             raise InputError(f"{error}: {data} holds no {options.valid_subset} set that fits the model") from None
-        if getattr(self.task.dataset(options.valid_subset), "tgt", True) is None:  # fairseq lets it pass for generation
+        if getattr(self.task.dataset(options.valid_subset), "tgt", True) is None:  # fairseq allows this for generation
             raise InputError(f"data is {data}: it has no translations of {options.valid_subset}")
         if options.objective not in self.family.objectives:
             known = ", ".join(self.family.objectives)
@@ -79,16 +79,16 @@ class ModelEvaluator:
             round_outputs(self.model.encoder, options.transfer_dtype)
         self.batches = self._batches()
         if file_digest(path, "path") != before:
-            raise InputError(f"path {path}: it was written while it was read; start again when its training has ended")
+            raise InputError(f"path {path}: it changed while it was read; start again after its training")
         self._fingerprint = self._digest(bytes.fromhex(before))
         self._warn_of_pieces()
         if self.metric is not None and (warning := warning_of_tokens(self.metric, self.references())):
             logger.warning(warning)
 
     def _batches(self) -> list[dict[str, Any]]:
-        """Mini-batches of the chosen examples: sentence pairs, or blocks of text."""
+        """Return mini-batches of the chosen examples: sentence pairs, or blocks of text."""
         dataset, options = self.task.dataset(self.options.valid_subset), self.options
-        dataset.set_epoch(1)  # as in validation: masks depend on it
+        dataset.set_epoch(1)  # as in validation, because masks depend on the epoch
         count = len(dataset) if options.valid_samples is None else min(options.valid_samples, len(dataset))
         if not count:
             raise InputError(f"valid_subset {options.valid_subset}: it is empty")
@@ -101,7 +101,7 @@ class ModelEvaluator:
         return utils.apply_to_sample(lambda tensor: tensor.to(self.device), samples)
 
     def _check_lengths(self, sizes: np.ndarray, longest: int) -> None:
-        """Raise InputError where an example fits no batch, or not the model. ``sizes``: tokens of each stack."""
+        """Raise InputError if an example fits no batch, or not the model. ``sizes``: tokens of each stack."""
         if longest > self.options.max_tokens:
             raise InputError(f"max_tokens is {self.options.max_tokens}: the longest sentence has {longest} tokens")
         longest_of = np.atleast_1d(self.model.max_positions())
@@ -114,19 +114,19 @@ class ModelEvaluator:
 
     @property
     def family(self) -> Family:
-        """The model's. fairseq's own transformer, of which a warm start is made, has none and is an encoder-decoder."""
+        """The model's family. fairseq's own transformer, the input of a warm start, counts as encoder-decoder."""
         return getattr(self.model, "family", FAMILIES["encoder_decoder"])
 
     def fingerprint(self) -> str:
-        """Tells evaluations of one checkpoint, set and choice of options from all others."""
+        """Return a digest of the checkpoint, the set and the evaluation options."""
         return self._fingerprint
 
     def set_fingerprint(self) -> str:
-        """The same, of whatever checkpoint."""
+        """Return the same digest without the checkpoint."""
         return self._digest(b"")
 
     def _digest(self, checkpoint: bytes) -> str:
-        """Of the options, the checkpoint, the dictionaries and the chosen sentence pairs, wherever they were read."""
+        """Hash the options, the checkpoint, the dictionaries and the chosen sentence pairs, independent of paths."""
         digest = hashlib.sha256(json.dumps(self.options.identity(), sort_keys=True).encode())
         digest.update(checkpoint)
         for words in (self.task.source_dictionary, self.task.target_dictionary):
@@ -138,24 +138,24 @@ class ModelEvaluator:
 
     @torch.inference_mode()
     def loss(self) -> float:
-        """Bits per predicted token (of masked language models, masked token), without label smoothing: fairseq's
-        ``nll_loss``."""
+        """Return bits per predicted token (for masked language models, per masked token), without label smoothing:
+        fairseq's ``nll_loss``."""
         if not self.num_predicted:
             raise InputError(f"valid_subset {self.options.valid_subset}: no token of the chosen examples is masked")
         padding = self.task.target_dictionary.pad()
         found = [summed_loss(self.model, batch, padding) for batch in self.batches]
-        # read at once: after each batch, the host would wait for a GPU
+        # read once at the end: reading after each batch would make the host wait for a GPU
         return sum(torch.stack(found).tolist()) / self.num_predicted / math.log(2)
 
     @cached_property
     def num_predicted(self) -> int:
-        """Words that the model predicts of the chosen examples."""
+        """Number of words that the model predicts in the chosen examples."""
         padding = self.task.target_dictionary.pad()
         return sum(predicted_tokens(self.model, batch, padding) for batch in self.batches)
 
     @torch.inference_mode()
     def translate(self) -> tuple[list[str], list[str]]:
-        """(hypotheses, references), both in the order of the set."""
+        """Return (hypotheses, references), both in the order of the set."""
         found: dict[int, str] = {}
         for batch in self.batches:
             with without_attention(self.model):
@@ -165,7 +165,7 @@ class ModelEvaluator:
         return [found[index] for index in sorted(found)], self.references()
 
     def references(self) -> list[str]:
-        """Target sentences in the order of the set."""
+        """Return target sentences in the order of the set."""
         found: dict[int, str] = {}
         for batch in self.batches:
             for index, target in zip(batch["id"].tolist(), batch["target"], strict=True):
@@ -173,14 +173,14 @@ class ModelEvaluator:
         return [found[index] for index in sorted(found)]
 
     def score(self, hypotheses: list[str], references: list[str]) -> float:
-        """BLEU or chrF, from 0 to 100, of translations and references in one order."""
+        """Return BLEU or chrF, from 0 to 100; translations and references are in the same order."""
         if self.metric is None:
             raise ValueError("objective is loss: translations are scored with bleu or chrf")
         return self.metric.corpus_score(hypotheses, [references]).score
 
     @property
     def signature(self) -> str | None:
-        """sacreBLEU's, of BLEU or chrF."""
+        """sacreBLEU's signature of the metric, BLEU or chrF."""
         return None if self.metric is None else signature(self.metric)
 
     @cached_property
@@ -195,7 +195,7 @@ class ModelEvaluator:
         )
 
     def _text(self, tokens: torch.Tensor, escape_unk: bool = False) -> str:
-        """As in fairseq's scoring, an unknown word of the reference is written differently, so that none matches it."""
+        """Return the text; as in fairseq's scoring, unknown words of the reference are spelled so that none matches."""
         words = self.task.target_dictionary
         ids = utils.strip_pad(tokens.int().cpu(), words.pad())
         return words.string(ids, self.options.remove_bpe, escape_unk=escape_unk)
@@ -204,11 +204,11 @@ class ModelEvaluator:
         name = TEXT_METRICS.get(self.options.objective)
         if name and self.options.remove_bpe is None:
             if any(symbol.startswith("▁") for symbol in self.task.target_dictionary.symbols):
-                logger.warning("%s is of SentencePiece's pieces, not of words: give --remove-bpe sentencepiece", name)
+                logger.warning("%s has SentencePiece's pieces, not words: give --remove-bpe sentencepiece", name)
 
 
 def round_outputs(encoder: torch.nn.Module, dtype: str) -> None:
-    """Let ``encoder`` give its outputs as they arrive where they are sent in ``dtype``."""
+    """Make ``encoder`` round its outputs as sending them in ``dtype`` would."""
     encode = encoder.forward
 
     def forward(*args: Any, **kwargs: Any) -> dict[str, list[torch.Tensor]]:
@@ -221,16 +221,16 @@ def round_outputs(encoder: torch.nn.Module, dtype: str) -> None:
 
 
 class SubnetEvaluator(ModelEvaluator):
-    """Evaluates subnets of one supernet's checkpoint; the mixture of experts is merged once per subnet."""
+    """Evaluate subnets of one supernet's checkpoint; experts are merged once per subnet."""
 
     @property
     def space(self):
-        """The supernet's search space."""
+        """Return the supernet's search space."""
         return self.model.search_space
 
     def evaluate(self, subnet: Subnet) -> float:
-        """Loss in bits per token, or BLEU or chrF, whatever was evaluated before. The subnet that was active is active
-        afterwards.
+        """Return the loss in bits per token, or BLEU or chrF, independent of earlier evaluations. The active subnet is
+        restored.
 
         Raises:
             InputError: the value is not finite.
@@ -242,15 +242,15 @@ class SubnetEvaluator(ModelEvaluator):
         return value
 
     def translations_of(self, subnet: Subnet) -> tuple[list[str], list[str]]:
-        """(hypotheses, references) of one subnet, both in the order of the set. The subnet that was active is active
-        afterwards."""
+        """Return (hypotheses, references) of one subnet, both in the order of the set. The active subnet is
+        restored."""
         with self._active(subnet):
             return self.translate()
 
     @contextmanager
     def _active(self, subnet: Subnet) -> Iterator[None]:
-        # Weights that another subnet has packed already would be multiplied by another library than those of a process
-        # that begins with this subnet, and round in another way.
+        # Weights packed for another subnet would be multiplied by another library than in a process that begins with
+        # this subnet, and would round differently.
         self.model.eval()
         with keep_active_subnet(self.model):
             self.model.set_active_subnet(subnet)

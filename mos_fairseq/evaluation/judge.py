@@ -1,4 +1,4 @@
-"""Scores of models, each kept in a file of its own, so that none is found twice."""
+"""Score models, each once: every score is kept in a file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mos_fairseq.search_space import Family
 
 @dataclass(frozen=True)
 class Judge:
-    """How models are scored.
+    """Settings for scoring models.
 
     Args:
-        data: the folder that fairseq-preprocess made.
-        options: which part of it, and by what models are scored (objective): translations, or the loss alone.
+        data: the folder made by fairseq-preprocess.
+        options: the part of the set, and the score (objective): of translations, or the loss alone.
         device: torch's name of the device.
-        reference: raw target text of the set, one line a sentence; None for the binarised one, put together again.
+        reference: raw target text of the set, one line a sentence; None: the binarised text, with subwords joined.
 
     Raises:
-        InputError: there is no such reference, or it goes with a part of the set; or translations are not scored.
+        InputError: the reference does not exist, or is combined with a part of the set or with the loss.
     """
 
     data: str
@@ -40,17 +40,17 @@ class Judge:
         if self.reference is not None and not self.translates:
             raise InputError(f"reference is {self.reference}: it has no effect with metric {self.quality}")
         if self.reference is not None and self.options.valid_samples is not None:
-            raise InputError("reference is of the whole set: it does not go with valid_samples")
+            raise InputError("reference covers the whole set: it does not go with valid_samples")
         self.reference_lines()
 
     @property
     def quality(self) -> str:
-        """The name of the score that counts."""
+        """The name of the main score."""
         return self.options.objective
 
     @property
     def translates(self) -> bool:
-        """Whether that is of translations."""
+        """Whether the main score needs translations."""
         return self.quality in TEXT_METRICS
 
     @property
@@ -59,27 +59,27 @@ class Judge:
         return (self.quality, "loss") if self.translates else ("loss", "ppl")
 
     def reaches(self, score: float, goal: float) -> bool:
-        """Whether ``score`` is as good as ``goal``; a loss is better when lower."""
+        """Return whether ``score`` is as good as ``goal``; a lower loss is better."""
         return score >= goal if self.translates else score <= goal
 
     def check_family(self, family: Family) -> None:
-        """Raise InputError where models of ``family`` are not scored so."""
+        """Raise InputError if models of ``family`` cannot be scored so."""
         if self.quality not in family.objectives:
             known = ", ".join(family.objectives)
             raise InputError(f"metric is {self.quality}: models of family {family.name} are judged by {known}")
 
     def reference_lines(self) -> list[str] | None:
-        """The raw reference, if there is one."""
+        """Return the lines of the raw reference, or None."""
         if self.reference is None:
             return None
         return read_text(self.reference, "reference").splitlines()
 
     @staticmethod
     def hypotheses(path: str, count: int) -> list[str]:
-        """The translations that :meth:`scores` left in a file, ``count`` lines.
+        """Return the translations that :meth:`scores` left in a file, ``count`` lines.
 
         Raises:
-            InputError: the file is not there, or of another length.
+            InputError: the file does not exist, or has another length.
         """
         try:
             lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
@@ -91,20 +91,22 @@ class Judge:
         return lines
 
     def digest(self, *parts: str) -> str:
-        """A name for scores that depend on the reference and ``parts`` (fingerprints, keys)."""
+        """Return a file name for scores that depend on the reference and ``parts`` (fingerprints, keys)."""
         text = json.dumps([*parts, self.reference_lines()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def scores(self, path: Path, prepare: Callable[[], ModelEvaluator]) -> dict[str, Any]:
-        """``bleu`` or ``chrf``, ``loss`` (bits per token), sacreBLEU's ``signature``, and the file of a model's
-        ``hypotheses``; or ``loss`` and ``ppl``.
+        """Return the scores of a model.
+
+        They are ``loss`` (bits per token) and ``ppl``; or ``bleu`` or ``chrf``, ``loss``, sacreBLEU's ``signature``,
+        and ``hypotheses``, the file of the translations.
 
         Args:
-            path: file that keeps them, read if it is there; translations go beside it, with the ending ``.txt``.
-            prepare: makes the model ready.
+            path: file of the scores, read if it exists; translations go beside it, with the ending ``.txt``.
+            prepare: called to load the model if it has no scores yet.
 
         Raises:
-            InputError: a score is not finite, or the reference is of another length.
+            InputError: a score is not finite, or the reference has another length.
         """
         kept = {"hypotheses": str(path.with_suffix(".txt"))} if self.translates else {}
         if path.exists():

@@ -1,4 +1,4 @@
-"""How models are judged. Needs neither torch nor fairseq."""
+"""Options of an evaluation. Importing this module needs neither torch nor fairseq."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ OBJECTIVES = ("loss", *TEXT_METRICS)
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What is evaluated.
+    """Settings of an evaluation.
 
     Args:
-        objective: ``loss``: bits per target token, fairseq's ``nll_loss``; ``bleu``, ``chrf``: sacreBLEU's scores of a
-            beam search.
-        valid_subset: name of the set of sentence pairs.
-        valid_samples: how many of them, drawn by ``seed``; None for all.
-        max_tokens: of a batch.
-        beam, max_len_a, max_len_b, remove_bpe: of the beam search, as fairseq calls them.
-        sacrebleu_tokenizer: of ``bleu``, as fairseq calls it.
-        transfer_dtype: to which the encoder's outputs are rounded on their way to the decoder, as they are when they
-            are sent to another machine.
+        objective: ``loss``: bits per target token, fairseq's ``nll_loss``; ``bleu``, ``chrf``: sacreBLEU's scores of
+            beam-search translations.
+        valid_subset: name of the set.
+        valid_samples: number of examples, drawn by ``seed``; None for all.
+        max_tokens: largest number of tokens in a batch.
+        beam, max_len_a, max_len_b, remove_bpe: fairseq's options of beam search.
+        sacrebleu_tokenizer: fairseq's option, for ``bleu``.
+        transfer_dtype: type to which the encoder's outputs are rounded before the decoder reads them, as if they were
+            sent to another machine.
 
     Raises:
-        InputError: a value out of range, or a tokenizer for what is no BLEU.
+        InputError: a value is out of range, or a tokenizer is given for another score than BLEU.
     """
 
     objective: str = "loss"
@@ -53,14 +53,15 @@ class EvaluationOptions:
             raise InputError(f"sacrebleu_tokenizer is {self.sacrebleu_tokenizer}: allowed are {', '.join(TOKENIZERS)}")
         if self.sacrebleu_tokenizer != DEFAULT_TOKENIZER and self.objective != "bleu":
             raise InputError(
-                f"sacrebleu_tokenizer is {self.sacrebleu_tokenizer}: it belongs to bleu, and {self.objective} is scored"
+                f"sacrebleu_tokenizer is {self.sacrebleu_tokenizer}: it belongs to bleu, objective is {self.objective}"
             )
 
     def identity(self) -> dict[str, Any]:
-        """What tells these options from others, the same as before the options that are younger came."""
+        """Return the options that identify an evaluation. Options of later versions are left out at their defaults, so
+        that earlier fingerprints stay valid."""
         found = asdict(self)
         if self.sacrebleu_tokenizer == DEFAULT_TOKENIZER:
             del found["sacrebleu_tokenizer"]
-        if self.transfer_dtype == "float32":  # as if nothing was sent
+        if self.transfer_dtype == "float32":  # float32 changes no value
             del found["transfer_dtype"]
         return found

@@ -1,6 +1,6 @@
-"""Is one supernet's BLEU (or chrF) better than another's on sentences like these? sacreBLEU's paired bootstrap.
+"""Test whether a supernet's BLEU (or chrF) is better than another's, by sacreBLEU's paired bootstrap.
 
-It tells chance in the choice of test sentences from difference, not chance in training: that takes several seeds.
+It covers chance in the choice of test sentences, not chance in training, which needs several seeds.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ def paired_bootstrap(
     metric: str = "bleu",
     tokenizer: str = DEFAULT_TOKENIZER,
 ) -> dict[str, dict[str, Any]]:
-    """Compare translations of one set with those of the first system (Koehn 2004, as sacreBLEU does it).
+    """Compare translations of one set with the first system's (Koehn 2004, as sacreBLEU does it).
 
     Args:
         systems: hypotheses by name, two systems or more.
-        references: as many lines.
-        samples: resampled test sets; their seed is 12345, or that in ``SACREBLEU_SEED``.
-        metric, tokenizer: what is compared: ``bleu``, or ``chrf``, which knows no tokenizer.
+        references: one line for each hypothesis.
+        samples: resampled test sets; their seed is 12345, or the one in ``SACREBLEU_SEED``.
+        metric: ``bleu``, or ``chrf``, which has no tokenizer.
+        tokenizer: BLEU's.
 
     Returns:
-        by name, ``bleu_ci`` (``chrf_ci``): half of the 95 % confidence interval of the score; and, for all but the
-        first, ``compared_with``, the first's name, and sacreBLEU's ``p_value`` of the difference, which is about that
-        of a one-sided test (1 for equal scores); not corrected for the number of comparisons.
+        by name, ``bleu_ci`` (``chrf_ci``), half of the score's 95 % confidence interval. All but the first also have
+        ``compared_with``, the first's name, and ``p_value``, sacreBLEU's for the difference. It is close to that of a
+        one-sided test (1 for equal scores) and not corrected for the number of comparisons.
 
     Raises:
         ValueError: fewer than two systems.
     """
     if len(systems) < 2:
-        raise ValueError(f"systems are {len(systems)}: one has nothing to be compared with")
+        raise ValueError(f"systems are {len(systems)}: a comparison needs two or more")
     named: list[tuple[str, Sequence[str]]] = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
     scorer = {metric: text_metric(metric, tokenizer)}
     test = PairedTest(named, scorer, [list(references)], test_type="bs", n_samples=samples)
-    # to sacreBLEU a result may also be a name, and its numbers None: neither under these keys, after resampling
+    # sacreBLEU's type also allows names and None as results; neither occurs under these keys after resampling
     scores: Mapping[str, Sequence[Any]] = test()[1]
-    (name,) = scores.keys() - {"System"}  # as sacreBLEU calls it: chrF2, say
+    (name,) = scores.keys() - {"System"}  # sacreBLEU's own name, for example chrF2
     (first, base), *others = zip(systems, scores[name], strict=True)
     found: dict[str, dict[str, Any]] = {first: {f"{metric}_ci": float(base.ci)}}
     for name, result in others:
-        p_value = 1.0 if result.score == base.score else float(result.p_value)  # sacreBLEU's is 1/(samples + 1) then
+        p_value = 1.0 if result.score == base.score else float(result.p_value)  # sacreBLEU: 1/(samples + 1) if equal
         found[name] = {f"{metric}_ci": float(result.ci), "compared_with": first, "p_value": p_value}
     return found

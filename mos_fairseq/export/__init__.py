@@ -1,6 +1,6 @@
-"""From a supernet's checkpoint to the checkpoint of one subnet."""
+"""Export one subnet of a supernet's checkpoint."""
 
-# at once: it is called as its module, which would stand here in its place where that is imported first
+# imported here, because the function has its module's name: a later import of the module would replace it
 from mos_fairseq.export.stock_sizes import stock_sizes  # noqa: F401
 from mos_fairseq.lazy import names_of
 

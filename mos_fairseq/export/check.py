@@ -1,4 +1,4 @@
-"""The last look at a model that is about to be written: it is the model that it was made of."""
+"""Check before writing that an exported model computes the same as its origin."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _TOLERANCE = 1e-5  # relative to the largest logit: weights are kept in fp32, wh
 
 
 class ExportError(RuntimeError):
-    """What is about to be written is another model than it was made of: a defect of this package, not of the input."""
+    """The model to write differs from its origin: a defect of this package, not of the input."""
 
 
 @torch.no_grad()
 def check_same_model(made: nn.Module, origin: BaseFairseqModel, made_name: str, origin_name: str) -> None:
-    """Compare logits on random sentences, in double precision, where the order of a sum hardly matters.
+    """Compare logits on random sentences in double precision, where the order of summation hardly matters.
 
     Args:
-        made, origin: dense models in eval mode over the same dictionaries; they are left as they were. ``made`` is
-            called as a model of fairseq's.
-        made_name, origin_name: what a message calls them.
+        made, origin: dense models in eval mode over the same dictionaries; they are left unchanged. ``made`` is called
+            as a fairseq model.
+        made_name, origin_name: names for error messages.
 
     Raises:
         InputError: the logits of ``origin`` are not finite.
-        ExportError: the models differ; says by how much.
+        ExportError: the models differ; the message says by how much.
     """
     inputs = _sentences(origin)
     ours, theirs = (_logits(model, *inputs) for model in (made, origin))
-    if not hasattr(origin, "decoder"):  # what comes out where nothing goes in has no meaning
+    if not hasattr(origin, "decoder"):  # outputs at padded positions have no meaning
         real = inputs[0].ne(origin.encoder.padding_idx)
         ours, theirs = ours[real], theirs[real]
     largest, difference = float(theirs.abs().max()), float((ours - theirs).abs().max())
     if not math.isfinite(largest):
-        raise InputError(f"{origin_name}: its logits are {largest}, nothing is written; has its training diverged?")
+        raise InputError(f"{origin_name}: its logits are {largest}; nothing is written. Has its training diverged?")
     if not difference <= _TOLERANCE * largest:  # NaN too
         raise ExportError(
             f"{made_name} does not compute what {origin_name} computes: logits of up to {largest:.3g} differ by "
@@ -46,8 +46,8 @@ def check_same_model(made: nn.Module, origin: BaseFairseqModel, made_name: str, 
 
 
 def _sentences(model: BaseFairseqModel) -> list[Tensor]:
-    """What the model is called with: source sentences, one of them padded, where it has an encoder, and targets where
-    it has a decoder. Padding is on the right: not every other model takes it on the left, too."""
+    """Return inputs of the model: source sentences, one of them padded, if it has an encoder, and targets if it has a
+    decoder. Padding is on the right, because some models do not support it on the left."""
     generator = torch.Generator().manual_seed(1)
     inputs: list[Tensor] = []
     if hasattr(model, "encoder"):

@@ -1,9 +1,8 @@
 """A static twin as a model of CTranslate2, an inference engine for CPUs and GPUs (https://opennmt.net/CTranslate2).
 
-CTranslate2 takes any FFN sizes and widths, but one number of heads per side and no cross-attention span. Layers with
-fewer heads get heads of zeros, which change nothing. The engine differs from fairseq in two ways: it gives no
-translation of an empty line, and it cuts a hypothesis at the length limit, where fairseq forces its end and adds that
-to its score.
+CTranslate2 supports any FFN sizes and widths, but one number of heads per side and no cross-attention span. Layers with
+fewer heads get heads of zeros, which change nothing. The engine differs from fairseq in two ways: it does not translate
+empty lines; and it cuts a hypothesis at the length limit, where fairseq forces its end and adds the end to its score.
 """
 
 from __future__ import annotations
@@ -29,27 +28,27 @@ def save_ctranslate2(
     output: str | os.PathLike[str],
     quantization: str | None = None,
 ) -> None:
-    """Write ``twin`` into the new folder ``output``; a reader sees no folder or the whole one.
+    """Write ``twin`` atomically into the new folder ``output``.
 
     Args:
         vocabularies: the words of source and target dictionary, in order.
         quantization: of the weights, one of :data:`mos_fairseq.export.QUANTIZATIONS`; None keeps them as they are.
 
     Raises:
-        InputError: CTranslate2 is not installed or cannot express the subnet, or the folder exists already or cannot
-            be written.
+        InputError: CTranslate2 is not installed or cannot express the subnet, or the folder exists or cannot be
+            written.
     """
     try:
         from ctranslate2.specs import TransformerSpec
     except ImportError:
         raise InputError("format ctranslate2 needs the package ctranslate2: pip install ctranslate2") from None
     if os.path.exists(output):
-        raise InputError(f"{output}: exists already, give the name of a new folder")
+        raise InputError(f"{output}: exists already; give the name of a new folder")
     check_last_output_only(twin.subnet, "CTranslate2")
     spec = TransformerSpec(_encoder(twin), _decoder(twin))
     spec.register_source_vocabulary(_words(vocabularies[0]))
     spec.register_target_vocabulary(_words(vocabularies[1]))
-    # as fairseq: </s> ends the source and begins the target
+    # as in fairseq: </s> ends the source and begins the target
     spec.config.decoder_start_token = spec.config.eos_token
     spec.config.add_source_eos = True
     spec.validate()
@@ -73,12 +72,12 @@ def _activation(twin: TransformerSubnetModel) -> int:
     }
     name = str(twin.cfg.activation_fn)
     if name not in known:
-        raise InputError(f"activation_fn is {name}: CTranslate2 knows {', '.join(known)}")
+        raise InputError(f"activation_fn is {name}: CTranslate2 supports {', '.join(known)}")
     return known[name]
 
 
 def _spec(kind, twin: TransformerSubnetModel, stack: nn.Module):
-    """The empty specification of one stack. It has one number of heads for all its attentions, the largest."""
+    """Return the empty specification of one stack. All its attentions have the same, largest number of heads."""
     if twin.cfg.no_token_positional_embeddings:
         raise InputError("no_token_positional_embeddings is set: CTranslate2 needs position embeddings")
     layers = twin.subnet.layers(stack.stack.name)
@@ -119,7 +118,7 @@ def _decoder(twin: TransformerSubnetModel):
 
 
 def _set_side(spec, stack: nn.Module, embeddings) -> None:
-    """What both sides have around their layers."""
+    """Set what both sides have around their layers: embeddings, positions, norms."""
     weight = stack.embed_tokens.weight[:, : stack.embed_dim]
     embeddings.weight = _array(weight)
     spec.scale_embeddings = embed_scale(stack.cfg, stack.stack, stack.embed_dim)

@@ -1,4 +1,4 @@
-"""What can be exported, in one table. Reading it needs no torch: a format's writer imports what it needs."""
+"""A table of all export formats. Importing it needs no torch: a format's writer imports what it needs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from mos_fairseq.search_space import FAMILIES, Family, Subnet, check_family
 if TYPE_CHECKING:
     from mos_fairseq.models import StaticTwin, TransformerSubnetModel
 
-# of weights, by CTranslate2
+# CTranslate2's types of weights
 QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options that belong to some formats only.
+    """Options that only some formats have.
 
     Args:
         allow_padding: smaller layers may be padded with zeros.
-        quantization: of the weights, one of :data:`QUANTIZATIONS`; None keeps them as they are.
+        quantization: type of the weights, one of :data:`QUANTIZATIONS`; None keeps them as they are.
         data: folder of the dictionaries; None: the supernet's training data.
-        tokenizer: file of the tokenizer that made the words of text; None: they stand between spaces.
+        tokenizer: file of the tokenizer that split the text into words; None: words are separated by spaces.
     """
 
     allow_padding: bool = False
@@ -51,12 +51,12 @@ class Format:
 
     Args:
         name: on the command line.
-        families: of the subnets that it can hold.
-        says: what it is, for the help.
-        options: names of those of :class:`ExportOptions` that it has.
-        check: raises InputError where it cannot hold a subnet of these families, as far as sizes tell.
-        write: writes (the supernet's checkpoint, the subnet's static twin, to a path, with options). Raises InputError
-            where the format cannot hold the twin, or the path cannot be written.
+        families: families of the subnets that it can hold.
+        says: description for the help.
+        options: names of the fields of :class:`ExportOptions` that it has.
+        check: raises InputError if it cannot hold a subnet of these families, judged by sizes.
+        write: called with (the supernet's checkpoint, the subnet's static twin, a path, options). Raises InputError if
+            the format cannot hold the twin, or the path cannot be written.
         older_name: also accepted.
     """
 
@@ -69,19 +69,19 @@ class Format:
     older_name: str | None = None
 
     def check_options(self, options: ExportOptions) -> None:
-        """Raise InputError where an option is set that belongs to other formats."""
+        """Raise InputError if an option of another format is set."""
         for name, value in asdict(options).items():
             if value and name not in self.options:
                 owners = ", ".join(other.name for other in FORMATS if name in other.options)
                 raise InputError(f"{name} is given with format {self.name}: it belongs to {owners}")
 
     def check_family(self, family: Family) -> None:
-        """Raise InputError where the format holds no subnets of ``family``."""
+        """Raise InputError if the format cannot hold subnets of ``family``."""
         check_family(f"mos-export --format {self.name}", self.families, "the checkpoint", family)
 
 
 def find_format(name: str) -> Format:
-    """The format of that name, or that once had it. KeyError where there is none."""
+    """Return the format with that name or older name. Raises KeyError if there is none."""
     for known in FORMATS:
         if name in (known.name, known.older_name):
             return known
@@ -109,7 +109,7 @@ def _write_ctranslate2(state: Checkpoint, twin: TransformerSubnetModel, output: 
 
 
 _HUGGING_FACE = {"encoder_decoder": check_hugging_face_translation, "encoder_only": check_hugging_face}
-"""What tells whether transformers can express a subnet, by family."""
+"""The check whether transformers can express a subnet, by family."""
 
 
 def _check_huggingface(subnet: Subnet, options: ExportOptions) -> None:
@@ -142,7 +142,7 @@ FORMATS = (
     Format(
         "fairseq",
         tuple(STOCK_ARCHITECTURES),
-        f"fairseq's own {', '.join(STOCK_ARCHITECTURES.values())}, which needs no plugin, for subnets it can express",
+        f"fairseq's own {', '.join(STOCK_ARCHITECTURES.values())}, without plugin, for subnets that it can express",
         ("allow_padding",),
         lambda subnet, options: stock_sizes(subnet, options.allow_padding),
         _write_stock,
@@ -150,8 +150,8 @@ FORMATS = (
     Format(
         "ctranslate2",
         ("encoder_decoder",),
-        "a model of that inference engine, for translation and subnets it can express: it translates an empty line as "
-        "an empty one, and cuts a hypothesis at the length limit, where fairseq ends it",
+        "a model of that inference engine, for translation and subnets that it can express; it translates an empty "
+        "line as an empty one, and cuts a hypothesis at the length limit, where fairseq ends it",
         ("quantization", "data"),
         lambda subnet, options: check_last_output_only(subnet, "CTranslate2"),
         _write_ctranslate2,
@@ -159,9 +159,9 @@ FORMATS = (
     Format(
         "huggingface",
         tuple(_HUGGING_FACE),
-        "a folder for transformers and subnets it can express: for AutoModelForSeq2SeqLM, FSMT, or with other norms "
-        "BART, mBART or Pegasus; for AutoModelForMaskedLM and AutoModelForSequenceClassification, RoBERTa, or Electra "
-        "where all layers have a width of their own",
+        "a folder for transformers and subnets that it can express: for AutoModelForSeq2SeqLM, FSMT, or with other "
+        "norms BART, mBART or Pegasus; for AutoModelForMaskedLM and AutoModelForSequenceClassification, RoBERTa, or "
+        "Electra if all layers have the same width, different from the embeddings'",
         ("allow_padding", "data", "tokenizer"),
         _check_huggingface,
         _write_huggingface,

@@ -1,8 +1,8 @@
-"""A static twin of a masked language model as a folder for Hugging Face's transformers: RoBERTa where layers are as
-wide as the embeddings, Electra where all have another width. What the folder holds is JSON, safetensors and no code.
+"""A static twin of a masked language model as a folder for Hugging Face's transformers.
 
-Layers of unequal widths are in no model of transformers: the map between two of them feeds attention, which could take
-it up, and the residual connection, which cannot.
+It is a RoBERTa if the layers are as wide as the embeddings, an Electra if all layers have another width. The folder
+holds JSON and safetensors, no code. No model of transformers has layers of unequal widths: the map between two of them
+feeds attention, which could absorb it, and the residual connection, which cannot.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ LAYER_NAMES = {
     "fc2": "output.dense",
     "final_layer_norm": "output.LayerNorm",
 }
-"""Hugging Face's names of a layer's modules, by fairseq's."""
+"""Hugging Face's names of a layer's modules, keyed by fairseq's."""
 
-_LABEL = "LABEL_{}"  # as Hugging Face calls a class without a name
+_LABEL = "LABEL_{}"  # Hugging Face's name for an unnamed class
 
 
 def save_huggingface(
@@ -48,18 +48,18 @@ def save_huggingface(
     tokenizer: str | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Write ``twin`` into the new folder ``output``; a reader sees no folder or the whole one. With a classification
-    head it is a classifier, otherwise a masked language model.
+    """Write ``twin`` atomically into the new folder ``output``: a classifier if it has a classification head, otherwise
+    a masked language model.
 
     Args:
-        words: of the dictionary, in order.
+        words: words of the dictionary, in order.
         allow_padding: layers that are smaller than others may be padded with zeros.
-        tokenizer: file of the tokenizer that made the words of text; None: they stand between spaces.
+        tokenizer: file of the tokenizer that split the text into words; None: words are separated by spaces.
         labels: names of the classes.
 
     Raises:
-        InputError: safetensors is not installed, transformers cannot express the model, or the folder is there or
-            cannot be written.
+        InputError: safetensors is not installed, transformers cannot express the model, or the folder exists or cannot
+            be written.
     """
     model = _Model(twin, check_hugging_face(twin.subnet, allow_padding), labels)
 
@@ -76,22 +76,22 @@ def save_model(
     finish: Callable[[str], object],
     generation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the new folder ``output``: config.json, model.safetensors, with ``generation`` generation_config.json, and
-    what ``finish``, which is given the folder's name for the time, adds.
+    """Write the new folder ``output``: config.json, model.safetensors, and with ``generation`` generation_config.json.
+    ``finish`` is called with the name of the temporary folder and adds further files.
 
     Raises:
-        InputError: safetensors is not installed, a weight is not finite, or the folder is there or cannot be written.
+        InputError: safetensors is not installed, a weight is not finite, or the folder exists or cannot be written.
     """
     try:
         from safetensors.torch import save_file
     except ImportError:
         raise InputError(MISSING) from None
     if os.path.exists(output):
-        raise InputError(f"{output}: exists already, give the name of a new folder")
+        raise InputError(f"{output}: exists already; give the name of a new folder")
     plain = {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in weights.items()}
     for name, tensor in plain.items():
         if not torch.isfinite(tensor).all():
-            raise InputError(f"the weights are not finite ({name}), nothing is written; has the training diverged?")
+            raise InputError(f"the weights are not finite ({name}); nothing is written. Has the training diverged?")
     contents = {"config.json": config} | ({} if generation is None else {"generation_config.json": generation})
 
     def fill(folder: str) -> None:
@@ -105,7 +105,7 @@ def save_model(
 
 @dataclass(frozen=True)
 class _Model:
-    """The configuration and the weights, under Hugging Face's names."""
+    """Configuration and weights, under Hugging Face's names."""
 
     twin: RobertaSubnetModel
     sizes: StockSizes
@@ -139,7 +139,7 @@ class _Model:
         return next(iter(heads_of(self.twin).values()), None)
 
     def config(self) -> dict[str, Any]:
-        """What config.json holds."""
+        """Return the content of config.json."""
         cfg, encoder, sizes = self.twin.cfg, self.twin.encoder, self.sizes
         kind = "ForMaskedLM" if self.head is None else "ForSequenceClassification"
         values: dict[str, Any] = {
@@ -172,7 +172,7 @@ class _Model:
         return values
 
     def weights(self) -> dict[str, Tensor]:
-        """What model.safetensors holds; tied weights once."""
+        """Return the content of model.safetensors; tied weights appear once."""
         encoder, name = self.twin.encoder, self.name
         width = encoder.embed_tokens.embedding_dim
         found = {
@@ -190,7 +190,7 @@ class _Model:
         return found | (self._masked_head() if self.head is None else self._classifier(self.head))
 
     def _positions(self) -> Tensor:
-        """Positions [rows, d]: RoBERTa numbers them as fairseq, Electra from the first token's."""
+        """Return positions [rows, d]. RoBERTa numbers them as fairseq does, Electra from the first token's on."""
         table = self.twin.encoder.embed_positions
         return table.weight[table.padding_idx + 1 :] if self.is_electra else table.weight
 
@@ -208,9 +208,9 @@ class _Model:
     def _classifier(self, head: nn.Module) -> dict[str, Tensor]:
         inner, width = head.dense.out_features, self.sizes.width
         if inner > width or (inner < width and not self.is_electra):
-            raise InputError(f"the classification head is {inner} wide inside: transformers' is {width} wide")
+            raise InputError(f"the classification head has inner width {inner}: transformers' has {width}")
         found = self._after_maps("classifier.dense", head.dense) | of("classifier.out_proj", head.out_proj)
-        # of Electra's, neurons that are not there: gelu(0) is 0
+        # Electra's missing neurons are padded with zeros: gelu(0) is 0
         more = width - inner
         pads = {"dense.weight": (0, 0, 0, more), "dense.bias": (0, more), "out_proj.weight": (0, more)}
         for key, pad in pads.items():
@@ -218,7 +218,7 @@ class _Model:
         return found
 
     def _after_maps(self, name: str, linear: nn.Module) -> dict[str, Tensor]:
-        """``linear``, of the last layer's output: the map out of it and ``linear`` are one."""
+        """Return ``linear``, applied to the last layer's output, merged with the map out of that layer."""
         if not self.is_electra:
             return of(name, linear)
         last = self.twin.encoder.maps[-1]
@@ -228,5 +228,5 @@ class _Model:
 
 
 def of(name: str, module: nn.Module) -> dict[str, Tensor]:
-    """Weight and bias of a module that is called ``name``."""
+    """Return weight and bias of a module under the prefix ``name``."""
     return {f"{name}.weight": module.weight, f"{name}.bias": module.bias}

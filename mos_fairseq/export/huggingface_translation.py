@@ -1,8 +1,8 @@
-"""A static twin of a translation model as a folder for Hugging Face's transformers: FSMT, which is fairseq's own
-post-norm Transformer, or that of its relatives which has the twin's norms. All of them name a layer's modules as
-fairseq does, have sizes for each side, and one width.
+"""A static twin of a translation model as a folder for Hugging Face's transformers.
 
-All keep their positions in a table, into which sinusoids, the first columns of a wider table, and learned positions go.
+It is FSMT, which is fairseq's own post-norm Transformer, or the relative of FSMT with the twin's norms. All of them
+name a layer's modules as fairseq does, and have sizes for each side and one width. They keep positions in a table,
+which can hold sinusoids, the first columns of a wider table of them, and learned positions.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mos_fairseq.export.tokenizer import MISSING, save_tokenizer
 from mos_fairseq.models import TransformerSubnetModel
 
 TARGET = "target"
-"""The folder inside of the tokenizer of the target's dictionary, where that is not the source's."""
+"""Subfolder of the target dictionary's tokenizer, if it differs from the source's."""
 
 BEAM, MAX_LEN_B = 4, 200
-"""Of a search with nothing said: the beam of the documentation, fairseq's limit on a translation's words."""
+"""Default search: the documentation's beam, and fairseq's limit on the words of a translation."""
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -41,18 +41,18 @@ _ACTIVATIONS = {
     "tanh": "tanh",
     "linear": "linear",
 }
-"""transformers' names, by fairseq's."""
+"""transformers' names of activations, keyed by fairseq's."""
 
 
 @dataclass(frozen=True)
 class _Architecture:
-    """A translation model of transformers'.
+    """A translation model of transformers.
 
     Args:
         kind: its ``model_type``.
-        name: of its class.
-        first_row: of its table of positions, by fairseq's number.
-        one_table: source, target and output have one table of embeddings.
+        name: name of its class.
+        first_row: first row of its table of positions, by fairseq's number.
+        one_table: whether source, target and output share one table of embeddings.
     """
 
     kind: str
@@ -67,7 +67,7 @@ _ARCHITECTURES = {
     (True, True): _Architecture("mbart", "MBartForConditionalGeneration", 0, one_table=True),
     (True, False): _Architecture("pegasus", "PegasusForConditionalGeneration", 2, one_table=True),
 }
-"""By whether norms come before, and whether embeddings are normalised."""
+"""Keyed by whether norms come before the sublayers, and whether embeddings are normalised."""
 
 
 def save_huggingface_translation(
@@ -78,17 +78,17 @@ def save_huggingface_translation(
     allow_padding: bool = False,
     tokenizer: str | None = None,
 ) -> None:
-    """Write ``twin`` into the new folder ``output``; a reader sees no folder or the whole one. Before that it is read
-    with transformers, and has to compute what ``twin`` computes.
+    """Write ``twin`` atomically into the new folder ``output``. Before that, the folder is read with transformers and
+    must compute the same as ``twin``.
 
     Args:
         vocabularies: the words of source and target dictionary, in order.
         allow_padding: layers that are smaller than others may be padded with zeros.
-        tokenizer: file of the tokenizer that made the words of text; None: they stand between spaces.
+        tokenizer: file of the tokenizer that split the text into words; None: words are separated by spaces.
 
     Raises:
-        InputError: transformers is not installed, or in version 4, or cannot express the model; or the folder is there
-            or cannot be written.
+        InputError: transformers is not installed, is version 4, or cannot express the model; or the folder exists or
+            cannot be written.
     """
     _check_installed()
     model = _Model(twin, check_hugging_face_translation(twin.subnet, allow_padding))
@@ -112,11 +112,11 @@ def _check_installed() -> None:
     except PackageNotFoundError:
         raise InputError(MISSING) from None
     if int(found.partition(".")[0]) < 5:
-        raise InputError(f"transformers is {found}: translation models are checked with version 5, install that")
+        raise InputError(f"transformers is {found}: translation models are checked with version 5; install that")
 
 
 def _read(folder: str) -> nn.Module:
-    """The model that transformers makes of ``folder``."""
+    """Return the model that transformers loads from ``folder``."""
     with _without_torchaudio():
         from transformers import AutoModelForSeq2SeqLM
         from transformers.utils import logging
@@ -132,8 +132,8 @@ def _read(folder: str) -> nn.Module:
 
 @contextmanager
 def _without_torchaudio() -> Iterator[None]:
-    """Let transformers find no torchaudio. It imports it even for text, and the one that fairseq brings may be of
-    another version than torch, which breaks the import."""
+    """Hide torchaudio from transformers, which imports it even for text. The torchaudio that fairseq installs may not
+    fit torch's version, and its import then fails."""
     name = "torchaudio"
     if name in sys.modules:
         yield
@@ -146,8 +146,8 @@ def _without_torchaudio() -> Iterator[None]:
 
 
 class _AsFairseq(nn.Module):
-    """A model of transformers', called as fairseq's. It reads one word after the other, as it does in a search: FSMT's
-    mask of later words knows no double precision."""
+    """A model of transformers with fairseq's calling convention. It reads word by word, as in a search, because FSMT's
+    causal mask does not support double precision."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _AsFairseq(nn.Module):
 
 @dataclass(frozen=True)
 class _Model:
-    """The configuration and the weights, under Hugging Face's names."""
+    """Configuration and weights, under Hugging Face's names."""
 
     twin: TransformerSubnetModel
     sizes: dict[str, StockSizes]
@@ -187,10 +187,10 @@ class _Model:
                 "their norms in one place"
             )
         if str(cfg.activation_fn) not in _ACTIVATIONS:
-            raise InputError(f"activation_fn is {cfg.activation_fn}: transformers knows {', '.join(_ACTIVATIONS)}")
+            raise InputError(f"activation_fn is {cfg.activation_fn}: transformers supports {', '.join(_ACTIVATIONS)}")
         if self.kind.one_table and not self.shares_all:
             raise InputError(
-                f"share_all_embeddings is not set: transformers' {self.kind.name}, which alone has norms in these "
+                f"share_all_embeddings is not set: transformers' {self.kind.name}, the only one with norms in these "
                 "places, has one table for source, target and output"
             )
 
@@ -205,7 +205,7 @@ class _Model:
         return encoder.embed_tokens is decoder.embed_tokens is decoder.output_embedding
 
     def config(self) -> dict[str, Any]:
-        """What config.json holds."""
+        """Return the content of config.json."""
         cfg, encoder, decoder = self.twin.cfg, self.sizes["encoder"], self.sizes["decoder"]
         sides = [getattr(self.twin, name).dictionary for name in ("encoder", "decoder")]
         values: dict[str, Any] = {
@@ -230,18 +230,18 @@ class _Model:
         } | self._special()
         if self.kind.one_table:
             return values | {"vocab_size": len(sides[0])}
-        # without a cache FSMT masks later words; generation_config.json puts the cache on, where there are none
+        # FSMT masks later words only without a cache; generation_config.json turns the cache on for searches
         values |= {"src_vocab_size": len(sides[0]), "tgt_vocab_size": len(sides[1]), "use_cache": False}
-        return values | {"langs": ["source", "target"]}  # which FSMT's own tokenizer alone reads
+        return values | {"langs": ["source", "target"]}  # only FSMT's own tokenizer reads these
 
     def generation(self) -> dict[str, Any]:
-        """What generation_config.json holds: fairseq's beam search, and its limits by default."""
+        """Return the content of generation_config.json: fairseq's beam search with its default limits."""
         longest = self.twin.max_positions()[1]
         return self._special() | {
             "num_beams": BEAM,
             "length_penalty": 1.0,
-            "early_stopping": True,  # as soon as there are so many translations
-            "min_length": 2,  # </s>, which begins them, counts; fairseq has no empty one
+            "early_stopping": True,  # once as many translations as the beam are complete
+            "min_length": 2,  # the leading </s> counts; fairseq allows no empty translation
             "max_length": min(MAX_LEN_B + 2, longest + 1),
             "forced_eos_token_id": self.twin.decoder.dictionary.eos(),
             "suppress_tokens": [self.twin.decoder.dictionary.pad()],
@@ -254,7 +254,7 @@ class _Model:
         return {f"{name}_token_id": number for name, number in numbers.items()}
 
     def weights(self) -> dict[str, Tensor]:
-        """What model.safetensors holds."""
+        """Return the content of model.safetensors."""
         found = self._embeddings()
         for name, size in self.sizes.items():
             stack = getattr(self.twin, name)
@@ -279,8 +279,8 @@ class _Model:
         return found
 
     def _positions(self, stack: nn.Module) -> Tensor:
-        """Positions [rows, d], as many as the side that takes longer sentences has: no sentence reads the others. For a
-        longer one FSMT computes sinusoids of its own, the others fail: the tokenizer knows how long one may be."""
+        """Return positions [rows, d], as many as the side with the longer sentences has. No sentence needs more rows:
+        for a longer one FSMT would compute sinusoids and the others fail, but the tokenizer has the limit."""
         positions, padding = stack.embed_positions, stack.padding_idx
         rows = max(self.twin.max_positions()) + padding + 1
         empty = torch.zeros(rows, stack.embed_dim)

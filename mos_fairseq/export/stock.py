@@ -1,8 +1,8 @@
-"""A static twin as a checkpoint of fairseq's own ``transformer``, ``transformer_lm`` or ``roberta``: without plugin.
+"""A static twin as a checkpoint of fairseq's own ``transformer``, ``transformer_lm`` or ``roberta``, without plugin.
 
-Stock fairseq knows one FFN size, one number of heads of width embed_dim / heads, and no cross-attention span. What
-differs from layer to layer can be padded with zeros: a head of zeros adds zero, and so does a neuron whose outgoing
-weights are zero. Padding changes no result, but it costs what the padded model costs.
+Stock fairseq has one FFN size, one number of heads of width embed_dim / heads, and no cross-attention span. Differences
+between layers can be padded with zeros: a head of zeros adds zero, and so does a neuron whose outgoing weights are
+zero. Padding changes no result, but adds the cost of the padded sizes.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from mos_fairseq.modules import ClassificationHead, LayerOptions, MultiheadAtten
 
 
 def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: bool = False) -> dict[str, Any]:
-    """A checkpoint of fairseq's own model that computes what ``twin``, cut out of the supernet of ``state``, computes.
+    """Return a checkpoint of fairseq's own model that computes the same as ``twin``, cut out of the supernet of
+    ``state``.
 
     Args:
-        allow_padding: pad layers that are smaller than others with zeros, where that makes the subnet expressible.
+        allow_padding: pad smaller layers with zeros if that makes the subnet expressible.
 
     Raises:
-        InputError: stock fairseq cannot express the subnet; says why.
+        InputError: stock fairseq cannot express the subnet; the message says why.
     """
     sizes = stock_sizes(twin.subnet, allow_padding)
     if twin.cfg.activation_fn == "swish":
-        raise InputError("activation_fn is swish: stock fairseq's does not run")
+        raise InputError("activation_fn is swish: stock fairseq's implementation fails")
     epsilon = getattr(twin.cfg, "layer_norm_eps", LayerOptions.layer_norm_eps)
     if epsilon != LayerOptions.layer_norm_eps:
         raise InputError(f"layer_norm_eps is {epsilon}: stock fairseq's is {LayerOptions.layer_norm_eps}")
@@ -50,7 +51,7 @@ def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: boo
         stock.register_classification_head(name, head.num_classes, head.inner_dim)
     stock.eval()
     missing, unknown = nn.Module.load_state_dict(stock, _weights(twin, sizes), strict=False)
-    # sinusoidal positions keep a buffer of no meaning
+    # sinusoidal positions have a buffer without meaning
     if absent := [name for name in missing if not name.endswith(("version", "_float_tensor"))] + unknown:
         raise ExportError(f"fairseq's {args.arch} and the subnet differ in their weights: {', '.join(absent)}")
     check_same_model(stock, twin, f"fairseq's {args.arch}", "the subnet")
@@ -60,26 +61,26 @@ def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: boo
 
 
 def _model_section(args: Namespace, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a model as fairseq saves them: of a model with a dataclass these, of others a namespace with the
-    task's too."""
+    """Return the model options as fairseq saves them: the dataclass' fields if the model has one, otherwise a namespace
+    that also has the task's options."""
     if args.arch in MODEL_DATACLASS_REGISTRY:
         return {name: value for name, value in vars(args).items() if name != "arch"}
     return _namespace({**task, **vars(args)})
 
 
 def _namespace(values: dict[str, Any]) -> OrderedDict[str, Any]:
-    """What stands for the namespace in which fairseq saves the options of model and task: one that torch's safe reader
-    takes without any plugin. fairseq and CTranslate2's converter of its models read the attributes."""
+    """Return a substitute for the namespace in which fairseq saves the options of model and task. torch's safe reader
+    reads it without a plugin. fairseq and CTranslate2's converter of its models read the attributes."""
     namespace = OrderedDict(values)
     vars(namespace).update(values)
     return namespace
 
 
 def _arguments(twin: StaticTwin, sizes: dict[str, StockSizes], task: Mapping[str, Any]) -> Namespace:
-    """The model's part of the configuration, as ``fairseq-train --arch transformer`` (or ``transformer_lm``) saves it
-    with the options ``task`` of the task."""
+    """Return the model options that ``fairseq-train --arch transformer`` (or ``transformer_lm``) would save, given the
+    task's options ``task``."""
     name, cfg, family = STOCK_ARCHITECTURES[twin.family.name], twin.cfg, twin.family
-    values = {field.name: getattr(cfg, field.name) for field in fields(cfg)}  # which are called as fairseq's
+    values = {field.name: getattr(cfg, field.name) for field in fields(cfg)}  # named as fairseq's
     del values["subnet"]
     values |= {"_name": name, "arch": name, "activation_fn": str(cfg.activation_fn)}
     for stack in family.stacks:
@@ -89,18 +90,18 @@ def _arguments(twin: StaticTwin, sizes: dict[str, StockSizes], task: Mapping[str
     if family.head is None:
         values |= {f"{family.output}_{end}_dim": sizes[family.output].width for end in ("input", "output")}
     if getattr(cfg, "share_all_embeddings", False):
-        # stock fairseq shares between stacks of one width
+        # stock fairseq shares embeddings between stacks of one width only
         values["share_all_embeddings"] = len({size.width for size in sizes.values()}) == 1
         values["share_decoder_input_output_embed"] = True
     return _with_defaults(values, task)
 
 
 def _with_defaults(values: dict[str, Any], task: Mapping[str, Any]) -> Namespace:
-    """The options of fairseq's model: ``values``, those that it takes from the task's, and its defaults."""
+    """Return the options of fairseq's model: ``values``, options taken from the task's, and fairseq's defaults."""
     arch = values["arch"]
     if arch in MODEL_DATACLASS_REGISTRY:
         defaults = {name: task.get(name, value) for name, value in vars(MODEL_DATACLASS_REGISTRY[arch]()).items()}
-        # what is left to other parts of the configuration stays so
+        # defaults that refer to other parts of the configuration stay unset
         values = {name: value for name, value in defaults.items() if "${" not in str(value)} | values
     args = Namespace(**values)
     ARCH_CONFIG_REGISTRY[arch](args)
@@ -108,8 +109,10 @@ def _with_defaults(values: dict[str, Any], task: Mapping[str, Any]) -> Namespace
 
 
 def _positions(stack: nn.Module) -> Tensor | None:
-    """The stack's table of positions [rows, d] where stock fairseq has to learn it: learned ones, or the first columns
-    of a wider table of sinusoids, which it cannot compute."""
+    """Return the stack's table of positions [rows, d] if stock fairseq needs it as learned positions; otherwise None.
+
+    It needs learned ones, and the first columns of a wider table of sinusoids, which it cannot compute.
+    """
     positions = stack.embed_positions
     if positions is None or (positions.weight is None and positions.embedding_dim == stack.embed_dim):
         return None
@@ -117,7 +120,7 @@ def _positions(stack: nn.Module) -> Tensor | None:
 
 
 def _weights(twin: StaticTwin, sizes: dict[str, StockSizes]) -> dict[str, Tensor]:
-    """``twin``'s weights under stock fairseq's names and in its shapes."""
+    """Return ``twin``'s weights under stock fairseq's names and in its shapes."""
     result: dict[str, Tensor] = {}
     for name, size in sizes.items():
         stack = getattr(twin, name)
@@ -143,12 +146,12 @@ def _weights(twin: StaticTwin, sizes: dict[str, StockSizes]) -> dict[str, Tensor
 
 
 def heads_of(twin: StaticTwin) -> Mapping[str, ClassificationHead]:
-    """Its classification heads by name: of a masked language model that was fine-tuned."""
+    """Return the classification heads by name; only a fine-tuned masked language model has some."""
     return getattr(twin, "classification_heads", {})
 
 
 def layer_weights(layer: nn.Module, size: StockSizes) -> dict[str, Tensor]:
-    """The weights of one layer under stock fairseq's names, padded to ``size``."""
+    """Return the weights of one layer under stock fairseq's names, padded to ``size``."""
     result: dict[str, Tensor] = {}
     for name, module in layer.named_children():
         if isinstance(module, MultiheadAttention):
@@ -162,8 +165,8 @@ def layer_weights(layer: nn.Module, size: StockSizes) -> dict[str, Tensor]:
 
 
 def attention_weights(attention: MultiheadAttention, heads: int, width: int) -> dict[str, Tensor]:
-    """Weights and biases of ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj`` with room for ``heads`` heads of
-    ``width``: zeros are appended to what the attention has less."""
+    """Return weights and biases of ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``, padded with zeros to ``heads``
+    heads of ``width``."""
     own_heads = attention.num_heads
     own_width = attention.out_proj.in_features // own_heads
     if attention.is_cross_attention:
@@ -172,7 +175,7 @@ def attention_weights(attention: MultiheadAttention, heads: int, width: int) -> 
         fused = [(attention.qkv_proj, "qkv")]
 
     def roomy(rows: Tensor) -> Tensor:
-        """[own heads * own width, …] -> [heads * width, …]"""
+        """Pad [own heads * own width, …] to [heads * width, …]."""
         return _pad(_pad(rows.unflatten(0, (own_heads, own_width)), 1, width), 0, heads).flatten(0, 1)
 
     result: dict[str, Tensor] = {}
@@ -180,7 +183,7 @@ def attention_weights(attention: MultiheadAttention, heads: int, width: int) -> 
         for part, weight, bias in zip(
             parts, module.weight.chunk(len(parts)), module.bias.chunk(len(parts)), strict=True
         ):
-            # scores are divided by the root of the width, which padding changes
+            # scores are divided by the square root of the width, which padding changes
             factor = math.sqrt(width / own_width) if part == "q" else 1.0
             result |= _named(f"{part}_proj", factor * roomy(weight), factor * roomy(bias))
     out = attention.out_proj
@@ -188,7 +191,7 @@ def attention_weights(attention: MultiheadAttention, heads: int, width: int) -> 
 
 
 def _pad(tensor: Tensor, dim: int, size: int) -> Tensor:
-    """Zeros appended along ``dim`` up to ``size``."""
+    """Pad with zeros along ``dim`` up to ``size``."""
     missing = list(tensor.shape)
     missing[dim] = size - tensor.size(dim)
     return torch.cat([tensor, tensor.new_zeros(missing)], dim) if missing[dim] else tensor

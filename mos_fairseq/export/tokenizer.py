@@ -1,4 +1,4 @@
-"""Files of a tokenizer for Hugging Face's transformers that gives fairseq's numbers of words."""
+"""Write tokenizer files for Hugging Face's transformers that give fairseq's numbers of words."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MISSING = "format huggingface needs an extra: pip install 'mos-fairseq[huggingface]'"
-"""The message where a package is not installed."""
+"""The message if a package is not installed."""
 
 BOS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
-_SCORE_OF_NONE = -1e4  # of a word that is no piece: never the best
+_SCORE_OF_NONE = -1e4  # score of a word that is no piece: never the best
 
 
 def save_tokenizer(
@@ -27,14 +27,14 @@ def save_tokenizer(
     """Write ``tokenizer.json`` and ``tokenizer_config.json`` into a folder.
 
     Args:
-        words: of fairseq's dictionary, in order.
-        source: file of the tokenizer that made the words of text: a model of SentencePiece's, or a ``tokenizer.json``
-            of Hugging Face's; None: they stand between spaces.
+        words: words of fairseq's dictionary, in order.
+        source: file of the tokenizer that split the text into words: a SentencePiece model, or a ``tokenizer.json`` of
+            Hugging Face; None: words are separated by spaces.
         max_length: tokens of the longest sentence.
-        translation: sentences are those of a translation, which nothing is put before and which have no masks.
+        translation: for translation, nothing is put before sentences, and there are no masks.
 
     Raises:
-        InputError: tokenizers is not installed, or the file cannot be read or is of another vocabulary.
+        InputError: tokenizers is not installed, or the file cannot be read or has another vocabulary.
     """
     try:
         from tokenizers import Tokenizer, processors
@@ -49,7 +49,7 @@ def save_tokenizer(
     else:
         tokenizer = _sentencepiece(source, words)
     tokenizer.add_special_tokens(special)
-    # as fairseq's tasks do: masked_lm's <s>, the </s> of preprocessing, and sentence_prediction's --separator-token 2
+    # as in fairseq's tasks: masked_lm's <s>, the </s> of preprocessing, sentence_prediction's --separator-token 2
     start = "" if translation else f"{BOS} "
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start}$A {EOS}",
@@ -60,7 +60,7 @@ def save_tokenizer(
     roles = {"bos": BOS, "eos": EOS, "unk": UNK, "pad": PAD}
     roles |= {} if translation else {"cls": BOS, "sep": EOS, "mask": MASK}
     config: dict[str, Any] = {f"{name}_token": token for name, token in roles.items()}
-    # a list of sentences is padded on the right, as fairseq pads them
+    # pad a list of sentences on the right, as fairseq does
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "padding_side": "right"}
     config |= {"model_input_names": ["input_ids", "attention_mask"], "clean_up_tokenization_spaces": False}
     (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -75,7 +75,7 @@ def _spaces(numbers: dict[str, int]) -> Tokenizer:
 
 
 def _sentencepiece(path: str, words: Sequence[str]) -> Tokenizer:
-    """Of a unigram model of SentencePiece's; other kinds are refused."""
+    """Return the tokenizer of a SentencePiece unigram model; other kinds are refused."""
     from sentencepiece import SentencePieceProcessor
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -86,11 +86,11 @@ def _sentencepiece(path: str, words: Sequence[str]) -> Tokenizer:
         proto = sentencepiece_model_pb2.ModelProto()
         proto.ParseFromString(Path(path).read_bytes())
     except ImportError:
-        raise InputError("tokenizer: SentencePiece's models are read with the package protobuf: install it") from None
+        raise InputError("tokenizer: reading SentencePiece models needs the package protobuf; install it") from None
     except (OSError, RuntimeError, ValueError):
-        raise InputError(f"tokenizer {path}: it is no model of SentencePiece's") from None
+        raise InputError(f"tokenizer {path}: it is no SentencePiece model") from None
     if proto.trainer_spec.model_type != proto.trainer_spec.UNIGRAM:
-        raise InputError(f"tokenizer {path}: of SentencePiece's models those of type unigram alone are offered")
+        raise InputError(f"tokenizer {path}: only SentencePiece models of type unigram are supported")
     scores = {pieces.IdToPiece(i): pieces.GetScore(i) for i in range(len(pieces)) if not pieces.IsControl(i)}
     if not any(word in scores for word in words[4:]):
         raise InputError(f"tokenizer {path}: none of its pieces is a word of the dictionary")
@@ -106,14 +106,14 @@ def _sentencepiece(path: str, words: Sequence[str]) -> Tokenizer:
 
 
 def _renumbered(path: str, numbers: dict[str, int], special: Sequence[str]) -> dict[str, Any]:
-    """A ``tokenizer.json`` of Hugging Face's, whose words get fairseq's numbers."""
+    """Return a ``tokenizer.json`` of Hugging Face with fairseq's numbers of words."""
     text = read_text(path, "tokenizer")
     try:
         content = json.loads(text)
         model = content["model"]
         kind, vocabulary = model["type"], model["vocab"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"tokenizer {path}: it is no tokenizer.json of Hugging Face's") from None
+        raise InputError(f"tokenizer {path}: it is no tokenizer.json of Hugging Face") from None
     if kind not in ("WordPiece", "BPE", "WordLevel"):
         raise InputError(f"tokenizer {path}: its model is {kind}, allowed are WordPiece, BPE and WordLevel")
     common = [word for word in vocabulary if word in numbers]

@@ -1,5 +1,5 @@
-"""Supernet against standalone: how far what a subnet scores with inherited weights is from what the same architecture
-reaches when it is trained alone."""
+"""Supernet against standalone: the difference between a subnet's scores with inherited weights and the scores of the
+same architecture trained alone."""
 
 from mos_fairseq.lazy import names_of
 

@@ -1,4 +1,4 @@
-"""The experiment: inherited scores of several supernets, and standalone trainings that they share."""
+"""The experiment: inherited scores of several supernets, and the standalone trainings that they share."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _Evaluator = TypeVar("_Evaluator", bound=ModelEvaluator)
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is compared, and how.
+    """Settings of a comparison.
 
     Args:
         supernets: checkpoints by name; all of one search space.
         specs: subnets, as users name them.
-        judge: how models are scored.
+        judge: settings for scoring models.
         output: folder of inherited scores and fine-tuned models.
         standalone: folder of standalone models, which other experiments may share.
-        updates: of standalone training; None for as many as the supernets had.
-        more: arguments of ``fairseq-train`` that win over those recorded in the supernets.
+        updates: number of standalone updates; None for the supernets' own number.
+        more: arguments of ``fairseq-train`` that override those recorded in the supernets.
         finetune_updates: numbers of updates after which fine-tuned subnets are judged; empty for no fine-tuning.
-        finetune_more: arguments that win in fine-tuning.
-        workers, threads: processes that train at a time, and the threads of each.
-        bootstrap: resampled test sets for the comparison of the supernets with the first; 0 for none.
+        finetune_more: arguments that override in fine-tuning.
+        workers, threads: number of parallel training processes, and the threads of each.
+        bootstrap: resampled test sets to compare the other supernets with the first; 0 for none.
 
     Raises:
-        InputError: a checkpoint is no supernet; they differ in search space or in how they were trained; a subnet is
+        InputError: a checkpoint holds no supernet; they differ in search space or in how they were trained; a subnet is
             not in the space.
     """
 
@@ -67,13 +67,13 @@ class Experiment:
 
     @cached_property
     def subnets(self) -> dict[str, Subnet]:
-        """Subnets by name, an architecture that comes twice only once."""
+        """Subnets by name; each architecture appears once."""
         recorded = self._recorded.items()
         spaces = {name: SearchSpace.from_spec(cfg["model"]["search_space"]) for name, (cfg, _) in recorded}
         first, space = next(iter(spaces.items()))
         for name, other in spaces.items():
             if difference := space.difference(other):
-                raise InputError(f"supernets {first} and {name} are of different search spaces: {difference}")
+                raise InputError(f"supernets {first} and {name} have different search spaces: {difference}")
         found: dict[str, Subnet] = {}
         for spec in self.specs:
             subnet = resolve_subnet(spec, space)
@@ -93,7 +93,7 @@ class Experiment:
 
     @cached_property
     def budget(self) -> int:
-        """Updates of standalone training."""
+        """Number of standalone updates."""
         if self.updates is not None:
             return self.updates
         recorded = {updates for _, updates in self._recorded.values()}
@@ -104,7 +104,7 @@ class Experiment:
 
     @cached_property
     def options(self) -> Options:
-        """Of ``fairseq-train``, the same for all architectures: the supernets' own, without those in ``more``."""
+        """Options of ``fairseq-train`` for all architectures: the supernets' own, without the options in ``more``."""
         options = {name: training_options(cfg, self.more) for name, (cfg, _) in self._recorded.items()}
         first, mine = next(iter(options.items()))
         for name, other in options.items():
@@ -113,13 +113,13 @@ class Experiment:
                     values = [_show(found, option) for found in (mine, other)]
                     raise InputError(
                         f"supernets {first} and {name} were trained with {values[0]} and {values[1]}: give {option} "
-                        "after --, for the standalone models that they share"
+                        "after --, for the shared standalone models"
                     )
         return mine
 
     @cached_property
     def recipe(self) -> Recipe:
-        """Of the standalone models."""
+        """The recipe of the standalone models."""
         return self._recipe(self.more)
 
     def _recipe(self, more: Sequence[str]) -> Recipe:
@@ -131,7 +131,7 @@ class Experiment:
         return next(iter(self._recorded.values()))[0]
 
     def _evaluator(self, kind: type[_Evaluator], path: str) -> _Evaluator:
-        """All models are judged on the samples and masks of the first supernet's training."""
+        """Return an evaluator; all models are judged on the samples and masks of the first supernet's training."""
         judge = self.judge
         return kind(path, judge.data, judge.options, judge.device, examples_of(self._first))
 
@@ -140,13 +140,13 @@ class Experiment:
         return self._recipe([*self.more, *self.finetune_more])
 
     def training(self, subnet: Subnet) -> Training:
-        """The standalone training of one architecture."""
+        """Return the standalone training of one architecture."""
         return self.recipe.from_scratch(self.standalone, subnet, self.budget)
 
     # --- scores ----------------------------------------------------------------------------------------------------
 
     def inherited(self, name: str) -> dict[str, dict[str, Any]]:
-        """Scores of all subnets with the weights of the supernet ``name``."""
+        """Return the scores of all subnets with the weights of the supernet ``name``."""
         judge, scores = self.judge, {}
         evaluator = self._evaluator(SubnetEvaluator, self.supernets[name])
         fingerprint = evaluator.fingerprint()
@@ -158,25 +158,25 @@ class Experiment:
 
     @property
     def signature(self) -> str | None:
-        """sacreBLEU's, of all scores; None where translations are not scored."""
+        """sacreBLEU's signature of all scores; None if translations are not scored."""
         training = self.training(next(iter(self.subnets.values())))
         return self._trained_scores(training).get("signature")
 
     @cached_property
     def _set(self) -> tuple[str, list[str]]:
-        """What tells the set that models are judged on from others, and its references where it is translated."""
+        """The fingerprint of the set that models are judged on, and its references if it is translated."""
         judge = self.judge
         evaluator = self._evaluator(SubnetEvaluator, next(iter(self.supernets.values())))
         references = judge.reference_lines() or (evaluator.references() if judge.translates else [])
         return judge.digest(evaluator.set_fingerprint()), references
 
     def _trained_scores(self, training: Training) -> dict[str, Any]:
-        """Scores of a run that is done."""
+        """Return the scores of a finished run."""
         prepare = partial(self._evaluator, ModelEvaluator, str(training.result))
         return self.judge.scores(training.folder / f"scores-{training.updates}-{self._set[0]}.json", prepare)
 
     def standalone_scores(self) -> dict[str, dict[str, Any]]:
-        """Scores of all architectures, trained alone."""
+        """Return the scores of all architectures, trained alone."""
         labels, scores = list(self.subnets), {}
         trainings = [self.training(subnet) for subnet in self.subnets.values()]
         self.tell(f"standalone: {len(labels)} architectures, {self.budget} updates each")
@@ -189,8 +189,8 @@ class Experiment:
     def finetuned_scores(
         self, name: str, inherited: Mapping[str, Any], standalone: Mapping[str, Any]
     ) -> dict[str, dict[int, dict[str, Any]]]:
-        """Scores of the subnets of the supernet ``name`` by number of updates of fine-tuning, up to the first that
-        reaches the standalone score."""
+        """Return the scores of the fine-tuned subnets of the supernet ``name``, keyed by number of updates, up to the
+        first number that reaches the standalone score."""
         quality, reaches = self.judge.quality, self.judge.reaches
         found: dict[str, dict[int, dict[str, Any]]] = {label: {} for label in self.subnets}
         pending = [label for label in found if not reaches(inherited[label][quality], standalone[label][quality])]
@@ -205,8 +205,8 @@ class Experiment:
         return found
 
     def rows(self) -> Iterator[Row]:
-        """All scores: one row for each metric, supernet and architecture."""
-        _ = self.subnets, self.options, self.budget, self.recipe.data_digest  # mistakes are told before any work
+        """Yield all scores: one row for each metric, supernet and architecture."""
+        _ = self.subnets, self.options, self.budget, self.recipe.data_digest  # report mistakes before any work
         inherited = {name: self.inherited(name) for name in self.supernets}
         compared = self._compared(inherited)
         standalone = self.standalone_scores()
@@ -229,7 +229,7 @@ class Experiment:
                     )
 
     def _compared(self, inherited: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-        """By subnet and supernet, how sure the BLEU (or chrF) is, and its difference to that of the first supernet."""
+        """Return, by subnet and supernet, BLEU's (or chrF's) confidence interval and its comparison with the first."""
         found: dict[str, dict[str, dict[str, float]]] = {label: {} for label in self.subnets}
         for label in found if self.bootstrap and self.judge.translates and len(self.supernets) > 1 else ():
             files = {name: scores[label]["hypotheses"] for name, scores in inherited.items()}

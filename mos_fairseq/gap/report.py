@@ -1,4 +1,4 @@
-"""What ``mos-gap`` leaves behind: tables, one JSON file with everything, and a plot."""
+"""The results of ``mos-gap``: tables, one JSON file with everything, and a plot."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _UNITS = TEXT_METRICS | {"loss": "loss [bits per token]", "ppl": "perplexity"}
 
 
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The gap of each metric and supernet (see :class:`~mos_fairseq.gap.statistics.Gap`); where fine-tuning was tried,
-    also how many architectures reached the standalone score, and after how many updates on average and at most."""
+    """Return the gap of each metric and supernet (see :class:`~mos_fairseq.gap.statistics.Gap`). If fine-tuning was
+    tried, also how many architectures reached the standalone score, and the mean and maximum number of updates."""
     found = []
     for metric, supernet in dict.fromkeys((row.metric, row.supernet) for row in rows):
         group = [row for row in rows if (row.metric, row.supernet) == (metric, supernet)]
@@ -35,7 +35,7 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
-    """Scores of one metric as cells: a line for each architecture, a column for each supernet."""
+    """Return scores of one metric as cells: a line for each architecture, a column for each supernet."""
     group = [row for row in rows if row.metric == metric]
     supernets = list(dict.fromkeys(row.supernet for row in group))
     digits = 2 if metric in TEXT_METRICS else 4
@@ -60,8 +60,8 @@ def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
 
 
 def difference_table(rows: Sequence[Row], metric: str = "bleu") -> list[list[str]]:
-    """``bleu`` or ``chrf`` of each supernet less that of the one it was compared with, and in brackets the paired
-    bootstrap's p-value, as cells; empty where nothing was compared."""
+    """Return ``bleu`` or ``chrf`` of each supernet minus that of its comparison, with the paired bootstrap's p-value in
+    brackets, as cells; empty if nothing was compared."""
     scores = {(row.subnet, row.supernet): row for row in rows if row.metric == metric}
     compared = {key: row for key, row in scores.items() if "p_value" in row.details}
     columns = list(dict.fromkeys((name, row.details.get("compared_with", "")) for (_, name), row in compared.items()))
@@ -81,7 +81,7 @@ def difference_table(rows: Sequence[Row], metric: str = "bleu") -> list[list[str
 
 
 def gap_table(summaries: Sequence[dict[str, Any]], metric: str) -> list[list[str]]:
-    """The gap of one metric as cells: a line for each supernet."""
+    """Return the gap of one metric as cells: a line for each supernet."""
     group = [summary for summary in summaries if summary["metric"] == metric]
     table = [["gap", "subnets", "MAE", "bias", "std", "Kendall tau", "Spearman"]]
     tuned = any("reached_by_finetuning" in summary for summary in group)
@@ -102,13 +102,13 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, the machine, and the packages that scores depend on."""
+    """Return the versions of Python, the machine, and the packages that scores depend on."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
     return found | versions_of("torch", "numpy", "scipy", "sacrebleu")
 
 
 def plot_gap(rows: Sequence[Row], path: Path) -> None:
-    """Inherited against standalone scores as a PNG, one panel a metric; on the line both are equal.
+    """Plot inherited against standalone scores as a PNG, one panel per metric; on the line both are equal.
 
     Raises:
         InputError: the file cannot be written.

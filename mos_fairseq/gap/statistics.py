@@ -1,4 +1,4 @@
-"""How well scores with inherited weights tell what standalone training reaches."""
+"""Measure how well scores with inherited weights predict the results of standalone training."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Gap:
-    """Inherited against standalone scores of ``subnets`` architectures, in the scores' unit (BLEU, bits per token).
+    """Difference of inherited and standalone scores of ``subnets`` architectures, in their unit (BLEU, bits per token).
 
     ``mae``: mean absolute difference (MoS, arXiv 2306.04845, table 2). ``bias``: mean of inherited minus standalone;
     ``std``: sample standard deviation of that difference, None for one architecture. ``kendall_tau`` (tau-b) and
-    ``spearman``: do the inherited scores rank the architectures as the standalone ones do; None where a rank
-    correlation has no value (fewer than two architectures, or all scores of one kind equal).
+    ``spearman``: rank correlation of inherited and standalone scores, None where it is undefined (fewer than two
+    architectures, or all scores of one kind equal).
     """
 
     subnets: int
@@ -29,7 +29,7 @@ class Gap:
 
 
 def gap_of(inherited: Sequence[float], standalone: Sequence[float]) -> Gap:
-    """The gap between two lists of scores, one pair an architecture. Raises ValueError where there are no pairs."""
+    """Return the gap between two lists of scores, one pair per architecture. Raises ValueError without pairs."""
     if len(inherited) != len(standalone) or not inherited:
         raise ValueError(f"{len(inherited)} inherited and {len(standalone)} standalone scores: allowed are pairs")
     mine, alone = np.asarray(inherited, dtype=float), np.asarray(standalone, dtype=float)

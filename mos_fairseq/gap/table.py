@@ -1,4 +1,4 @@
-"""Tables of scores, one row an architecture: what ``mos-gap`` writes, and what it reads from elsewhere."""
+"""Tables of scores with one row per architecture: ``mos-gap`` writes them, and reads others."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Row:
 
     Args:
         subnet: its name.
-        inherited, standalone: with the supernet's weights, and trained alone.
+        inherited, standalone: score with the supernet's weights, and score trained alone.
         supernet: name of the supernet.
-        metric: what the scores are; ``loss`` and ``ppl`` are better when lower, everything else when higher.
-        finetuned: scores of the inherited weights after so many updates of fine-tuning.
-        extra_updates: the fewest of them that reach the standalone score; None where none does, or none is known.
-        details: whatever else the row holds.
+        metric: name of the score; ``loss`` and ``ppl`` are better when lower, all others when higher.
+        finetuned: scores of the inherited weights, keyed by the number of updates of fine-tuning.
+        extra_updates: the smallest of these numbers that reaches the standalone score; None if none does or is known.
+        details: all other columns of the row.
     """
 
     subnet: str
@@ -42,7 +42,7 @@ class Row:
     details: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; :func:`read_table` reads them back."""
+        """Return plain values; :func:`read_table` reads them back."""
         names = ("supernet", "subnet", "metric", "inherited", "standalone", "extra_updates")
         finetuned = {"finetuned": {str(updates): score for updates, score in self.finetuned.items()}}
         return {name: getattr(self, name) for name in names} | (finetuned if self.finetuned else {}) | self.details
@@ -57,11 +57,11 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
     """Read rows from JSON lines, or from CSV with a header line (a file whose name ends in ``.csv``).
 
     Columns ``subnet``, ``inherited`` and ``standalone`` are needed; ``supernet``, ``metric`` and ``extra_updates`` are
-    used where they are there, others are kept as details.
+    optional; all others are kept as details.
 
     Raises:
-        InputError: the file cannot be read, is empty, or a row lacks a column or holds no number in it; two rows are
-            of the same subnet, supernet and metric.
+        InputError: the file cannot be read or is empty; a row lacks a column or has no number in it; or two rows have
+            the same subnet, supernet and metric.
     """
     plain = _rows_of_csv(path) if os.fspath(path).endswith(".csv") else read_jsonl(path)
     if not plain:
@@ -77,7 +77,7 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def _rows_of_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Without cells that are empty or that no column is of."""
+    """Read rows, without cells that are empty or have no column."""
     return [{key: value for key, value in row.items() if key and value not in (None, "")} for row in read_csv(path)]
 
 

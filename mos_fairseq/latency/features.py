@@ -1,4 +1,4 @@
-"""What a latency predictor sees of a subnet."""
+"""A subnet's features for a latency predictor."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from mos_fairseq.search_space import FAMILIES, Family, SearchSpace, Subnet
 
 HAT_FAMILY = FAMILIES["encoder_decoder"]
 HAT_FEATURES = tuple(dimension.key for dimension in HAT_FAMILY.encoded if not dimension.optional)
-"""What HAT's published files hold of each subnet (arXiv 2005.14187), in the order of their columns."""
+"""The features in HAT's published files (arXiv 2005.14187), in the order of their columns."""
 
 
 def averages(subnet: Subnet) -> dict[str, float]:
-    """Each dimension's value, of per-layer dimensions the mean over the present layers, in the arch encoding's order.
+    """Return each dimension's value, or for a per-layer dimension the mean over the present layers, in the order of the
+    arch encoding.
 
-    Spans count the outputs that there are."""
+    A span counts the outputs that exist."""
     found = {}
     for key, value in subnet.amounts.items():
         found[key] = sum(value) / len(value) if isinstance(value, tuple) else float(value)
@@ -25,15 +26,15 @@ def averages(subnet: Subnet) -> dict[str, float]:
 
 
 def physical_terms(mean: Mapping[str, float], family: Family) -> list[float]:
-    """Terms that latency is nearly linear in, from the averages: layers, their matrix products by kind, heads.
+    """Return terms in which latency is nearly linear, from the averages: layers, matrix products by kind, heads.
 
-    Depth times a mean is a sum over layers, so these hardly need the layers one by one.
+    Depth times a mean is a sum over layers, so averages lose little against single layers.
     """
     return list(family.terms(mean).values())
 
 
 def per_layer(subnet: Subnet, space: SearchSpace) -> list[float]:
-    """Every layer's values, 0 where the layer is absent."""
+    """Return every layer's values, 0 if the layer is absent."""
     result: list[float] = []
     for key, values in subnet.amounts.items():
         if isinstance(values, tuple):
@@ -44,14 +45,14 @@ def per_layer(subnet: Subnet, space: SearchSpace) -> list[float]:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of n subnets: physical terms [n, p], which ridge takes, and all that trees take [n, q]."""
+    """Features of n subnets: physical terms [n, p] for ridge, and all features [n, q] for trees."""
 
     terms: np.ndarray
     everything: np.ndarray
 
     @classmethod
     def of_subnets(cls, subnets: Sequence[Subnet], space: SearchSpace) -> Features:
-        """From subnets, layer by layer."""
+        """Compute the features of subnets, layer by layer."""
         means = [averages(subnet) for subnet in subnets]
         layers = [per_layer(subnet, space) for subnet in subnets]
         terms = [physical_terms(mean, space.family) for mean in means]
@@ -60,13 +61,13 @@ class Features:
 
     @classmethod
     def of_averages(cls, rows: Sequence[Sequence[float]]) -> Features:
-        """From ``HAT_FEATURES``, all that HAT's published files hold."""
+        """Compute the features from rows of ``HAT_FEATURES``, the content of HAT's published files."""
         terms = [physical_terms(dict(zip(HAT_FEATURES, row, strict=True)), HAT_FAMILY) for row in rows]
         everything = [[*row, *found] for row, found in zip(rows, terms, strict=True)]
         return cls(np.array(terms, dtype=float), np.array(everything, dtype=float))
 
     def take(self, rows: np.ndarray) -> Features:
-        """Those of some subnets."""
+        """Return the features of some subnets."""
         return Features(self.terms[rows], self.everything[rows])
 
     def __len__(self) -> int:

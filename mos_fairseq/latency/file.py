@@ -1,4 +1,4 @@
-"""Measuring latencies into a file, which grows measurement by measurement and can be continued."""
+"""Measure latencies into a file that grows line by line and can be continued."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mos_fairseq.models import placeholder_dictionary
 from mos_fairseq.modules import kernels
 from mos_fairseq.search_space import SearchSpace, Subnet
 
-_DERIVED = {"latency_ms", "encoder_ms", "decoder_ms"}  # of a line; format 1 had all three
+_DERIVED = {"latency_ms", "encoder_ms", "decoder_ms"}  # computed fields of a line; format 1 had all three
 
 
 def measure_to_file(
@@ -41,25 +41,24 @@ def measure_to_file(
     on_measured: Callable[[dict[str, Any]], object] = lambda row: None,
     threads: int | None = None,
 ) -> Latencies:
-    """Measure ``subnets`` into the file, ``repeats`` times each, and return what the file then says of them.
+    """Measure ``subnets`` into the file, ``repeats`` times each, and return their latencies from the file.
 
-    The whole list is gone through before a subnet is measured again, since a machine's disturbances last longer than
-    the measurement of one subnet; each time in another order. What the file has already is not measured again.
+    Each repeat goes through the whole list, in a new order, before a subnet is measured again: a machine's disturbances
+    last longer than the measurement of one subnet. Measurements in the file are not repeated.
 
     A new file gets a header with machine, kernels, options and the reference subnet (the smallest of the space). Each
-    line says, as timed, the subnet's ``raw_latency_ms`` and the ``reference_ms`` of the same seconds. When all is
-    measured, each line also gets ``latency_ms``, which is the same in all lines of a subnet and is what this function
-    returns and :func:`~mos_fairseq.latency.read_latencies` reads: the mean of the middle half of its
-    ``raw_latency_ms``, each times the median ``reference_ms`` of the file (the header's) over the line's own. While
-    measurements are added, no line has it, since the median may still move.
+    line has the subnet's ``raw_latency_ms`` and the ``reference_ms`` of the same seconds, as timed. When everything is
+    measured, each line also gets ``latency_ms``, the same in all lines of a subnet. This function returns it, and
+    :func:`~mos_fairseq.latency.read_latencies` reads it: the mean of the middle half of the subnet's
+    ``raw_latency_ms``, each times the file's median ``reference_ms`` (in the header) over the line's own. While
+    measurements are added, no line has it, since the median may still change.
 
     Args:
-        on_measured: called with every line of the file that counts, also with those of earlier runs.
-        threads: of torch on a CPU, where ``options`` leave them open; None leaves torch's own choice.
+        on_measured: called with every valid line of the file, including those of earlier runs.
+        threads: torch's threads on a CPU, if ``options`` leave them open; None keeps torch's own choice.
 
     Raises:
-        InputError: the file was made with other options or kernels, of another space, or on another machine, or is
-            damaged.
+        InputError: the file has other options, kernels, space or machine, or is damaged.
     """
     at_least(1, repeats=repeats)
     options = options.of_family(space.family)
@@ -68,7 +67,7 @@ def measure_to_file(
         words = placeholder_dictionary(options.vocab_size)
         reference = SubnetTimer(space.smallest(), options, words)
         with JsonlWriter(path) as writer:
-            rows, header = check_latency_file(path, space, options, threads)  # what others wrote until it was ours
+            rows, header = check_latency_file(path, space, options, threads)  # again, now with the lock
             lines = [header, *({key: row[key] for key in row if key not in _DERIVED} for row in rows[1:])]
             done = by_subnet(path, lines)
             if rows[:1] != lines[:1] or any(row.keys() & _DERIVED for row in rows):
@@ -87,7 +86,7 @@ def measure_to_file(
 
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """With so many threads of torch; None leaves them as they are."""
+    """Use ``number`` threads of torch within the context; None keeps the present number."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)
@@ -100,7 +99,7 @@ def _threads(number: int | None) -> Iterator[None]:
 def _reported(
     space: SearchSpace, lines: list[dict[str, Any]], done: dict[str, list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """The lines of a finished file, with the latency that is reported of each one's subnet."""
+    """Return the lines of a finished file, with the reported latency of each line's subnet."""
     header, *rows = lines
     if not rows:
         return lines
@@ -114,10 +113,10 @@ def _reported(
 def check_latency_file(
     path: str | os.PathLike[str], space: SearchSpace, options: LatencyOptions, threads: int | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(lines of the file so far, the header that a run of these options writes), before anything is measured.
+    """Return (lines of the file so far, the header of a run with these options), before anything is measured.
 
     Raises:
-        InputError: the run cannot go on with the file.
+        InputError: the run cannot continue the file.
     """
     options = options.of_family(space.family)
     header = {
@@ -131,14 +130,14 @@ def check_latency_file(
     rows = _rows_so_far(path)
     if rows:
         _check_header(path, rows[0], header)
-        if "kernels" not in rows[0]:  # a file of an earlier version, whose first lines had thresholds that nobody knows
+        if "kernels" not in rows[0]:  # from an earlier version, with unknown thresholds
             del header["kernels"]
     by_subnet(path, rows)
     return rows, header
 
 
 def _in_order(subnets: Sequence[Subnet], repeat: int) -> list[Subnet]:
-    """The given order at first, then shuffled, so that no subnet always follows the same one."""
+    """Return the given order for the first repeat, then shuffled ones: no subnet always follows the same one."""
     order = list(subnets)
     if repeat:
         random.Random(f"latency/{repeat}").shuffle(order)
@@ -146,13 +145,13 @@ def _in_order(subnets: Sequence[Subnet], repeat: int) -> list[Subnet]:
 
 
 def _rows_so_far(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a file that is to be continued. Raises InputError rather than overwrite something else."""
+    """Return the lines of a file to continue. Raises InputError rather than overwrite any other file."""
     if not os.path.exists(path):
         return []
     rows = read_jsonl(path)
     if not rows:
         heads = [json.dumps({"format": name}, separators=(",", ":"))[:-1].encode() for name in FORMATS]
-        with open(path, "rb") as file:  # killed in the first line
+        with open(path, "rb") as file:  # a run may have been killed in the first line
             begin = file.read(len(heads[0]))
             if not any(head.startswith(begin) for head in heads):
                 raise InputError(f"{path}: not a latency file, and not empty")
@@ -160,7 +159,7 @@ def _rows_so_far(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _check_header(path: str | os.PathLike[str], stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise InputError unless a file with the header ``stored`` can be continued by a run with ``wanted``."""
+    """Raise InputError unless a run with the header ``wanted`` can continue a file with the header ``stored``."""
     check_format(path, stored)
     parts = ("search_space", *MEASURED)
     for part in parts:

@@ -1,5 +1,5 @@
-"""What files of measured latencies say: JSON Lines, a header and then one measurement a line; and HAT's published CSV
-files. Reading them needs no torch."""
+"""Read files of measured latencies: JSON Lines with a header and then one measurement a line, and HAT's published CSV
+files. Reading needs no torch."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from mos_fairseq.jsonl import read_jsonl
 from mos_fairseq.search_space import HAT_COLUMNS, HAT_LATENCIES, SearchSpace, Subnet
 
 FORMAT = "mos-latency 2"
-# the first one's ``latency_ms`` was corrected to the header's reference_ms, that of one moment: nobody reads it
+# format 1 corrected ``latency_ms`` to the header's reference_ms, a single measurement, so it is never read
 FORMATS = ("mos-latency 1", FORMAT)
-_TRIM = 0.25  # of visits at either end
-# A machine without other work is as fast all the time. Where visits to one subnet differed by 5.7 % (standard
-# deviation), predictors had an error of 0.7 %: such scatter alone makes the reference's 90th percentile 1.16 times its
-# 10th. With a scatter of 10 %, the mean of ten visits is off by 3 %, which is what neighbours on a front differ by.
+_TRIM = 0.25  # share of visits dropped at either end
+# A machine without other work has a steady speed. Where visits to one subnet differed by 5.7 % (standard deviation),
+# predictors had an error of 0.7 %; this scatter alone makes the reference's 90th percentile 1.16 times its 10th. With a
+# scatter of 10 %, the mean of ten visits is off by 3 %, which is the difference between neighbours on a front.
 MOST_DRIFT = 1.25
 MOST_SPREAD = 10.0
-# parts of a header, and of a predictor, that say how it was measured; files of earlier versions lack the last one
+# parts of a header, and of a predictor, that describe the measurement; files of earlier versions lack the last one
 MEASURED = ("options", "machine", "kernels")
 PARTS = ("encoder_ms", "decoder_ms")
-"""Of a latency, where a workload times them apart."""
+"""Parts of a latency, if a workload times them separately."""
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """Measured subnets of a space: of each one's measurements, each corrected to the median of the reference, the mean
-    of the middle half.
+    """Measured subnets of a space. A latency is the mean of the middle half of the subnet's measurements, each
+    corrected to the median of the reference.
 
-    A shared machine makes outliers: halves of 20 visits to 205 subnets agreed to 1.29 % (Kendall's tau 0.909) by this
-    mean, and to 1.46 % (0.898) by that of all visits. Weights by the scatter of a visit's iterations made it worse:
-    that is not the scatter of visits.
+    A shared machine causes outliers. Halves of 20 visits to 205 subnets agreed to 1.29 % (Kendall's tau 0.909) by this
+    mean, and to 1.46 % (0.898) by the mean of all visits. Weights by the scatter of a visit's iterations were worse,
+    because that scatter differs from the scatter of visits.
 
-    ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, root mean
-    square over the subnets; None where none was measured twice. ``reference_ms``: 10th percentile, median and 90th
-    percentile of the reference's time over all measurements of the file. ``measured``: options, machine and kernels.
-    ``parts_ms``: means of ``PARTS`` alone, in the order of the subnets; empty where they were not timed apart.
+    ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, as root
+    mean square over the subnets; None if no subnet was measured twice. ``reference_ms``: 10th percentile, median and
+    90th percentile of the reference's time over all measurements of the file. ``measured``: options, machine and
+    kernels. ``parts_ms``: means of each of ``PARTS``, in the order of the subnets; empty if they were not timed.
     """
 
     space: SearchSpace
@@ -56,7 +56,7 @@ class Latencies:
     parts_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def busy(self) -> str | None:
-        """What shows that the machine had other work while it was measured; None where nothing does."""
+        """Return the signs that the machine had other work during the measurement; None if there are none."""
         low, _, high = self.reference_ms
         signs = []
         if high > MOST_DRIFT * low:
@@ -77,7 +77,7 @@ def latencies_of(
     done: Mapping[str, Sequence[Mapping[str, Any]]],
     header: Mapping[str, Any],
 ) -> Latencies:
-    """Of ``subnets``, from all the lines of a file by canonical key."""
+    """Return the latencies of ``subnets``, from all the lines of a file by canonical key."""
     references = [float(row["reference_ms"]) for rows in done.values() for row in rows]
     ends = np.percentile(references, (10, 50, 90)).tolist() if references else [math.nan] * 3
     baseline_ms = ends[1] = statistics.median(references) if references else math.nan
@@ -99,10 +99,10 @@ def latencies_of(
 
 
 def read_latencies(path: str | os.PathLike[str]) -> Latencies:
-    """A file of :func:`~mos_fairseq.benchmark.measure_to_file`, also an unfinished one or one of an earlier version.
+    """Read a file of :func:`~mos_fairseq.latency.measure_to_file`, complete or not, of this or an earlier version.
 
     Raises:
-        InputError: the file cannot be read, is of another kind, or holds no subnet; or a latency is no duration.
+        InputError: the file cannot be read, is of another kind, or holds no subnet; or a latency is not a duration.
     """
     rows = read_jsonl(path)
     check_format(path, rows[0] if rows else {})
@@ -128,9 +128,9 @@ def check_format(path: str | os.PathLike[str], header: Mapping[str, Any]) -> Non
 def first_difference(
     stored: Mapping[str, Any], other: Mapping[str, Any], parts: Sequence[str] = MEASURED
 ) -> tuple[str, Any, Any] | None:
-    """(part and key, the value of ``stored``, the value of ``other``) of the first setting in which they differ.
+    """Return (part and key, value in ``stored``, value in ``other``) of the first setting that differs.
 
-    Where one lacks ``kernels``, it does not say its thresholds: that its kernels were enabled is all that is compared.
+    If one lacks ``kernels``, its thresholds are unknown; then only whether kernels were enabled is compared.
     """
     for part in parts:
         one, two = stored.get(part, {}), other.get(part, {})

@@ -1,4 +1,4 @@
-"""How latency is measured. Reading this needs no torch; only a device is looked up there."""
+"""Options of a latency measurement. Importing this needs no torch, except to check a device."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from mos_fairseq.search_space import Family, check_options
 
 MIN_ITERATIONS = 5
 DTYPES = ("float32", "float16", "bfloat16")
-# Visits of a subnet, spread over the whole run. Visits of 5 iterations differed by 5.7 %, of which the scatter of their
-# iterations explains 3 to 4: longer visits cannot remove the rest, more of them do (halves of 20 visits agree to 2.0 %,
-# of 8 to 3.2 %, of 4 to 4.4 %). Ten times 1 + 5 runs take as long as three times 3 + 20 did.
+# Visits of a subnet, spread over the whole run. Visits of 5 iterations differed by 5.7 %; the scatter of their
+# iterations explains 3 to 4. Longer visits cannot remove the rest, but more visits can (halves of 20 visits agree to
+# 2.0 %, of 8 to 3.2 %, of 4 to 4.4 %). Ten times 1 + 5 runs take as long as three times 3 + 20.
 REPEATS = 10
 
 
 @dataclass(frozen=True)
 class LatencyOptions(ModelOptions):
-    """What is measured.
+    """Settings of a measurement.
 
     Args:
         vocab_size: entries of the (joined) dictionary.
         batch_size: sentences translated at once.
-        src_len, tgt_len: tokens of each sentence, its end included; searches are held to exactly ``tgt_len`` steps.
+        src_len, tgt_len: tokens of each sentence, its end included; a search runs exactly ``tgt_len`` steps.
         beam: width of the search; 1 is greedy.
-        threads: of torch on a CPU; None leaves torch's own choice.
-        warmup, iterations: runs that do not count, and that do.
-        workload: what is timed, one of the family's; None is its usual one.
+        threads: torch's threads on a CPU; None keeps torch's own choice.
+        warmup, iterations: numbers of runs that do not count, and that count.
+        workload: the timed work, one of the family's workloads; None is the family's default.
 
     Raises:
-        InputError: a value out of range, an unknown dtype or a device that is not there.
+        InputError: a value is out of range, the dtype is unknown, or the device does not exist.
     """
 
     vocab_size: int
@@ -58,7 +58,7 @@ class LatencyOptions(ModelOptions):
         check_device(self.device)
 
     def of_family(self, family: Family) -> LatencyOptions:
-        """These, with a workload. Raises InputError where one of them has no effect on subnets of ``family``."""
+        """Return the options with a workload. Raises InputError if one has no effect on subnets of ``family``."""
         check_options(self, family)
         workload = self.workload or family.workloads[0]
         if workload not in family.workloads:

@@ -2,7 +2,7 @@
 
 Families: ``ridge``, linear in physical terms; ``boosting``, gradient-boosted trees (fitted by LightGBM) on the
 logarithm; ``both``, trees that correct the ridge. All minimise relative errors, since a budget is met or missed by per
-cent. Saved as JSON, plain numbers that are checked when loaded.
+cent. A predictor is saved as JSON with plain numbers, which are checked when loaded.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mos_fairseq.search_space import SearchSpace, Subnet
 MODELS = ("ridge", "boosting", "both")
 FORMAT = "mos-latency-predictor 1"
 MIN_SUBNETS = 20
-# At a tau of 0.8, one pair of subnets in ten is in the wrong order. An error of 5 % is what published measurements of a
-# Xeon leave (HAT), and more than a search can win or lose between neighbours.
+# At a tau of 0.8, one pair of subnets in ten is in the wrong order. Published measurements of a Xeon (HAT) leave an
+# error of 5 %; it exceeds the differences that a search finds between neighbours.
 LEAST_TAU = 0.8
 MOST_MAPE = 5.0
 
 
 @dataclass(frozen=True)
 class LatencyPredictor:
-    """Predicts the latency of subnets in milliseconds.
+    """Predict the latency of subnets in milliseconds.
 
-    ``space``: the search space it was fitted on, None where it was fitted on HAT's averages; ``scores``: held-out
-    ``mape``, … of each family; ``measured``: options, machine and kernels of the measurements; ``training``,
-    ``held_out``: keys of the measured rows that it was fitted to, and that only judged it (both empty in files of
-    earlier versions); ``parts``: predictors of ``encoder_ms`` and ``decoder_ms`` alone, where ``fit`` made them.
+    ``space``: the search space of the measurements, None for HAT's averages; ``scores``: held-out ``mape``, … of each
+    family; ``measured``: options, machine and kernels of the measurements; ``training``, ``held_out``: keys of the rows
+    that the predictor was fitted to, and of those that only judged it (both empty in files of earlier versions);
+    ``parts``: predictors of ``encoder_ms`` and ``decoder_ms``, if ``fit`` made them.
     """
 
     family: str
@@ -55,16 +55,16 @@ class LatencyPredictor:
     parts: dict[str, LatencyPredictor] = field(default_factory=dict)
 
     def predict(self, subnets: Sequence[Subnet]) -> np.ndarray:
-        """Milliseconds of each subnet [n].
+        """Return the milliseconds of each subnet [n].
 
         Raises:
-            InputError: a subnet is not in the predictor's search space, or it knows averages only.
+            InputError: a subnet is not in the predictor's search space, or the predictor was fitted on averages.
         """
         return self.predict_features(self._features(subnets))
 
     def predict_parts(self, subnets: Sequence[Subnet]) -> dict[str, np.ndarray]:
-        """Milliseconds [n] of each part by name; empty where they were not fitted. Raises InputError as
-        :meth:`predict`."""
+        """Return the milliseconds [n] of each part by name; empty if they were not fitted. Raises InputError as
+        :meth:`predict` does."""
         if not self.parts:
             return {}
         features = self._features(subnets)
@@ -83,7 +83,7 @@ class LatencyPredictor:
         return base * np.exp(self.trees.predict(features)) if self.trees is not None else base
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON, atomically. Raises InputError if the file cannot be written."""
+        """Write JSON, atomically. Raises InputError if the file cannot be written."""
         data = {
             "format": FORMAT,
             "search_space": self.space.to_dict() if self.space else None,
@@ -106,7 +106,7 @@ class LatencyPredictor:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyPredictor:
-        """Read what :meth:`save` wrote. Raises InputError if the file is no predictor."""
+        """Read a file of :meth:`save`. Raises InputError if the file holds no predictor."""
         try:
             data = json.loads(read_text(path))
         except InputError:
@@ -148,7 +148,7 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 
 def fit_family(family: str, features: Features, latency_ms: np.ndarray, seed: int) -> LatencyPredictor:
-    """One family on all the data."""
+    """Fit one family on all the data."""
     ridge = Ridge.fit(features, latency_ms) if family != "boosting" else None
     trees = None
     if family != "ridge":
@@ -174,7 +174,7 @@ def fit_predictor(
         the predictor, fitted on all the data, and its held-out predictions [n] from the cross-validation.
 
     Raises:
-        InputError: too few subnets, a latency that is no duration, or fewer than two folds.
+        InputError: too few subnets, a latency that is not a duration, or fewer than two folds.
     """
     y = np.array(latency_ms, dtype=float)
     if len(y) < MIN_SUBNETS:
@@ -196,7 +196,7 @@ def fit_predictor(
 
 
 def score(measured: Sequence[float] | np.ndarray, predicted: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """``mape`` in per cent, ``rmse`` in ms, ``kendall_tau`` and ``r2`` of predictions."""
+    """Return ``mape`` in per cent, ``rmse`` in ms, ``kendall_tau`` and ``r2`` of predictions."""
     y, p = np.array(measured, dtype=float), np.array(predicted, dtype=float)
     tau = float(kendalltau(y, p).statistic) if len(y) > 1 else math.nan
     spread = float(((y - y.mean()) ** 2).sum())
@@ -209,7 +209,7 @@ def score(measured: Sequence[float] | np.ndarray, predicted: Sequence[float] | n
 
 
 def doubts(cross_validated: dict[str, float], held_out: dict[str, float] | None) -> str | None:
-    """What speaks against relying on a predictor with these scores; None where nothing does."""
+    """Return a warning if scores are too poor to rely on the predictor; None otherwise."""
     for scores, what in ((held_out, "of held-out subnets"), (cross_validated, "in cross-validation")):
         if scores is None:
             continue

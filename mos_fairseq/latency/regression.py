@@ -1,4 +1,4 @@
-"""The two regressions that latency predictors are made of: ridge, and gradient-boosted trees."""
+"""The two regressions of latency predictors: ridge, and gradient-boosted trees."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Ridge:
 
     @classmethod
     def fit(cls, features: Features, latency_ms: np.ndarray) -> Ridge:
-        """Least squares of relative errors; the penalty is chosen by leave-one-out."""
+        """Fit by least squares of relative errors; leave-one-out chooses the penalty."""
         x = features.terms
         mean, scale = x.mean(0), x.std(0)
         scale[scale == 0] = 1.0
         weights = latency_ms**-2.0
-        # of mean 1: the penalties must not depend on the unit of time
+        # scaled to mean 1: the penalties must not depend on the unit of time
         model = RidgeCV(np.logspace(-4, 3, 15)).fit(
             (x - mean) / scale, latency_ms, sample_weight=weights / weights.mean()
         )
-        # a line may cross zero outside the data, latency does not
+        # a linear function may cross zero outside the data, but latency cannot
         return cls(mean, scale, model.coef_, float(model.intercept_), 0.1 * float(latency_ms.min()))
 
     def predict(self, features: Features) -> np.ndarray:
@@ -51,14 +51,14 @@ class Ridge:
         return np.maximum(y, self.lowest)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists and numbers."""
+        """Return plain lists and numbers."""
         arrays = {"mean": self.mean, "scale": self.scale, "weights": self.weights}
         rest = {"intercept": self.intercept, "lowest": self.lowest}
         return {name: array.tolist() for name, array in arrays.items()} | rest
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Ridge:
-        """The inverse of :meth:`to_dict`."""
+        """Rebuild from :meth:`to_dict`."""
         arrays = [_numbers(data[name]) for name in ("mean", "scale", "weights")]
         if len({array.shape for array in arrays}) != 1:
             raise ValueError("the ridge's lists differ in length")
@@ -75,8 +75,8 @@ def _numbers(values: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trees:
-    """Gradient-boosted trees, their nodes in one table: row i asks whether feature[i] <= threshold[i] and goes to
-    left[i] or right[i], which come later; a leaf has feature -1 and its value as the threshold."""
+    """Gradient-boosted trees, with all nodes in one table. Row i compares feature[i] <= threshold[i] and goes to
+    left[i] or right[i], which are later rows. A leaf has feature -1 and its value as the threshold."""
 
     roots: np.ndarray
     feature: np.ndarray
@@ -86,8 +86,8 @@ class Trees:
 
     @classmethod
     def fit(cls, features: Features, target: np.ndarray, seed: int) -> Trees:
-        """300 trees on all features, absolute errors."""
-        import lightgbm  # only needed here, and not everywhere to be had
+        """Fit 300 trees on all features, with absolute errors."""
+        import lightgbm  # needed here only, and not available everywhere
 
         middle = float(np.median(target))  # LightGBM computes in single precision
         data = lightgbm.Dataset(features.everything, target - middle, params={"verbosity": -1})
@@ -101,7 +101,7 @@ class Trees:
         return cls(np.array(roots), feature, table[1], left, right)
 
     def predict(self, features: Features) -> np.ndarray:
-        """Sum over the trees [n]."""
+        """Return the sum over the trees [n]."""
         x = features.everything
         node = np.broadcast_to(self.roots, (len(x), len(self.roots))).copy()
         rows = np.arange(len(x))[:, None]
@@ -111,15 +111,15 @@ class Trees:
         return self.threshold[node].sum(1)
 
     def to_dict(self) -> dict[str, list[float]]:
-        """As plain lists."""
+        """Return plain lists."""
         return {name: getattr(self, name).tolist() for name in ("roots", "feature", "threshold", "left", "right")}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], num_features: int) -> Trees:
-        """The inverse of :meth:`to_dict`. ValueError unless every walk down the trees ends at a leaf."""
+        """Rebuild from :meth:`to_dict`. Raises ValueError unless every path through a tree ends at a leaf."""
         columns = {name: _numbers(data[name]) for name in ("roots", "feature", "threshold", "left", "right")}
         size = len(columns["feature"])
-        with np.errstate(invalid="ignore"):  # NaN is no whole number
+        with np.errstate(invalid="ignore"):  # NaN fails the check for whole numbers
             integers = {name: columns[name].astype(int) for name in ("roots", "feature", "left", "right")}
         whole = all((integers[name] == columns[name]).all() for name in integers)
         if not whole or any(len(columns[name]) != size for name in ("threshold", "left", "right")):
@@ -136,13 +136,13 @@ class Trees:
 
 
 def _add_node(rows: list[list[float]], node: dict[str, Any]) -> int:
-    """Append a node of LightGBM's and all below it; returns its row."""
+    """Append a LightGBM node and all nodes below it; returns its row."""
     number = len(rows)
     if "leaf_value" in node:
         rows.append([-1, node["leaf_value"], -1, -1])
         return number
     if node["decision_type"] != "<=":
-        raise ValueError(f"decision_type of a tree's node is {node['decision_type']}: known is <= alone")
+        raise ValueError(f"decision_type of a tree's node is {node['decision_type']}: only <= is supported")
     rows.append([node["split_feature"], node["threshold"], -1, -1])
     rows[number][2] = _add_node(rows, node["left_child"])
     rows[number][3] = _add_node(rows, node["right_child"])

@@ -1,4 +1,4 @@
-"""Split computing: the encoder on a device, the decoder on a server, the encoder's outputs sent once a sentence."""
+"""Split computing: the encoder runs on a device, the decoder on a server; encoder outputs are sent once a sentence."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mos_fairseq.search_space import Subnet
 from mos_fairseq.transfer import check_dtype, transfer_bytes
 
 SPLIT_KEYS = ("encoder_ms", "decoder_ms", "transfer_bytes", "split_latency_ms")
-_TOKEN_BYTES = 4  # of a sentence that is sent as it is
+_TOKEN_BYTES = 4  # per token of a sentence sent as text
 _MAY_DIFFER = {"device", "threads", "dtype", "warmup", "iterations"}  # between two machines
 
 
 @dataclass(frozen=True)
 class SplitLatency:
-    """What a sentence costs when it is encoded here and decoded there.
+    """Cost of a sentence that is encoded on the device and decoded on the server.
 
     Args:
         device, server: predictors of both machines, each with the parts ``encoder_ms`` and ``decoder_ms``.
-        bandwidth_mbps: of the connection, megabits a second; may be infinite.
-        rtt_ms: its round trip.
-        transfer_dtype: in what the encoder's outputs are sent.
+        bandwidth_mbps: bandwidth of the connection, in megabits a second; may be infinite.
+        rtt_ms: round-trip time of the connection.
+        transfer_dtype: dtype in which the encoder's outputs are sent.
 
     Raises:
         InputError: a predictor lacks the parts; both were measured with different sentences, beams or models; or a
@@ -53,25 +53,25 @@ class SplitLatency:
             if name not in _MAY_DIFFER and one.get(name) != two.get(name):
                 raise InputError(
                     f"split: DEVICE was measured with {name}={one.get(name)}, SERVER with {two.get(name)}: their times "
-                    "are not of the same work"
+                    "do not measure the same work"
                 )
 
     @property
     def _sentences(self) -> tuple[int, int]:
-        """(tokens of a source sentence, sentences at once), as measured."""
+        """Return (tokens of a source sentence, sentences in a batch) of the measurements."""
         options = self.device.measured.get("options", {})
         try:
             return int(options["src_len"]), int(options["batch_size"])
         except (KeyError, TypeError, ValueError):
-            raise InputError("split DEVICE: it does not say how long its sentences were") from None
+            raise InputError("split DEVICE: it lacks the length of its sentences") from None
 
     def sending_ms(self, number: int) -> float:
-        """Milliseconds that ``number`` bytes take, the round trip left out."""
+        """Return the milliseconds to send ``number`` bytes, without the round trip."""
         return 8 * number / (1000 * self.bandwidth_mbps)
 
     def costs(self, subnets: Sequence[Subnet]) -> list[dict[str, float]]:
-        """``SPLIT_KEYS`` of each: the device's encoder and the server's decoder in ms, bytes between them, and all
-        together with the round trip. What comes back, a line of text, is left out."""
+        """Return ``SPLIT_KEYS`` of each subnet: the device's encoder and the server's decoder in ms, bytes sent, and
+        the sum with the round trip. The result sent back, a line of text, is not counted."""
         length, sentences = self._sentences
         encoder = self.device.predict_parts(subnets)["encoder_ms"].tolist()
         decoder = self.server.predict_parts(subnets)["decoder_ms"].tolist()
@@ -84,8 +84,9 @@ class SplitLatency:
         return found
 
     def placements(self, subnet: Subnet) -> dict[str, dict[str, float]]:
-        """Milliseconds of the same subnet all on the device, all on the server (the sentence is sent, 4 bytes a token)
-        and split, in parts: ``encoder_ms``, ``rtt_ms``, ``sending_ms``, ``decoder_ms`` and their sum ``total_ms``."""
+        """Return the milliseconds of one subnet in three placements: all on the device, all on the server (the sentence
+        is sent, 4 bytes a token), and split. Each has ``encoder_ms``, ``rtt_ms``, ``sending_ms``, ``decoder_ms`` and
+        their sum ``total_ms``."""
         length, sentences = self._sentences
         (split,) = self.costs([subnet])
         here, there = (

@@ -1,8 +1,8 @@
-"""Measured latency of subnets: static twins, timed while they do what their family's workloads say.
+"""Measure the latency of subnets: their static twins are timed at one of their family's workloads.
 
-Two things spoil such figures: the machine drifts (clock, temperature, neighbours), and single runs are disturbed. So
-a reference subnet runs in turn with each measured one, and its own drift is divided out of the result; and a trimmed
-mean is taken.
+Two effects disturb such figures: the machine drifts (clock, temperature, neighbours), and single runs have outliers. So
+a reference subnet runs in turn with each measured one, and its drift is divided out of the result; and a trimmed mean
+is taken.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.models import twin_of
 from mos_fairseq.search_space import Subnet
 
-_TRIM = 0.2  # of the iterations at either end
+_TRIM = 0.2  # share of iterations dropped at either end
 
 
 class SubnetTimer:
-    """A subnet's twin with random weights, ready to do the same work again and again.
+    """A subnet's twin with random weights and a fixed workload.
 
     Args:
-        options: with the workload; None in it is the family's usual one.
-        words: the dictionary of all stacks.
+        options: with the workload; None is the family's default.
+        words: dictionary of all stacks.
     """
 
     def __init__(self, subnet: Subnet, options: LatencyOptions, words: Dictionary) -> None:
@@ -54,12 +54,12 @@ class SubnetTimer:
 
     @torch.inference_mode()
     def run(self) -> Latency:
-        """Do the work once."""
+        """Run the workload once."""
         return self.workload.run()
 
 
 def time_in_turn(reference: SubnetTimer, other: SubnetTimer, on_round: Callable[[], object] = lambda: None):
-    """(reference's, other's) lists of :class:`Latency`, run in turn, warm-up left out."""
+    """Run both in turn, and return the (reference's, other's) lists of :class:`Latency` without warm-up."""
     options = other.options
     found: tuple[list[Latency], list[Latency]] = ([], [])
     for index in range(options.warmup + options.iterations):
@@ -81,15 +81,15 @@ def summarise(latencies: list[Latency]) -> Latency:
 
 
 def measure_subnet(subnet: Subnet, reference: SubnetTimer, words: Dictionary) -> dict[str, Any]:
-    """One line of a latency file, as timed.
+    """Measure one line of a latency file.
 
     Args:
         reference: the timer of the reference subnet.
 
     Returns:
-        ``raw_latency_ms``; ``raw_encoder_ms`` and ``raw_decoder_ms`` where they are timed apart; ``reference_ms``: the
-        reference's latency in the same seconds; ``std_ms``: standard deviation of the totals. On a GPU its clocks
-        afterwards, where nvidia-smi tells them: ``sm_clock_mhz``, ``memory_clock_mhz``.
+        ``raw_latency_ms``; ``raw_encoder_ms`` and ``raw_decoder_ms`` if they are timed; ``reference_ms``: the
+        reference's latency in the same seconds; ``std_ms``: standard deviation of the totals. On a GPU also its clocks
+        afterwards, if nvidia-smi reports them: ``sm_clock_mhz``, ``memory_clock_mhz``.
     """
     timer = SubnetTimer(subnet, reference.options, words)
     references, latencies = time_in_turn(reference, timer)
@@ -108,7 +108,7 @@ def measure_subnet(subnet: Subnet, reference: SubnetTimer, words: Dictionary) ->
 
 
 def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
-    """What figures depend on besides the subnet: of the device with torch's name ``name``, and ``threads`` of torch."""
+    """Return the facts of the machine that figures depend on: of the device with torch's ``name``, and ``threads``."""
     device = torch.device(name)
     gpu = {"cuda": torch.version.cuda, **gpu_facts(device.index)} if device.type == "cuda" else {}
     return {
@@ -125,8 +125,8 @@ def machine(name: str = "cpu", threads: int | None = None) -> dict[str, Any]:
 
 
 def options_dict(options: LatencyOptions) -> dict[str, Any]:
-    """The options as plain values, for a file's header. Files that name no workload are of beam search; those that name
-    no ``untie_weights_roberta``, which is younger than they may be, are of models without it."""
+    """Return the options as plain values, for a file's header. Files without a workload measured beam search. Files
+    without ``untie_weights_roberta``, a later option, measured models without it."""
     values = asdict(options)
     younger = {"workload": "beam_search", "untie_weights_roberta": False}
     return {name: value for name, value in values.items() if name not in younger or value != younger[name]}

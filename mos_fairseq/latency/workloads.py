@@ -1,4 +1,4 @@
-"""What is timed of a static twin, by name; a family says which of them its twins can do.
+"""The timed work of a static twin, by name; a family lists the workloads that its twins support.
 
 ``beam_search``: fairseq's beam search translates one batch. ``generate``: the same search continues one batch of empty
 sentences, token by token, as a language model does. ``forward``: one forward pass of one batch, as in scoring.
@@ -22,7 +22,7 @@ from mos_fairseq.latency.options import LatencyOptions
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one batch, of the encoder (None where it is not timed apart) and of the rest."""
+    """Milliseconds of one batch: of the encoder (None if it is not timed), and of the rest."""
 
     encoder_ms: float | None
     decoder_ms: float
@@ -34,7 +34,7 @@ class Latency:
 
 
 class _Workload:
-    """One batch of random words, given again and again to ``model``."""
+    """One batch of random words, which ``model`` processes repeatedly."""
 
     def __init__(self, model: nn.Module, options: LatencyOptions, words: Dictionary) -> None:
         self.model, self.options, self.words = model, options, words
@@ -46,11 +46,11 @@ class _Workload:
         raise NotImplementedError
 
     def run(self) -> Latency:
-        """Do the work once."""
+        """Run the workload once."""
         raise NotImplementedError
 
     def tokens(self, length: int) -> Tensor:
-        """Random sentences [B, length] that end."""
+        """Return random sentences [B, length] with an end symbol."""
         shape = (self.options.batch_size, length)
         tokens = torch.randint(self.words.nspecial, len(self.words), shape, generator=self._random)
         tokens[:, -1] = self.words.eos()
@@ -61,7 +61,7 @@ class _Workload:
         return torch.full((tokens.size(0),), tokens.size(1)).to(tokens.device)
 
     def now(self) -> float:
-        """Seconds, when the device has done what it was told."""
+        """Return the time in seconds once the device has finished its work."""
         device = torch.device(self.options.device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -75,10 +75,10 @@ class _Workload:
 
 
 class _Search(_Workload):
-    """fairseq's beam search, held to ``tgt_len`` steps."""
+    """fairseq's beam search with exactly ``tgt_len`` steps."""
 
     def searching(self, src_tokens: Tensor) -> Callable[[], object]:
-        """What searches once."""
+        """Return a function that searches once."""
         self.model.decoder.need_attn = False  # as in fairseq-generate
         longest = self.options.tgt_len - 1  # fairseq adds the step that ends the sentence
         search = SequenceGenerator(
@@ -89,7 +89,7 @@ class _Search(_Workload):
 
 
 class BeamSearch(_Search):
-    """Translates one batch; the encoder is timed apart."""
+    """Translate one batch; the encoder is timed separately."""
 
     def prepare(self) -> None:
         self._search = self.searching(self.tokens(self.options.src_len))
@@ -109,7 +109,7 @@ class BeamSearch(_Search):
 
 
 class Generate(_Search):
-    """Continues empty sentences."""
+    """Continue empty sentences."""
 
     def prepare(self) -> None:
         self._search = self.searching(self.tokens(1))
@@ -119,8 +119,8 @@ class Generate(_Search):
 
 
 class Forward(_Workload):
-    """One forward pass of ``src_len`` source tokens where there is an encoder, and of ``tgt_len`` target tokens where
-    there is a decoder."""
+    """One forward pass of ``src_len`` source tokens if there is an encoder, and of ``tgt_len`` target tokens if there
+    is a decoder."""
 
     def prepare(self) -> None:
         self._inputs: dict[str, Any] = {}
@@ -137,7 +137,7 @@ class Forward(_Workload):
 
 
 class Features(Forward):
-    """The same, without the projection to the vocabulary."""
+    """The same without the projection to the vocabulary."""
 
     def prepare(self) -> None:
         super().prepare()

@@ -1,4 +1,4 @@
-"""Models registered with fairseq, for each family a supernet and its static twin.
+"""Models registered with fairseq: for each family a supernet and its static twin.
 
 ``transformer_mos`` and ``transformer_subnet`` translate; ``transformer_lm_mos`` and ``transformer_lm_subnet`` model
 language; ``roberta_mos`` and ``roberta_subnet`` model masked language.
@@ -21,11 +21,11 @@ from mos_fairseq.search_space import Family
 SUPERNETS = {
     model.family.name: model for model in (TransformerMosModel, TransformerLanguageModelMosModel, RobertaMosModel)
 }
-"""The class of supernets of each family, by its name."""
+"""The supernet class of each family, by the family's name."""
 
 
 def twin_of(family: Family) -> type[StaticTwin]:
-    """The class of static twins of a family."""
+    """Return the class of a family's static twins."""
     return SUPERNETS[family.name].twin
 
 

@@ -1,4 +1,4 @@
-"""How dropout depends on the active subnet: smaller ones need less of it."""
+"""Scale dropout with the active subnet: smaller subnets need less dropout."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ DROPOUT_SCALINGS = ("width", "layer", "largest", "none")
 def dropout_scales(
     scaling: str, subnet: Subnet, space: SearchSpace, side: str
 ) -> tuple[float, list[tuple[float, float]]]:
-    """Factors on the dropout rates of one ``side``, "encoder" or "decoder", of a supernet with ``subnet`` active.
+    """Return factors on the dropout rates of a ``side``, "encoder" or "decoder", of a supernet with ``subnet`` active.
 
-    - ``width``: d / d_max of the width of what is dropped on all rates (HAT, arXiv 2005.14187): of a side's embeddings,
-      and of its layers, which are mostly as wide.
-    - ``layer``: every dropout by the width of what it drops (after TODM's adaptive dropout, arXiv 2309.01947, which
-      scales that of each feed-forward layer by its sampled over its largest number of channels): activation dropout by
+    - ``width``: all rates by d / d_max, the width of the dropped tensor (HAT, arXiv 2005.14187): of a side's
+      embeddings, and of its layers, which usually have the same width.
+    - ``layer``: every rate by the width of the dropped tensor (after TODM's adaptive dropout, arXiv 2309.01947, which
+      scales each feed-forward layer's rate by its sampled over its largest number of channels): activation dropout by
       f / f_max of its own layer's FFN, the rest by d / d_max.
-    - ``largest``: 1 for the space's largest subnet and 0 for all others (BigNAS, arXiv 2003.11142: only the biggest,
-      which learns from the labels, is regularised. Its other half, weight decay, needs no option: the optimizer applies
-      it once an update, to parameters that are all the largest's).
+    - ``largest``: 1 for the space's largest subnet and 0 for all others (BigNAS, arXiv 2003.11142: only the largest
+      subnet, which learns from the labels, is regularised. Weight decay, the other half of that rule, needs no option:
+      the optimizer applies it once an update, and all parameters belong to the largest subnet).
     - ``none``: 1.
 
     Returns:
-        the factor on the rate of the embeddings' dropout, and layer by layer that on activation dropout's rate, after
-        that on the layer's other rates.
+        the factor for the embeddings' dropout; and for each layer the factor for its other rates, and the factor for
+        its activation dropout.
     """
     largest = space.largest()
     pairs = list(zip(subnet.layers(side), largest.layers(side), strict=False))

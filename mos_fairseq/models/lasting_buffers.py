@@ -1,8 +1,8 @@
-"""Facts about a model that its state dict carries as a buffer, and that survive arithmetic on the state dict.
+"""Encode facts about a model as a buffer of its state dict that survives arithmetic on the state dict.
 
-fairseq's ``--store-ema``, its ``average_checkpoints.py`` and older averaging scripts calculate on every entry of
+fairseq's ``--store-ema``, its ``average_checkpoints.py`` and older averaging scripts compute on every entry of
 ``state["model"]``: they multiply, add, and divide in place. Integers do not survive that (a product with 0.999 cannot
-be written back). Floats of any value drift. Zeros and ones in floating point do neither: in every floating-point type
+be written back), and most floats drift. Zeros and ones in floating point survive: in every floating-point type
 d * 1 + (1 - d) * 1 rounds to 1, and so does the sum of n ones divided by n.
 """
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 def to_bits(content: bytes) -> Tensor:
-    """Zeros and ones in fp32 [8 * len(content)], the highest bit of each byte first."""
+    """Return zeros and ones in fp32 [8 * len(content)], the highest bit of each byte first."""
     return torch.from_numpy(np.unpackbits(np.frombuffer(content, dtype=np.uint8))).float()
 
 
 def from_bits(bits: Tensor) -> bytes:
-    """What :func:`to_bits` was given; ``bits`` may have another shape, dtype or device.
+    """Decode the result of :func:`to_bits`; ``bits`` may have another shape, dtype or device.
 
     Raises:
         ValueError: the entries are not all near 0 or 1, or do not fill bytes.

@@ -1,26 +1,37 @@
-"""A count of a supernet's parameters, for the log."""
+"""Count a supernet's parameters, for the log."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter
+from mos_fairseq.modules import ROUTERS, ElasticLinear
 
 
 def parameter_summary(model: nn.Module) -> str:
-    """One line: parameters of a supernet's experts and routers, and of its largest subnet without both.
+    """Return one line: parameters of a supernet's experts and routers, and of its largest subnet without both.
 
-    (fairseq's own line of "expert model params" is about mixtures over tokens.)
+    (fairseq's own log line "expert model params" refers to mixtures over tokens.)
     """
-    linears = [m for m in model.modules() if isinstance(m, ElasticLinear) and m.num_experts > 1]
-    routers = [m for m in model.modules() if isinstance(m, (LayerRouter, NeuronRouter))]
-    of_experts = [(m.num_experts, sum(p.numel() for p in m.parameters())) for m in linears]
+    linears = [m for m in model.modules() if isinstance(m, ElasticLinear) and m.has_experts]
+    routers = [m for m in model.modules() if isinstance(m, ROUTERS)]
     in_routers = sum(p.numel() for router in routers for p in router.parameters())
-    largest = sum(p.numel() for p in model.parameters()) - in_routers
-    largest -= sum(count - count // experts for experts, count in of_experts)  # merged, E experts are one matrix
+    largest = sum(p.numel() for p in model.parameters()) - in_routers - sum(map(_vanish_in_merging, linears))
     alone = f"the largest subnet alone: {largest:,}"
     if not linears:
         return f"no experts, no routers; {alone}"
     where = {"ffn": "FFN", "attention": "attention", "all": "FFN and attention"}[str(model.cfg.mos_linears)]
-    counted = f"{sum(count for _, count in of_experts):,} parameters; routers: {in_routers:,}"
-    return f"{linears[0].num_experts} experts in {len(linears)} {where} linears: {counted}; {alone}"
+    counted = f"{sum(map(_of_experts, linears)):,} parameters; routers: {in_routers:,}"
+    number, low_rank = linears[0].num_experts, linears[0].low_rank
+    experts = f"{number} expert{'s' if number > 1 else ''}{f' of rank {low_rank.rank}' if low_rank is not None else ''}"
+    return f"{experts} in {len(linears)} {where} linears: {counted}; {alone}"
+
+
+def _of_experts(linear: ElasticLinear) -> int:
+    """Parameters of its experts: of low rank, those of the factors."""
+    return sum(p.numel() for p in (linear if linear.low_rank is None else linear.low_rank).parameters())
+
+
+def _vanish_in_merging(linear: ElasticLinear) -> int:
+    """Parameters that a subnet does not have: E full experts become one matrix, factors are added to the shared one."""
+    count = _of_experts(linear)
+    return count if linear.low_rank is not None else count - count // linear.num_experts

@@ -46,18 +46,18 @@ class RobertaEncoder(EncoderStack):
         """
         Args:
             src_tokens: [B, T].
-            masked_tokens: True where words are predicted, [B, T]; None: everywhere.
+            masked_tokens: True where words are predicted, [B, T]; None: all words.
 
         Returns:
-            logits [B, T, V], or [N, V] of N ``masked_tokens``, or with ``features_only`` features [B, T, d]; and a
+            logits [B, T, V], or [N, V] for N ``masked_tokens``, or features [B, T, d] with ``features_only``; and a
             dictionary with ``inner_states``: None, or with ``return_all_hiddens`` the first layer's input and each
-            layer's output [T, B, d], of the layer's own width where it has one.
+            layer's output [T, B, d], in the layer's own width if it has one.
         """
         x, extra = self.extract_features(src_tokens, return_all_hiddens)
         return (x if features_only else self.output_layer(x, masked_tokens)), extra
 
     def extract_features(self, src_tokens: Tensor, return_all_hiddens: bool = False, **unused) -> tuple[Tensor, dict]:
-        """As :meth:`forward` up to the head."""
+        """Compute :meth:`forward` up to the head."""
         states, _ = self.layer_outputs(src_tokens)
         x = states[-1]
         if self.maps is not None:
@@ -67,7 +67,7 @@ class RobertaEncoder(EncoderStack):
         return x, {"inner_states": [y.transpose(0, 1) for y in states] if return_all_hiddens else None}
 
     def output_layer(self, features: Tensor, masked_tokens: Tensor | None = None, **unused) -> Tensor:
-        """features [B, T, d] -> logits, see :meth:`forward`."""
+        """Map features [B, T, d] to logits, see :meth:`forward`."""
         if masked_tokens is not None:
             features = features[masked_tokens]
         return self.output_embedding.project(self.lm_head(features)) + self.lm_head.bias
@@ -75,7 +75,7 @@ class RobertaEncoder(EncoderStack):
 
 @torch.no_grad()
 def _reset_parameters(encoder: RobertaEncoder, around_each: bool) -> None:
-    """Draw all matrices as BERT does, but for the routers'. Maps around each layer start as identities."""
+    """Initialise all matrices as BERT does, except the routers'. Maps around each layer start as identities."""
     routers = [layer.router for layer in encoder.layers if getattr(layer, "router", None) is not None]
     skipped = {module for router in routers for module in router.modules()}
     for module in encoder.modules():

@@ -1,4 +1,4 @@
-"""What the masked language model's supernet and static twin have in common as fairseq models."""
+"""Common parts of the masked language model's supernet and static twin as fairseq models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RobertaModel(FairseqEncoderModel):
     """Masked language model with the interface of fairseq's ``roberta``."""
 
     family = FAMILIES["encoder_only"]
-    finetuning_tasks = ("sentence_prediction",)  # of fairseq's own
+    finetuning_tasks = ("sentence_prediction",)  # fairseq's own tasks
 
     def __init__(self, cfg: RobertaBaseConfig, encoder: RobertaEncoder) -> None:
         super().__init__(encoder)
@@ -39,7 +39,7 @@ class RobertaModel(FairseqEncoderModel):
 
     @staticmethod
     def dictionaries_of(task: Any) -> tuple[Dictionary]:
-        """The dictionary, in a tuple: one for each stack."""
+        """Return the dictionary in a tuple: one for each stack."""
         return (task.source_dictionary,)
 
     @classmethod
@@ -51,15 +51,15 @@ class RobertaModel(FairseqEncoderModel):
         kit: LayerKit,
         position_dims: Sequence[int] | None = None,
     ) -> tuple[RobertaEncoder]:
-        """The encoder, of the sizes of ``subnet``; see :meth:`TransformerStack.init_stack`."""
+        """Build the encoder in the sizes of ``subnet``; see :meth:`TransformerStack.init_stack`."""
         (stack,), (dictionary,) = cls.family.stacks, dictionaries
         if cfg.max_positions is None:
-            raise InputError("max_positions is not given, and the task does not tell it: --max-positions N")
+            raise InputError("max_positions is not given, and the task has none: give --max-positions N")
         return (RobertaEncoder(cfg, dictionary, stack, subnet, kit),)
 
     @property
     def supported_targets(self) -> set[str]:
-        """fairseq's names of what it predicts."""
+        """Return fairseq's names of the predicted targets."""
         return {"self"}
 
     def forward(
@@ -70,7 +70,7 @@ class RobertaModel(FairseqEncoderModel):
         classification_head_name: str | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, dict]:
-        """As :meth:`RobertaEncoder.forward`; with ``classification_head_name`` that head's logits [B, classes]."""
+        """Compute :meth:`RobertaEncoder.forward`, or with ``classification_head_name`` its logits [B, classes]."""
         features_only = features_only or classification_head_name is not None
         x, extra = self.encoder(src_tokens, features_only, return_all_hiddens, **kwargs)
         if classification_head_name is not None:
@@ -78,20 +78,20 @@ class RobertaModel(FairseqEncoderModel):
         return x, extra
 
     def get_normalized_probs(self, net_output: tuple, log_probs: bool, sample: Any = None) -> Tensor:
-        """Probabilities, or their logarithms, of what the model returned."""
+        """Return probabilities, or their logarithms, of the model's output."""
         logits = net_output[0].float()
         return torch.log_softmax(logits, -1) if log_probs else torch.softmax(logits, -1)
 
     # --- classification heads --------------------------------------------------------------------------------------
 
-    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
+    @torch.inference_mode(False)  # independent of the caller's mode: training may follow
     def register_classification_head(
         self, name: str, num_classes: int | None = None, inner_dim: int | None = None, **kwargs: Any
     ) -> None:
-        """Make a head, in the place of one of that name if there is one.
+        """Make a head; it replaces any head of that name.
 
         Args:
-            inner_dim: width between its linears; default: that of the features.
+            inner_dim: width between its linears; default: the features' width.
         """
         width, kit = self._largest_width(), self.encoder.kit
         inner_dim = None if inner_dim == width else inner_dim
@@ -99,15 +99,16 @@ class RobertaModel(FairseqEncoderModel):
         activation, dropout = str(self.cfg.pooler_activation_fn), self.cfg.pooler_dropout
         head = ClassificationHead(dense, out_proj, activation, dropout, inner_dim).to(self.encoder.lm_head.bias)
         if name in self.classification_heads:
-            logger.warning('the classification head "%s" is made anew', name)
+            logger.warning('the classification head "%s" is replaced', name)
         self.classification_heads[name] = head
 
     def _largest_width(self) -> int:
         return self.encoder.embed_tokens.embedding_dim
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """As fairseq's ``roberta`` does: heads of the weights that this model lacks, or has in another size, are made
-        with ``--load-checkpoint-heads`` and left out without it; those that it has in addition keep their values."""
+        """Load classification heads as fairseq's ``roberta`` does. With ``--load-checkpoint-heads``, heads that this
+        model lacks or has in another size are made; without it they are left out. Further heads of this model keep
+        their values."""
         super().upgrade_state_dict_named(state_dict, name)
         prefix = f"{name}." if name else ""
         prefix += _HEADS
@@ -118,7 +119,7 @@ class RobertaModel(FairseqEncoderModel):
             if mine is None and self.cfg.load_checkpoint_heads:
                 self.register_classification_head(head, classes, inner)
             elif mine is None or (mine.num_classes, mine.dense.bias.size(-1)) != (classes, inner):
-                logger.warning('the classification head "%s" of the weights is left out: it is not of this model', head)
+                logger.warning('the classification head "%s" of the weights is left out: this model lacks it', head)
                 for key in [key for key in state_dict if key.startswith(start)]:
                     del state_dict[key]
         for key, value in self.classification_heads.state_dict().items():
@@ -128,7 +129,7 @@ class RobertaModel(FairseqEncoderModel):
 
     @classmethod
     def hub_models(cls) -> dict[str, str]:
-        """None are published."""
+        """Return no models: none are published."""
         return {}
 
     @classmethod
@@ -140,7 +141,7 @@ class RobertaModel(FairseqEncoderModel):
         bpe: str | None = None,
         **kwargs: Any,
     ) -> RobertaHubInterface:
-        """fairseq's interface to a checkpoint in a folder, with its classification heads."""
+        """Return fairseq's interface to a checkpoint in a folder, with its classification heads."""
         found = hub_utils.from_pretrained(
             model_name_or_path, checkpoint_file, data_name_or_path, bpe=bpe, load_checkpoint_heads=True, **kwargs
         )

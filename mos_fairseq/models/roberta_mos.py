@@ -2,7 +2,7 @@
 arXiv 2306.04845)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Optional, Self  # fairseq reads the annotations, and knows no `str | None`
+from typing import Any, Optional, Self  # fairseq reads the annotations and does not support `str | None`
 
 from fairseq.models import register_model
 
@@ -26,7 +26,7 @@ class RobertaMosConfig(SupernetOptions, RobertaBaseConfig):
     subnet: Optional[str] = field(
         default=None,
         metadata={
-            "help": "under fairseq's own tasks: the subnet that trains, with the weights that it shares with others: "
+            "help": "under fairseq's own tasks: the subnet that trains, with weights shared with other subnets: "
             "largest (default), smallest, random:SEED, or a YAML file"
         },
     )
@@ -41,10 +41,10 @@ class RobertaMosModel(Supernet, RobertaModel):
 
     @classmethod
     def build_model(cls, cfg: RobertaMosConfig, task: Any) -> Self:
-        """As :meth:`Supernet.build_model`. Under a task that has no ``--subnet``, that of the model is active.
+        """Build as :meth:`Supernet.build_model`. Under a task without ``--subnet``, the model's own option applies.
 
         Raises:
-            InputError: the same, or a bad subnet.
+            InputError: as there, or the subnet is invalid.
         """
         model = super().build_model(cfg, task)
         if not hasattr(task, "training_subnets"):

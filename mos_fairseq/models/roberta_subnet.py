@@ -1,11 +1,11 @@
 """``roberta_subnet``: the static twin of a ``roberta_mos`` subnet, a plain dense masked language model.
 
-Maps that meet between layers are one. Also trainable from scratch with fairseq's ``masked_lm``, and fine-tuned with
-its ``sentence_prediction``: ``--arch roberta_subnet --subnet FILE``.
+Adjacent maps between layers are merged. It can also be trained from scratch with fairseq's ``masked_lm``, and
+fine-tuned with its ``sentence_prediction``: ``--arch roberta_subnet --subnet FILE``.
 """
 
 from dataclasses import dataclass, field
-from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
+from typing import Optional  # fairseq reads the annotations and does not support `str | None`
 
 from fairseq.models import register_model
 

@@ -1,4 +1,4 @@
-"""Copying what is in force of a supernet into the dense modules of its static twin, and nothing left out."""
+"""Copy all active parts of a supernet into the dense modules of its static twin."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mos_fairseq.modules import (
     ElasticLayerMaps,
     ElasticLayerNorm,
     ElasticLinear,
+    LowRankExperts,
     MaskedLanguageHead,
     PositionalEmbedding,
 )
@@ -20,11 +21,11 @@ from mos_fairseq.modules import (
 
 @torch.no_grad()
 def copy_active(side: nn.Module, twin: nn.Module) -> None:
-    """Copy one side (encoder or decoder) of a supernet in evaluation into the twin's, module by module, by name.
+    """Copy one side (encoder or decoder) of a supernet in eval mode into the twin's, module by module, by name.
 
     Raises:
-        TypeError: an active module of the supernet is of a kind that cannot be copied, or has no counterpart.
-        RuntimeError: sizes differ, or a parameter or buffer of the twin is written by no module.
+        TypeError: an active module of the supernet has an unsupported type, or has no counterpart.
+        RuntimeError: sizes differ, or no module writes a parameter or buffer of the twin.
     """
     for layer in side.layers[: side.num_active_layers]:
         layer.materialize()
@@ -35,7 +36,7 @@ def copy_active(side: nn.Module, twin: nn.Module) -> None:
 
 @torch.no_grad()
 def copy_modules(origin: nn.Module, twin: nn.Module, left_out: Collection[int] = ()) -> None:
-    """Copy what is in force of ``origin``, but for the modules whose ids are ``left_out``; see :func:`copy_active`."""
+    """Copy the active parts of ``origin`` except the modules with ids in ``left_out``; see :func:`copy_active`."""
     left_out = set(left_out)
     copies, written = dict(twin.named_modules()), set()
     for name, module in origin.named_modules():
@@ -43,6 +44,8 @@ def copy_modules(origin: nn.Module, twin: nn.Module, left_out: Collection[int] =
             continue
         if isinstance(module, ElasticLayerMaps):
             left_out |= {id(part) for part in module.modules()}  # which have no counterparts one by one
+        if isinstance(module, LowRankExperts):
+            continue  # merged into the linear that has them
         if isinstance(module, (PositionalEmbedding, ElasticLayerMaps)) or _own_tensors(module):
             written |= {id(tensor) for tensor in _copy(name, module, copies.get(name))}
     for name, tensor in (*twin.named_parameters(), *twin.named_buffers()):
@@ -55,7 +58,7 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
 
 
 def _copy(name: str, module: nn.Module, twin: nn.Module | None) -> list[Tensor]:
-    """Copy one module's own tensors; returns those that were written."""
+    """Copy one module's own tensors; returns the written tensors."""
     pairs: Iterable[tuple[Tensor | None, Tensor | None]]
     if twin is None:
         raise TypeError(f"{name} of the supernet, a {type(module).__name__}, has no counterpart in the static twin")

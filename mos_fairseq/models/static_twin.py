@@ -1,7 +1,6 @@
-"""What static twins of all families are: plain dense models of one subnet's sizes. No routers, no experts, no slicing.
+"""Static twins of all families: plain dense models in one subnet's sizes. No routers, no experts, no slicing.
 
-One table is the exception: embeddings shared between stacks of different width, of which the narrower one reads the
-first columns.
+One table is the exception: if stacks of different width share embeddings, the narrower stack reads the first columns.
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ from mos_fairseq.modules import LayerMaps, LayerOptions, Linear, MultiheadAttent
 from mos_fairseq.search_space import Family, Subnet
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
 
-if TYPE_CHECKING:  # what the mixin is put in front of
+if TYPE_CHECKING:  # the class that the mixin precedes
     from fairseq.models import BaseFairseqModel as _Base
 else:
     _Base = object
 
 
 def _linear(in_features: int, out_features: int, groups: int = 1, gain: float | None = 1.0) -> Linear:
-    """Linear whose ``groups`` of rows are each drawn as a matrix of their own: Xavier, torch's default without gain."""
+    """Return a linear whose ``groups`` of rows are drawn as separate matrices: Xavier, or torch's default without
+    gain."""
     linear = Linear(in_features, groups * out_features)
     for weight in linear.weight.chunk(groups) if gain is not None else ():
         nn.init.xavier_uniform_(weight, gain=gain)
@@ -68,16 +68,16 @@ def _packed(numbers: Sequence[int]) -> Tensor:
 
 
 class StaticTwin(_Base):
-    """Mixin in front of a model of one family.
+    """Mixin before a model of one family.
 
-    ``position_dims`` is a buffer with the widths of the sinusoidal tables that the stacks' positions are cut from. They
-    are those of the supernet that the weights came from, so that fine-tuning and generation go on with the same
-    positions. See :mod:`mos_fairseq.models.lasting_buffers` for its form: a number of 32 bits for each.
+    ``position_dims`` is a buffer with the widths of the sinusoidal tables from which the stacks' positions are cut.
+    They come from the supernet that the weights come from, so that fine-tuning and generation keep the same positions.
+    See :mod:`mos_fairseq.models.lasting_buffers` for its encoding: a number of 32 bits for each.
 
     Attributes:
-        arch: fairseq's name of it.
-        family: of its subnets.
-        config: the class of its configuration.
+        arch: fairseq's name of the model.
+        family: family of its subnets.
+        config: class of its configuration.
         subnet: its sizes.
     """
 
@@ -93,7 +93,7 @@ class StaticTwin(_Base):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         key = f"{prefix}position_dims"
-        if key in state_dict and not state_dict[key].is_floating_point():  # up to version 0.1.0 numbers in int64
+        if key in state_dict and not state_dict[key].is_floating_point():  # up to version 0.1.0: numbers in int64
             state_dict[key] = _packed(state_dict[key].tolist())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         stacks = [getattr(self, stack.name) for stack in self.family.stacks]
@@ -114,7 +114,7 @@ class StaticTwin(_Base):
         """Build for fairseq.
 
         Raises:
-            InputError: no subnet given, a bad one, or one of another family.
+            InputError: no subnet is given, or the subnet is invalid or has another family.
         """
         if not cfg.subnet:
             raise InputError(f"{cls.arch} needs its architecture: --subnet FILE (a YAML file of a subnet)")
@@ -123,17 +123,17 @@ class StaticTwin(_Base):
         return cls.from_subnet(cfg, subnet, *cls.dictionaries_of(task))
 
     @classmethod
-    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
+    @torch.inference_mode(False)  # independent of the caller's mode: training may follow
     def from_subnet(
         cls, cfg: Any, subnet: Subnet, *dictionaries: Any, position_dims: Sequence[int] | None = None
     ) -> Self:
-        """Build from a subnet and a dictionary for each stack; freshly initialised.
+        """Build from a subnet and a dictionary for each stack, with fresh weights.
 
         Args:
             position_dims: see the class (default: the subnet's own widths).
 
         Raises:
-            InputError: the subnet is of another family, or a rate is out of range.
+            InputError: the subnet has another family, or a rate is out of range.
         """
         if subnet.family != cls.family:
             raise InputError(f"subnet is of family {subnet.family.name}: --arch {cls.arch} takes {cls.family.name}")

@@ -1,4 +1,4 @@
-"""What supernets of all families are: a fairseq model with a search space, of which one subnet is active at a time."""
+"""Supernets of all families: fairseq models with a search space, of which one subnet is active at a time."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mos_fairseq.models.dropout_scaling import dropout_scales
 from mos_fairseq.models.identity import check_identity, make_identity
 from mos_fairseq.models.static_copy import copy_active
 from mos_fairseq.models.static_twin import StaticTwin
+from mos_fairseq.models.trained_parts import train_experts
 from mos_fairseq.models.transformer_config import check_rates
 from mos_fairseq.models.transformer_stack import LayerKit
 from mos_fairseq.modules import (
@@ -26,13 +27,14 @@ from mos_fairseq.modules import (
     ElasticLayerNorm,
     ElasticLinear,
     ElasticTransformerLayer,
+    LowRankExperts,
     MixtureOptions,
 )
 from mos_fairseq.search_space import Family, SearchSpace, Subnet, arch_encoding
 
 logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:  # what the mixin is put in front of
+if TYPE_CHECKING:  # the class that the mixin precedes
     from fairseq.models import BaseFairseqModel as _Base
 else:
     _Base = object
@@ -42,16 +44,29 @@ _TWINS_OWN = ("subnet", "trained_parts")  # options of static twins that superne
 
 def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
     at_least(1, **{name: getattr(cfg, name) for name in ("num_experts", "router_hidden_dim", "router_layers")})
+    _check_low_rank(cfg)
     check_rates(cfg, "dropout", "attention_dropout", "activation_dropout", "router_dropout")
     return MixtureOptions(
         routing=str(cfg.mos_routing),
         num_experts=cfg.num_experts,
+        expert_rank=cfg.expert_rank,
         linears=str(cfg.mos_linears),
         lowest_encoding=tuple(arch_encoding(space.smallest(), space, str(cfg.arch_encoding))),
         router_hidden_dim=cfg.router_hidden_dim,
         router_layers=cfg.router_layers,
         router_dropout=cfg.router_dropout,
     )
+
+
+def _check_low_rank(cfg: Any) -> None:
+    """Raise InputError where an option needs experts of low rank, or these need another."""
+    at_least(0, expert_rank=cfg.expert_rank)
+    if cfg.expert_rank and str(cfg.mos_routing) == "none":
+        raise InputError(f"expert_rank is {cfg.expert_rank}: mos_routing none has no experts")
+    if not cfg.expert_rank and str(cfg.mos_routing) == "rank":
+        raise InputError("mos_routing is rank: it mixes components of low rank, which need --expert-rank 1 or more")
+    if not cfg.expert_rank and cfg.freeze_shared:
+        raise InputError("freeze_shared is True: nothing would train without --expert-rank 1 or more")
 
 
 def _linear(in_features: int, out_features: int) -> ElasticLinear:
@@ -67,17 +82,17 @@ def _maps(largest: Subnet, stack: str) -> ElasticLayerMaps:
 
 
 class Supernet(_Base):
-    """Mixin in front of a model of one family (``TransformerModel``, ``TransformerLanguageModel``).
+    """Mixin before a model of one family (``TransformerModel``, ``TransformerLanguageModel``).
 
-    One subnet is active at a time; a fresh model has the largest. ``identity`` is a buffer that holds search space and
+    One subnet is active at a time, in a fresh model the largest. The buffer ``identity`` holds search space and
     routing, so that weights are never loaded into a supernet of another space (:mod:`mos_fairseq.models.identity`).
 
     Attributes:
-        arch, task: fairseq's names of it, and of the task that trains it.
-        family: of the search spaces that it takes.
-        twin: the class of its static twins.
-        search_space, active_subnet: as they say.
-        local_rounds: how processes average in data parallel training; None: gradients, in every update.
+        arch, task: fairseq's names of the model, and of the task that trains it.
+        family: family of its search spaces.
+        twin: class of its static twins.
+        search_space, active_subnet: the search space, and the active subnet.
+        local_rounds: how processes average in data-parallel training; None: gradients, in every update.
     """
 
     arch: str
@@ -91,7 +106,7 @@ class Supernet(_Base):
         self.search_space = space
         self.register_buffer("identity", make_identity(space, cfg))
         for module in self.modules():
-            if isinstance(module, ElasticLinear):
+            if isinstance(module, (ElasticLinear, LowRankExperts)):
                 for parameter in module.parameters(recurse=False):
                     parameter.stacked_experts = True  # read by scaled_adam: sizes are each expert's
         self.set_active_subnet(space.largest())
@@ -100,21 +115,26 @@ class Supernet(_Base):
     def build_model(cls, cfg: Any, task: Any) -> Self:
         """Build for fairseq: the search space is the task's.
 
+        With ``freeze_shared``, only experts of low rank and routers get gradients.
+
         Raises:
-            InputError: no search space, a bad one, one of another family, or bad options.
+            InputError: the search space is missing, invalid or of another family, or an option is invalid.
         """
         if not cfg.search_space:
             raise InputError(f"{cls.arch} needs a search space: use --task {cls.task} --search-space SPACE")
         space = SearchSpace.from_spec(cfg.search_space)
-        return cls.from_search_space(cfg, space, *cls.dictionaries_of(task))
+        model = cls.from_search_space(cfg, space, *cls.dictionaries_of(task))
+        if cfg.freeze_shared:
+            train_experts(model)
+        return model
 
     @classmethod
-    @torch.inference_mode(False)  # whatever the caller's mode, training may follow
+    @torch.inference_mode(False)  # independent of the caller's mode: training may follow
     def from_search_space(cls, cfg: Any, space: SearchSpace, *dictionaries: Any) -> Self:
         """Build from a search space and a dictionary for each stack.
 
         Raises:
-            InputError: a space of another family, or bad options.
+            InputError: the space has another family, or an option is invalid.
         """
         if space.family != cls.family:
             raise InputError(
@@ -127,7 +147,7 @@ class Supernet(_Base):
     # --- choosing a subnet -----------------------------------------------------------------------------------------
 
     def set_active_subnet(self, subnet: Subnet) -> None:
-        """Use ``subnet`` from now on.
+        """Activate ``subnet``.
 
         Raises:
             InputError: the subnet is not in the search space.
@@ -135,16 +155,16 @@ class Supernet(_Base):
         self.search_space.check(subnet)
         self.active_subnet = subnet
         values = arch_encoding(subnet, self.search_space, str(self.cfg.arch_encoding))
-        with torch.inference_mode(False):  # whatever the caller's mode, training may follow
+        with torch.inference_mode(False):  # independent of the caller's mode: training may follow
             encoding = torch.tensor(values, dtype=torch.float32, device="cpu")
-            if self.identity.is_cuda:  # from ordinary memory, the host would wait for the device
+            if self.identity.is_cuda:  # from pageable memory, the host would wait for the device
                 encoding = encoding.pin_memory()
             encoding = encoding.to(self.identity.device, non_blocking=True)
         for stack in self.stacks():
             self._set_stack(stack, subnet, encoding)
 
     def stacks(self) -> list[nn.Module]:
-        """Its stacks, in the family's order."""
+        """Return its stacks, in the family's order."""
         return [getattr(self, stack.name) for stack in self.family.stacks]
 
     def _set_stack(self, stack: nn.Module, subnet: Subnet, encoding: Tensor) -> None:
@@ -157,24 +177,24 @@ class Supernet(_Base):
             layer.set_arch(encoding, layer_scale)
             layer.activation_dropout_module.p = self.cfg.activation_dropout * activation_scale
         for layer in stack.layers[len(sizes) :]:
-            layer.forget()  # no forward tells it of updates: momentum may move it
+            layer.forget()  # inactive, so no forward notices an update, but momentum may move it
         stack.set_active_sizes(subnet)
         stack.set_outer_sizes(subnet)
         stack.dropout_module.p = self.cfg.dropout * scale
 
     def describe_active_subnet(self) -> str:
-        """One line for logs."""
+        """Return one line for logs."""
         ends = {self.search_space.smallest(): "smallest: ", self.search_space.largest(): "largest: "}
         return ends.get(self.active_subnet, "") + self.active_subnet.summary()
 
     def prepare_for_inference_(self, cfg: Any) -> None:
-        """fairseq's hook of its commands and of the hub. Warns under a task that has no ``--subnet``."""
+        """Prepare for inference (a hook of fairseq's commands and hub). Warns under a task without ``--subnet``."""
         super().prepare_for_inference_(cfg)
         task = getattr(getattr(cfg, "task", None), "_name", None)
         if task != self.task:
             logger.warning(
-                "generating with subnet %s; --task %s has --subnet for others, and sees every sentence, which --task "
-                "%s may not without --required-batch-size-multiple 1",
+                "generating with subnet %s; --task %s has --subnet for others and reads every sentence; --task "
+                "%s may skip some without --required-batch-size-multiple 1",
                 self.describe_active_subnet(),
                 self.task,
                 task,
@@ -188,8 +208,8 @@ class Supernet(_Base):
 
     @torch.no_grad()
     def get_active_subnet(self) -> StaticTwin:
-        """A static twin with the active subnet's merged weights (copies), in eval mode, on the same device and in the
-        same dtype. Its dropout rates are the configured ones: scaling by width is the supernet's."""
+        """Return a static twin with copies of the active subnet's merged weights, in eval mode, on the same device and
+        in the same dtype. It has the configured dropout rates: only the supernet scales them by width."""
         training = self.training
         stacks, largest = self.stacks(), self.search_space.largest()
         twin = self.twin.from_subnet(
@@ -208,13 +228,13 @@ class Supernet(_Base):
         return twin.eval()
 
     def _twin_config(self) -> Any:
-        """Configuration from which the active subnet's static twin is built."""
+        """Return the configuration of the active subnet's static twin."""
         config = self.twin.config
         shared = [f.name for f in fields(config) if f.name[0] != "_" and f.name not in _TWINS_OWN]
         return config(**{name: getattr(self.cfg, name) for name in shared}, subnet=self.active_subnet.key)
 
     def data_parallel(self, process_group: Any, bucket_mb: float = 25) -> SupernetDataParallel:
-        """This model for data parallel training; fairseq's ``pytorch_ddp`` and ``legacy_ddp`` become it."""
+        """Wrap the model for data-parallel training; fairseq's ``pytorch_ddp`` and ``legacy_ddp`` use this."""
         if self.local_rounds is not None:
             return LocalDataParallel(self, process_group, self.local_rounds, bucket_mb)
         return SupernetDataParallel(self, process_group, bucket_mb)
@@ -222,11 +242,11 @@ class Supernet(_Base):
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
-        """As fairseq's; the weights may be from a checkpoint, an average of several, or an EMA.
+        """Load as fairseq does; the weights may come from a checkpoint, an average of several, or an EMA.
 
         Raises:
-            InputError: the weights are of another search space, routing or vocabulary; names the differences. Without
-                ``strict``, weights that name no search space are taken at their word.
+            InputError: the weights have another search space, routing or vocabulary; the message has the differences.
+                Without ``strict``, weights that name no search space are accepted unchecked.
         """
         stored = state_dict.get("identity")
         if stored is not None:
@@ -235,7 +255,7 @@ class Supernet(_Base):
             state_dict["identity"] = self.identity
         elif strict:
             raise InputError(
-                f"these weights are not of a {self.arch} supernet: they name no search space; mos-warm-start makes a "
+                f"these weights are no {self.arch} supernet: they name no search space; mos-warm-start makes a "
                 "supernet of fairseq's transformer"
             )
         for stack in self.stacks():
@@ -243,7 +263,7 @@ class Supernet(_Base):
             table = state_dict.get(f"{name}.embed_tokens.weight")
             if table is not None and len(table) != len(mine):
                 raise InputError(
-                    f"the checkpoint's {name} knows {len(table)} words, this run's dictionary has {len(mine)}: "
+                    f"the checkpoint's {name} has {len(table)} words, this run's dictionary has {len(mine)}: "
                     "use the data folder (its dict.*.txt) of the training"
                 )
         return super().load_state_dict(state_dict, strict, model_cfg, args)

@@ -17,9 +17,22 @@ class SupernetOptions(FairseqDataclass):
     search_space: Optional[str] = "${oc.select:task.search_space,null}"
     mos_routing: ChoiceEnum(list(CHOICES["mos_routing"])) = field(
         default=MosOptions.mos_routing,
-        metadata={"help": "how experts are mixed: none (plain weight sharing), one mixture a layer, or one a neuron"},
+        metadata={
+            "help": "how experts are mixed: none (plain weight sharing), one mixture a layer, one a neuron, or one a "
+            "component of experts of low rank"
+        },
     )
     num_experts: int = field(default=MosOptions.num_experts, metadata={"help": "experts of each matrix that has them"})
+    expert_rank: int = field(
+        default=MosOptions.expert_rank,
+        metadata={
+            "help": "rank of the experts, which are added to weights that all subnets share: nearly the parameters and "
+            "memory of plain weight sharing (default 0: experts are full matrices)"
+        },
+    )
+    freeze_shared: bool = field(
+        default=False, metadata={"help": "train experts of low rank and their routers only; all else stays as it is"}
+    )
     mos_linears: ChoiceEnum(list(CHOICES["mos_linears"])) = field(
         default=MosOptions.mos_linears,
         metadata={"help": "matrices that have experts: the FFN's, the attention projections, or all"},

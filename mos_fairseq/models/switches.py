@@ -1,4 +1,4 @@
-"""Switches of a caller's model that are put back."""
+"""Contexts that change a caller's model and restore it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 @contextmanager
 def keep_active_subnet(model: nn.Module) -> Iterator[None]:
-    """Whatever subnets become active meanwhile, the one that is active now is active afterwards.
+    """Restore the active subnet after the context, whatever subnets become active within it.
 
     Args:
-        model: a supernet, or a wrapper for data parallel training.
+        model: a supernet, or its wrapper for data-parallel training.
     """
     subnet = model.active_subnet
     try:
@@ -24,8 +24,8 @@ def keep_active_subnet(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_attention(model: nn.Module) -> Iterator[None]:
-    """Search with ``model`` meanwhile gets no attention, which it reads at every step: for callers that look at words
-    only. fairseq's own models tell it all the same."""
+    """Make ``model`` return no attention to a search, which reads it at every step; for callers that need words only.
+    fairseq's own models return it anyway."""
     decoder = model.decoder
     before = getattr(decoder, "need_attn", None)
     if before is None:

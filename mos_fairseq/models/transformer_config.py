@@ -1,11 +1,11 @@
-"""Options that the supernet and the static twin share, named as fairseq's ``transformer`` names them.
+"""Options that the supernet and the static twin share, under the names of fairseq's ``transformer``.
 
-Flat on purpose: subclasses of fairseq's nested ``TransformerConfig`` lose overrides silently.
+They are flat on purpose: subclasses of fairseq's nested ``TransformerConfig`` lose overrides silently.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
+from typing import Optional  # fairseq reads the annotations and does not support `str | None`
 
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -23,7 +23,7 @@ def _flag(name: str) -> bool:
 
 @dataclass
 class TransformerOptions(FairseqDataclass):
-    """What models of all families have: everything but the sizes, which follow from the search space or the subnet."""
+    """Options of models of all families. Sizes are not among them: they follow from the search space or the subnet."""
 
     activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
         default="relu", metadata={"help": "activation function of the feed-forward layers"}
@@ -54,16 +54,16 @@ class TransformerBaseConfig(TransformerOptions):
 
 @dataclass
 class TransformerLanguageModelBaseConfig(TransformerOptions):
-    """Options of language models, which are always pre-norm, as fairseq's ``transformer_lm_gpt`` and ``_big`` are."""
+    """Options of language models, which are always pre-norm, like fairseq's ``transformer_lm_gpt`` and ``_big``."""
 
     tokens_per_sample: int = II("task.tokens_per_sample")
-    max_target_positions: Optional[int] = II("task.max_target_positions")  # default: a sample of the task's
+    max_target_positions: Optional[int] = II("task.max_target_positions")  # default: the task's sample length
 
 
 @dataclass
 class RobertaBaseConfig(FairseqDataclass):
-    """Options of masked language models, as fairseq's ``roberta`` names them and by default has them. Positions are
-    learned, embeddings normalised and not scaled."""
+    """Options of masked language models, with the names and defaults of fairseq's ``roberta``. Positions are learned,
+    embeddings normalised and not scaled."""
 
     activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
         default="gelu", metadata={"help": "activation function of the feed-forward layers and of the head"}
@@ -83,7 +83,7 @@ class RobertaBaseConfig(FairseqDataclass):
     )
     layer_norm_eps: float = field(
         default=LayerOptions.layer_norm_eps,
-        metadata={"help": "added to variances in layer norms; fairseq's own value by default, 1e-12 in Google's BERT"},
+        metadata={"help": "epsilon added to variances in layer norms (default: fairseq's; Google's BERT has 1e-12)"},
     )
     load_checkpoint_heads: bool = field(
         default=False, metadata={"help": "make the classification heads that a checkpoint has, and load them"}
@@ -96,7 +96,7 @@ def check_rates(cfg: FairseqDataclass, *names: str) -> None:
 
 
 def layer_options(cfg: TransformerOptions, stack: Stack) -> LayerOptions:
-    """Layer options of one stack."""
+    """Return the layer options of one stack."""
     return LayerOptions(
         dropout=cfg.dropout,
         attention_dropout=cfg.attention_dropout,
@@ -108,14 +108,14 @@ def layer_options(cfg: TransformerOptions, stack: Stack) -> LayerOptions:
 
 
 def embed_scale(cfg: TransformerOptions, stack: Stack, embed_dim: int) -> float:
-    """Factor on token embeddings of (active) width d: sqrt(d), or 1 with ``no_scale_embedding``."""
+    """Return the factor on token embeddings of (active) width d: sqrt(d), or 1 with ``no_scale_embedding``."""
     return 1.0 if stack.setting(cfg, "no_scale_embedding") else math.sqrt(embed_dim)
 
 
 def build_positions(
     cfg: TransformerOptions, stack: Stack, embed_dim: int, position_dim: int, padding_idx: int
 ) -> PositionalEmbedding | None:
-    """Position embeddings of one stack: learned ones as wide as it is, or sinusoidal ones cut from ``position_dim``."""
+    """Build position embeddings of one stack: learned in its own width, or sinusoidal, cut from ``position_dim``."""
     if stack.setting(cfg, "no_token_positional_embeddings"):
         return None
     learned, positions = stack.learned_pos(cfg), getattr(cfg, stack.positions)
@@ -123,10 +123,10 @@ def build_positions(
 
 
 def record_in_config(cfg, group: str, key: str, value: str) -> None:
-    """Write ``value`` into the whole run configuration that ``cfg`` belongs to, so that checkpoints carry it.
+    """Write ``value`` into the whole run configuration that ``cfg`` belongs to, so that checkpoints contain it.
 
-    fairseq hands components a merged copy of their part of the configuration, but saves the original: a file name
-    there would make the checkpoint depend on a file that may change or vanish. The copy still knows its parent.
+    fairseq passes components a merged copy of their part of the configuration, but saves the original. A file name
+    there would make the checkpoint depend on a file that may change or vanish. The copy still has its parent.
     """
     parent = cfg._get_parent() if OmegaConf.is_config(cfg) else None
     if parent is not None and group in parent and OmegaConf.is_dict(parent[group]):

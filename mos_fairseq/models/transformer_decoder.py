@@ -16,14 +16,14 @@ from mos_fairseq.search_space import Stack, Subnet
 
 
 class CrossAttention(Sequence):
-    """The decoder's ``attn``: a sequence of one tensor [B, T, S], attention to the source, computed when it is read.
+    """The decoder's ``attn``: a sequence of one tensor [B, T, S], attention to the source, computed on first access.
 
-    fairseq's decoder computes it always, and most callers do not read it. Alignments are made of it, and the criterion
-    of ``--load-alignments`` trains it.
+    fairseq's decoder always computes it, but most callers do not read it. Alignments use it, and the criterion of
+    ``--load-alignments`` trains it.
 
     Args:
         probabilities: computes [B, h, T, span * S].
-        span: how many encoder layers were attended to; a source token's weight is the sum over them.
+        span: number of encoder layers attended to; a source token's weight is the sum over them.
         num_heads: average of this many heads, the first ones (default: all).
     """
 
@@ -42,10 +42,10 @@ class CrossAttention(Sequence):
 
 
 class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
-    """Transformer decoder whose layers attend to the outputs of the last one, two or three encoder layers, or to none.
+    """Transformer decoder whose layers attend to the last one, two or three encoder outputs, or to none.
 
     Args:
-        embed_tokens, output_embedding: input table and the table that projects to the vocabulary (often the same).
+        embed_tokens, output_embedding: the input table, and the table of the output projection (often the same).
         stack, subnet, kit, position_dim: see :meth:`TransformerStack.init_stack`.
     """
 
@@ -64,17 +64,17 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         self.padding_idx = dictionary.pad()
         self.embed_tokens, self.output_embedding = embed_tokens, output_embedding
         self.max_target_positions = cfg.max_target_positions
-        # whether search, which reads attention at every step, gets it; whoever reads it otherwise always does
+        # whether search, which reads attention at every step, gets it; other callers always do
         self.need_attn = True
         self.init_stack(cfg, stack, subnet, kit, position_dim)
 
     def set_active_sizes(self, subnet: Subnet) -> None:
-        """Run the sizes of ``subnet``. ``cross_spans``: how many encoder outputs each layer reads; empty without."""
+        """Set the sizes of ``subnet``. ``cross_spans``: number of encoder outputs that each layer reads, if any."""
         super().set_active_sizes(subnet)
         self.cross_spans = subnet.cross_spans
 
     def forward_embedding(self, tokens: Tensor, incremental_state: dict | None) -> Tensor:
-        """tokens [B, T] -> [B, T, d], or [B, 1, d] for the last token in incremental decoding."""
+        """Embed tokens [B, T] as [B, T, d], or in incremental decoding the last token as [B, 1, d]."""
         if incremental_state is None:
             return self.embed(tokens, lambda table, x: table(tokens, x))
         return self.embed(tokens[:, -1:], lambda table, x: table.step(tokens.size(1), x))
@@ -94,15 +94,15 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         """
         Args:
             prev_output_tokens: [B, T].
-            encoder_out: of :class:`TransformerEncoder`; None without an encoder.
-            incremental_state: fairseq's cache; then only the last token is decoded.
-            full_context_alignment: a position reads those after it too.
-            alignment_layer, alignment_heads: whose attention to return, averaged over the first heads (default: the
-                last layer's, averaged over all).
+            encoder_out: output of :class:`TransformerEncoder`; None without an encoder.
+            incremental_state: fairseq's cache; with it, only the last token is decoded.
+            full_context_alignment: let a position also read later positions.
+            alignment_layer, alignment_heads: return this layer's attention, averaged over the first heads (default: the
+                last layer, averaged over all heads).
 
         Returns:
             logits [B, T, V] (features [B, T, d] with ``features_only``), and a dictionary with ``attn``, a sequence of
-            one tensor [B, T, S], computed when it is read (in incremental decoding without ``need_attn``: of None), and
+            one tensor [B, T, S] computed on access (in incremental decoding without ``need_attn``: of None), and
             ``inner_states``, each layer's output [T, B, d].
         """
         x, extra = self.extract_features(
@@ -124,7 +124,7 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         alignment_layer: int | None = None,
         alignment_heads: int | None = None,
     ) -> tuple[Tensor, dict]:
-        """As :meth:`forward` up to the output projection."""
+        """Compute :meth:`forward` up to the output projection."""
         num_layers = self.num_active_layers
         alignment_layer = num_layers - 1 if alignment_layer is None else alignment_layer
         self_mask, is_causal = None, False
@@ -153,12 +153,12 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         return x, {"attn": attn, "inner_states": inner_states}
 
     def padding_of(self, tokens: Tensor) -> Tensor:
-        """Where padding needs a mask of causal attention: tokens [B, T] -> [B], the first column."""
+        """Return where padding needs a mask in causal attention: tokens [B, T] -> [B], the first column."""
         return tokens[:, 0].eq(self.padding_idx)
 
     def _self_attention_mask(self, tokens: Tensor, full_context: bool) -> tuple[Tensor | None, bool]:
-        """(mask, is_causal) for self-attention: the mask is True where a key may be read, [B, 1, 1 or T, T], and None
-        unless padding is in reach. Causal attention never reaches padding on the right from a real token."""
+        """Return (mask, is_causal) for self-attention. The mask [B, 1, 1 or T, T] is True where a key may be read, and
+        None if no padding is in reach. In causal attention a real token never reaches padding on its right."""
         padding = tokens.eq(self.padding_idx)
         in_reach = bool(padding.any()) if full_context else self.padding_memo.any(tokens, padding[:, 0])
         if not in_reach:
@@ -166,17 +166,17 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         real = ~padding[:, None, None, :]
         if full_context:
             return real, False
-        # a padding position reads itself, since a row with nothing to read would be NaN
+        # a padding position reads itself, since a row without any key would become NaN
         allowed = real | torch.eye(tokens.size(1), dtype=torch.bool, device=tokens.device)
         return allowed & torch.ones_like(allowed[0, 0]).tril(), False
 
     def _memories(
         self, encoder_out: dict[str, list[Tensor]] | None, incremental_state: dict | None
     ) -> dict[int, tuple[Tensor | None, Tensor | None]]:
-        """For each span in use: outputs of that many encoder layers along time [B, span*S, d], and their mask, which
-        repeats with them. (None, None) where the layers have cached what they read.
+        """Return, for each span in use, the outputs of that many encoder layers along time [B, span*S, d], and their
+        mask, repeated likewise. The entries are (None, None) if the layers have cached keys and values.
 
-        In incremental decoding B counts sentences, not the beams that ``reorder_encoder_out`` made of each.
+        In incremental decoding, B is the number of sentences, not of the beams made by ``reorder_encoder_out``.
         """
         if not self.cross_spans:
             return {0: (None, None)}
@@ -199,7 +199,7 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
         """Reorder every cache to the beam's new order [B'] (fairseq's hook, called at every step)."""
         attentions = [a for layer in self.layers[: self.num_active_layers] for a in layer.attentions]
         caches = [a.cache(incremental_state) for a in attentions]
-        # on a GPU the host would wait for the comparison; there a copy costs less
+        # on a GPU the host would wait for the comparison, and a copy is cheaper
         if (
             caches[0] is not None
             and new_order.is_cpu
@@ -210,9 +210,9 @@ class TransformerDecoder(TransformerStack, FairseqIncrementalDecoder):
             attention.reorder_incremental_state(incremental_state, new_order)
 
     def output_layer(self, features: Tensor) -> Tensor:
-        """features [..., d] -> logits [..., V]."""
+        """Project features [..., d] to logits [..., V]."""
         return self.output_embedding.project(features)
 
     def max_positions(self) -> int:
-        """Longest target sentence in tokens."""
+        """Return the longest target sentence in tokens."""
         return self.max_target_positions

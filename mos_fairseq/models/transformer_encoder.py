@@ -13,7 +13,7 @@ from mos_fairseq.search_space import Stack, Subnet
 
 
 class EncoderStack(TransformerStack, FairseqEncoder):
-    """What Transformer encoders of all families do: layers that see the whole sentence.
+    """Common part of the Transformer encoders of all families, whose layers see the whole sentence.
 
     Args:
         embed_tokens: the input table.
@@ -36,16 +36,18 @@ class EncoderStack(TransformerStack, FairseqEncoder):
         self.init_stack(cfg, stack, subnet, kit, position_dim)
 
     def padding_of(self, tokens: Tensor) -> Tensor:
-        """Where padding needs a mask: tokens [B, S] -> [B, S]."""
+        """Return where padding needs a mask: tokens [B, S] -> [B, S]."""
         return tokens.eq(self.padding_idx)
 
     def forward_embedding(self, tokens: Tensor) -> Tensor:
-        """tokens [B, S] -> [B, S, d]."""
+        """Embed tokens [B, S] as [B, S, d]."""
         return self.embed(tokens, lambda table, x: table(tokens, x))
 
     def layer_outputs(self, tokens: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """tokens [B, S], padded on either side -> the input of the first layer and the output of each, [B, S, d] (or of
-        the layer's own width), and where there is padding [B, S], None if there is none."""
+        """Return the first layer's input and each layer's output for tokens [B, S], padded on either side.
+
+        Each is [B, S, d] (or has the layer's own width). The second value is the padding mask [B, S], or None.
+        """
         padding = self.padding_of(tokens)
         has_padding = self.padding_memo.any(tokens, padding)
         mask = ~padding[:, None, None, :] if has_padding else None
@@ -59,16 +61,16 @@ class EncoderStack(TransformerStack, FairseqEncoder):
         return states, padding if has_padding else None
 
     def max_positions(self) -> int:
-        """Longest sentence in tokens."""
+        """Return the longest sentence in tokens."""
         return getattr(self.cfg, self.stack.positions)
 
 
 class TransformerEncoder(EncoderStack):
-    """Transformer encoder whose last outputs, not only the last, may be read by the decoder (HAT's cross-attention
-    span, arXiv 2005.14187)."""
+    """Transformer encoder whose last outputs the decoder may read, not only the last one (HAT's cross-attention span,
+    arXiv 2005.14187)."""
 
     def set_active_sizes(self, subnet: Subnet) -> None:
-        """Run the sizes of ``subnet``, and return as many outputs as are read."""
+        """Set the sizes of ``subnet``, and return as many outputs as the decoder reads."""
         super().set_active_sizes(subnet)
         self.num_outputs = max(subnet.cross_spans)
 
@@ -82,12 +84,12 @@ class TransformerEncoder(EncoderStack):
 
         Returns:
             fairseq's dictionary of lists. ``encoder_out``: outputs of the last layers, the last layer first, each
-            [S, B, d]; ``encoder_padding_mask``: [B, S], True at padding, an empty list if there is none.
+            [S, B, d]; ``encoder_padding_mask``: [B, S], True at padding, an empty list without padding.
         """
         states, padding = self.layer_outputs(src_tokens)
         outputs = states[: -self.num_outputs - 1 : -1]
         if self.layer_norm is not None:
-            # pre-norm layers leave unnormalised sums: whatever the decoder reads goes through the final norm
+            # pre-norm layers leave unnormalised sums, so every output for the decoder passes the final norm
             outputs = [self.layer_norm(y) for y in outputs]
         return {
             "encoder_out": [y.transpose(0, 1) for y in outputs],
@@ -103,9 +105,9 @@ class TransformerEncoder(EncoderStack):
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
         """Rearrange (or, before beam search, repeat) the sentences of the batch by ``new_order`` [B'].
 
-        ``beam_size`` of the result, one number in a tensor, tells how many consecutive rows are copies of one sentence.
-        Then the decoder reads each sentence once; and an order within the sentences, as beam search gives at every
-        step, changes nothing.
+        ``beam_size`` of the result, a tensor with one number, is the number of consecutive rows that are copies of one
+        sentence. The decoder then reads each sentence once. Beam search reorders within sentences at every step, which
+        then changes nothing.
         """
         old_beam = beam_size_of(encoder_out)
         sentences = new_order // old_beam
@@ -123,12 +125,12 @@ class TransformerEncoder(EncoderStack):
 
 
 def beam_size_of(encoder_out: dict[str, list[Tensor]]) -> int:
-    """How many consecutive rows are copies of one sentence (see ``reorder_encoder_out``)."""
+    """Return how many consecutive rows are copies of one sentence (see ``reorder_encoder_out``)."""
     return int(encoder_out["beam_size"][0]) if encoder_out.get("beam_size") else 1
 
 
 def _repeats(sentences: Tensor) -> int:
-    """The number k such that ``sentences`` [B'] holds each of its entries k times in a row (1: no such number)."""
+    """Return k such that ``sentences`` [B'] holds each of its entries k times in a row; 1 if there is no such k."""
     beam = len(sentences)
     changes = (sentences[1:] != sentences[:-1]).nonzero()
     if len(changes):

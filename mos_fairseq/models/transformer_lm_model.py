@@ -1,4 +1,4 @@
-"""What the language model's supernet and static twin have in common as fairseq models."""
+"""Common parts of the language model's supernet and static twin as fairseq models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TransformerLanguageModel(FairseqLanguageModel):
 
     @staticmethod
     def dictionaries_of(task: Any) -> tuple[Dictionary]:
-        """The dictionary, in a tuple: one for each stack."""
+        """Return the dictionary in a tuple: one for each stack."""
         return (task.target_dictionary,)
 
     @classmethod
@@ -37,7 +37,7 @@ class TransformerLanguageModel(FairseqLanguageModel):
         kit: LayerKit,
         position_dims: Sequence[int] | None = None,
     ) -> tuple[TransformerDecoder]:
-        """The decoder, of the sizes of ``subnet``; see :meth:`TransformerStack.init_stack`."""
+        """Build the decoder in the sizes of ``subnet``; see :meth:`TransformerStack.init_stack`."""
         if cfg.max_target_positions is None:
             cfg.max_target_positions = cfg.tokens_per_sample
         (stack,), (dictionary,) = cls.family.stacks, dictionaries

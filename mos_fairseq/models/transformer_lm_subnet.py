@@ -1,10 +1,10 @@
 """``transformer_lm_subnet``: the static twin of a ``transformer_lm_mos`` subnet, a plain dense language model.
 
-Also trainable from scratch with fairseq's ``language_modeling`` task: ``--arch transformer_lm_subnet --subnet FILE``.
+Also trained from scratch with fairseq's task ``language_modeling``: ``--arch transformer_lm_subnet --subnet FILE``.
 """
 
 from dataclasses import dataclass, field
-from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
+from typing import Optional  # fairseq reads the annotations and does not support `str | None`
 
 from fairseq.models import register_model
 

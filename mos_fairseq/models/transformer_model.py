@@ -1,4 +1,4 @@
-"""What the supernet and the static twin have in common as fairseq models."""
+"""Common parts of the translation model's supernet and static twin as fairseq models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TransformerModel(FairseqEncoderDecoderModel):
 
     @staticmethod
     def dictionaries_of(task: Any) -> tuple[Dictionary, Dictionary]:
-        """The stacks' dictionaries."""
+        """Return the stacks' dictionaries."""
         return task.source_dictionary, task.target_dictionary
 
     @classmethod
@@ -43,7 +43,7 @@ class TransformerModel(FairseqEncoderDecoderModel):
         kit: LayerKit,
         position_dims: Sequence[int] | None = None,
     ) -> tuple[TransformerEncoder, TransformerDecoder]:
-        """Encoder and decoder of the sizes of ``subnet``; see :meth:`TransformerStack.init_stack`."""
+        """Build encoder and decoder in the sizes of ``subnet``; see :meth:`TransformerStack.init_stack`."""
         encoder_stack, decoder_stack = cls.family.stacks
         inputs, prevs, outputs = _embeddings(cfg, subnet, *dictionaries)
         encoder_dim, decoder_dim = position_dims or (None, None)
@@ -52,8 +52,8 @@ class TransformerModel(FairseqEncoderDecoderModel):
         return encoder, decoder
 
     def prepare_for_inference_(self, cfg) -> None:
-        """fairseq's hook of its commands and of the hub. The commands print attention as alignments or not at all;
-        whoever else generates may read it."""
+        """Prepare for inference (a hook of fairseq's commands and hub). The commands read attention only to print
+        alignments; other callers may read it."""
         super().prepare_for_inference_(cfg)
         if calling_command() is not None:
             self.decoder.need_attn = bool(getattr(cfg.generation, "print_alignment", None))
@@ -68,9 +68,9 @@ class TransformerModel(FairseqEncoderDecoderModel):
         alignment_layer: int | None = None,
         alignment_heads: int | None = None,
     ) -> tuple[Tensor, dict]:
-        """src_tokens [B, S], prev_output_tokens [B, T] -> logits [B, T, V] and extras (see the decoder); with
-        ``return_all_hiddens`` these have ``encoder_states`` too, each encoder layer's output [S, B, d]."""
-        if src_tokens.is_cuda:  # the decoder would ask when the host could be far ahead of the device
+        """Map src_tokens [B, S] and prev_output_tokens [B, T] to logits [B, T, V] and extras (see the decoder). With
+        ``return_all_hiddens`` these also have ``encoder_states``, each encoder layer's output [S, B, d]."""
+        if src_tokens.is_cuda:  # checked early: in the decoder the host would wait for the device
             asked = ((self.encoder, src_tokens), (self.decoder, prev_output_tokens))
             learn_together([(s.padding_memo, tokens, s.padding_of(tokens)) for s, tokens in asked])
         encoder_out = self.encoder(src_tokens, src_lengths=src_lengths, return_all_hiddens=return_all_hiddens)
@@ -89,9 +89,9 @@ class TransformerModel(FairseqEncoderDecoderModel):
 def _embeddings(
     cfg: TransformerBaseConfig, subnet: Subnet, src_dict: Dictionary, tgt_dict: Dictionary
 ) -> tuple[ElasticEmbedding, ElasticEmbedding, ElasticEmbedding]:
-    """Tables of encoder input, decoder input and output projection, possibly one and the same.
+    """Return the tables of encoder input, decoder input and output projection, which may be the same.
 
-    A shared table is as wide as the wider side; the narrower reads its first columns.
+    A shared table has the larger side's width; the narrower side reads its first columns.
     """
     encoder_dim, decoder_dim = subnet.width("encoder"), subnet.width("decoder")
     if cfg.share_all_embeddings:
@@ -109,7 +109,7 @@ def _embeddings(
 
 
 def placeholder_dictionary(size: int) -> Dictionary:
-    """A dictionary of ``size`` entries without meaning: a model depends on their number only."""
+    """Return a dictionary of ``size`` meaningless entries: a model depends on their number only."""
     words = Dictionary()
     for number in range(size - len(words)):
         words.add_symbol(f"placeholder{number}")

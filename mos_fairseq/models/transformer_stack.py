@@ -1,4 +1,4 @@
-"""What the encoder and the decoder have in common, in supernets and static twins alike."""
+"""Common part of encoders and decoders, in supernets and static twins."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mos_fairseq.sizes import LayerSizes
 
 @dataclass(frozen=True)
 class LayerKit:
-    """What models are made of: elastic modules for a supernet, dense ones for a static twin.
+    """Factories of a model's modules: elastic ones for a supernet, dense ones for a static twin.
 
     Args:
-        layer: of given sizes.
-        norm: of a width, and with what is added to variances.
-        linear: from one width to another, drawn as :class:`torch.nn.Linear` draws.
-        maps: around the layers of a stack of a subnet that has such maps; their number and widths are the subnet's.
+        layer: makes a layer of given sizes.
+        norm: makes a norm of a width, with the epsilon added to variances.
+        linear: makes a linear from one width to another, initialised as :class:`torch.nn.Linear` is.
+        maps: makes the maps around the layers of a subnet's stack, in the subnet's number and widths.
     """
 
     layer: Callable[[LayerSizes, LayerOptions], nn.Module]
@@ -37,12 +37,12 @@ class LayerKit:
 
 
 class TransformerStack:
-    """Mixin behind fairseq's encoder or decoder: embeddings, positions, layers and norms of one declared stack.
+    """Mixin after fairseq's encoder or decoder: embeddings, positions, layers and norms of one declared stack.
 
     Attributes:
         stack: the declaration.
         embed_dim: active width d.
-        num_active_layers: how many of ``layers`` run, the first ones.
+        num_active_layers: number of ``layers`` that run, from the first on.
         padding_idx, embed_tokens: set before :meth:`init_stack`.
     """
 
@@ -58,11 +58,11 @@ class TransformerStack:
         kit: LayerKit,
         position_dim: int | None = None,
     ) -> None:
-        """Build layers, positions and norms, once the embeddings are there.
+        """Build layers, positions and norms; the embeddings must exist.
 
         Args:
-            subnet: whose sizes they have: of a supernet the largest.
-            position_dim: width of the sinusoidal table that positions are cut from: the supernet's (default: its own).
+            subnet: determines the sizes; in a supernet it is the largest.
+            position_dim: width of the sinusoidal table that positions are cut from, the supernet's (default: its own).
         """
         width, options = subnet.width(stack.name), layer_options(cfg, stack)
         layers = [kit.layer(sizes, options) for sizes in subnet.layers(stack.name)]
@@ -78,12 +78,12 @@ class TransformerStack:
         self.set_active_sizes(subnet)
 
     def set_active_sizes(self, subnet: Subnet) -> None:
-        """Run the width and the number of layers of ``subnet``. (Its modules are set apart.)"""
+        """Set the width and the number of layers of ``subnet``. (Its modules are set separately.)"""
         self.embed_dim = subnet.width(self.stack.name)
         self.num_active_layers = len(subnet.layers(self.stack.name))
 
     def set_outer_sizes(self, subnet: Subnet) -> None:
-        """In a supernet: set the modules around the layers to ``subnet``, which runs already."""
+        """In a supernet, set the modules around the layers to ``subnet``, which is already active."""
         for norm in (self.layernorm_embedding, self.layer_norm):
             if norm is not None:
                 norm.set_active_size(self.embed_dim)
@@ -91,9 +91,9 @@ class TransformerStack:
             self.maps.set_active_sizes(self.embed_dim, [layer.width for layer in subnet.layers(self.stack.name)])
 
     def embed(self, tokens: Tensor, positions: Callable[[PositionalEmbedding, Tensor], Tensor]) -> Tensor:
-        """tokens [B, T] -> scaled embeddings with positions, normalised, dropped out [B, T, d].
+        """Embed tokens [B, T] as scaled embeddings with positions, normalised, with dropout, [B, T, d].
 
-        ``positions`` gives those of the table that are added to embeddings [B, T, d].
+        ``positions`` returns the rows of the table that are added to embeddings [B, T, d].
         """
         x = embed_scale(self.cfg, self.stack, self.embed_dim) * self.embed_tokens(tokens, self.embed_dim)
         if self.embed_positions is not None:
@@ -104,5 +104,5 @@ class TransformerStack:
 
 
 def embedding_table(dictionary, width: int) -> ElasticEmbedding:
-    """A table for the words of ``dictionary``."""
+    """Return a table for the words of ``dictionary``."""
     return ElasticEmbedding(len(dictionary), width, dictionary.pad())

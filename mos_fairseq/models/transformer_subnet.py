@@ -1,11 +1,11 @@
 """``transformer_subnet``: the static twin of a ``transformer_mos`` subnet, a plain dense Transformer of its sizes.
 
-What ``get_active_subnet`` of a supernet returns; also trainable from scratch with fairseq's ``translation`` task:
-``--arch transformer_subnet --subnet FILE``.
+``get_active_subnet`` of a supernet returns it. It can also be trained from scratch with fairseq's ``translation``
+task: ``--arch transformer_subnet --subnet FILE``.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Optional  # fairseq reads the annotations, and knows no `str | None`
+from typing import Any, Optional  # fairseq reads the annotations and does not support `str | None`
 
 from fairseq.models import register_model
 
@@ -25,7 +25,7 @@ class TransformerSubnetConfig(TransformerBaseConfig):
     )
     trained_parts: str = field(
         default=ALL,
-        metadata={"help": "what trains: all, or few parameters: norms, biases, or both with a comma between them"},
+        metadata={"help": "parameters that train: all, or few of them: norms, biases, or both, separated by a comma"},
     )
 
 
@@ -37,10 +37,10 @@ class TransformerSubnetModel(StaticTwin, TransformerModel):
 
     @classmethod
     def build_model(cls, cfg: TransformerSubnetConfig, task: Any) -> "TransformerSubnetModel":
-        """As :meth:`StaticTwin.build_model`; only ``--trained-parts`` take gradients.
+        """Build as :meth:`StaticTwin.build_model`; only ``--trained-parts`` get gradients.
 
         Raises:
-            InputError: the same, or a part that there is not.
+            InputError: as there, or a part does not exist.
         """
         parts = check_parts(cfg.trained_parts, "trained_parts")
         model = super().build_model(cfg, task)

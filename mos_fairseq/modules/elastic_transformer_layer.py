@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from mos_fairseq.modules.derived import state_of
 from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
+from mos_fairseq.modules.low_rank import drawn_aside
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
-from mos_fairseq.modules.router import LayerRouter, NeuronRouter, probs_of
+from mos_fairseq.modules.router import LayerRouter, NeuronRouter, RankRouter, probs_of
 from mos_fairseq.modules.transformer_layer import LayerOptions, TransformerLayer
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
 
@@ -24,26 +25,37 @@ else:
     _Base = object
 
 
+class Experts(TypedDict, total=False):
+    """Arguments of :class:`ElasticLinear`."""
+
+    num_experts: int
+    expert_rank: int
+
+
 @dataclass(frozen=True)
 class MixtureOptions:
     """How a supernet layer mixes experts.
 
-    ``routing``: ``none`` (plain weight sharing), ``layer`` or ``neuron``; ``linears``: which matrices have experts,
-    ``ffn``, ``attention`` or ``all``; ``lowest_encoding``: smallest value of each feature of the arch encoding; the
-    rest are the router's.
+    ``routing``: ``none`` (plain weight sharing), ``layer``, ``neuron``, or ``rank``, which experts of low rank have
+    alone; ``expert_rank``: their rank, 0 for full matrices; ``linears``: which matrices have experts, ``ffn``,
+    ``attention`` or ``all``; ``lowest_encoding``: smallest value of each feature of the arch encoding; the rest are the
+    router's.
     """
 
     routing: str = "none"
     num_experts: int = 1
+    expert_rank: int = 0
     linears: str = "ffn"
     lowest_encoding: tuple[float, ...] = ()
     router_hidden_dim: int = 128
     router_layers: int = 2
     router_dropout: float = 0.1
 
-    def experts_of(self, part: str) -> int:
-        """Number of experts of a matrix in ``part`` ("ffn" or "attention")."""
-        return self.num_experts if self.routing != "none" and self.linears in (part, "all") else 1
+    def experts_of(self, part: str) -> Experts:
+        """Return the number of experts and their rank for a matrix in ``part`` ("ffn" or "attention")."""
+        if self.routing == "none" or self.linears not in (part, "all"):
+            return {}
+        return {"num_experts": self.num_experts, "expert_rank": self.expert_rank}
 
 
 def _is_autocast(x: Tensor) -> bool:
@@ -63,9 +75,18 @@ class _ElasticLayerMixin(_Base):
         self._norms = [m for m in self.modules() if isinstance(m, ElasticLayerNorm)]
         self._encoding: Tensor | None = None
         self._stamp: tuple | None = None
+        self.router: LayerRouter | RankRouter | nn.ModuleDict | None = None
+        # beside experts of low rank, routers leave torch's generator to the shared weights
+        with drawn_aside("routers") if options.expert_rank else nullcontext():
+            self._init_routers(options)
+        self._max_dropouts = {m: m.p for m in self._dropouts()}
+        # looking for them costs more than looking at all their parameters; they stay, parameters may be replaced
+        self._owners = [m for m in self.modules() if m._parameters]
+
+    def _init_routers(self, options: MixtureOptions) -> None:
+        """Routers are drawn as they are for full experts, see :class:`LayerRouter`; a single expert has none."""
         experts = {n: m for n, m in self._linears.items() if m.num_experts > 1}
         router_args = (options.router_hidden_dim, options.router_layers, options.router_dropout)
-        self.router: LayerRouter | nn.ModuleDict | None = None
         lowest = options.lowest_encoding
         if experts and options.routing == "layer":
             self.router = LayerRouter(lowest, options.num_experts, *router_args)
@@ -73,9 +94,9 @@ class _ElasticLayerMixin(_Base):
             self.router = nn.ModuleDict(
                 {n.replace(".", "_"): NeuronRouter(lowest, m, *router_args) for n, m in experts.items()}
             )
-        self._max_dropouts = {m: m.p for m in self._dropouts()}
-        # looking for them costs more than looking at all their parameters; they stay, parameters may be replaced
-        self._owners = [m for m in self.modules() if m._parameters]
+        elif experts and options.routing == "rank":
+            sizes = (len(experts), options.num_experts, options.expert_rank)
+            self.router = RankRouter(lowest, *sizes, *router_args)
 
     def _dropouts(self) -> list[nn.Module]:
         attentions = [m for m in self.modules() if isinstance(m, MultiheadAttention)]
@@ -89,7 +110,8 @@ class _ElasticLayerMixin(_Base):
         self.release()
 
     def mixing_probs(self) -> dict[str, Tensor]:
-        """Mixing weights in force of each expert matrix by its name: [E] (layer-wise) or [E, G, o] (neuron-wise)."""
+        """Mixing weights in force of each expert matrix by its name: [E] (layer-wise), [E, G, o] (neuron-wise) or
+        [E, R] (of rank components)."""
         if self.router is None:
             return {}
         if self._encoding is None:
@@ -99,10 +121,12 @@ class _ElasticLayerMixin(_Base):
         with torch.autocast(encoding.device.type, enabled=False) if _is_autocast(encoding) else nullcontext():
             return self._probs(self.router, encoding)
 
-    def _probs(self, router: LayerRouter | nn.ModuleDict, encoding: Tensor) -> dict[str, Tensor]:
+    def _probs(self, router: LayerRouter | RankRouter | nn.ModuleDict, encoding: Tensor) -> dict[str, Tensor]:
         names = [n for n, m in self._linears.items() if m.num_experts > 1]
         if isinstance(router, LayerRouter):
             return dict.fromkeys(names, router(encoding))
+        if isinstance(router, RankRouter):
+            return dict(zip(names, router(encoding), strict=True))
         routers = [router[n.replace(".", "_")] for n in names]
         sizes = [self._linears[n].active_out_features for n in names]
         return dict(zip(names, probs_of(routers, encoding, sizes), strict=True))
@@ -156,21 +180,21 @@ def _attention(width: int, sizes: AttentionSizes, options: LayerOptions, mixture
     gain = 1 / math.sqrt(2)
 
     def linear(d_in: int, groups: int) -> ElasticLinear:
-        return ElasticLinear(d_in, sizes.inner, groups=groups, num_experts=experts, gain=gain)
+        return ElasticLinear(d_in, sizes.inner, groups=groups, **experts, gain=gain)
 
     if sizes.is_cross:
         projections = {"q_proj": linear(width, 1), "kv_proj": linear(sizes.memory, 2)}
     else:
         projections = {"qkv_proj": linear(width, 3)}
-    out_proj = ElasticLinear(sizes.inner, width, num_experts=experts)
+    out_proj = ElasticLinear(sizes.inner, width, **experts)
     return MultiheadAttention(projections, out_proj, sizes.heads, options.attention_dropout)
 
 
 def _ffn(sizes: LayerSizes, mixture: MixtureOptions) -> tuple[ElasticLinear, ElasticLinear]:
     experts = mixture.experts_of("ffn")
     return (
-        ElasticLinear(sizes.width, sizes.ffn, num_experts=experts, gain=None),
-        ElasticLinear(sizes.ffn, sizes.width, num_experts=experts, gain=None),
+        ElasticLinear(sizes.width, sizes.ffn, **experts, gain=None),
+        ElasticLinear(sizes.ffn, sizes.width, **experts, gain=None),
     )
 
 

@@ -80,6 +80,38 @@ class LayerRouter(_Router):
         return torch.softmax(self.head(self.trunk(encoding)).float(), dim=0)
 
 
+class RankRouter(_Router):
+    """Routing of rank components: for each of the M matrices of a Transformer layer a mixture of every component of its
+    experts, g [M, E, R].
+
+    Layer-wise routing is the case of equal mixtures. One trunk serves all matrices.
+
+    Args:
+        lowest: as in :class:`LayerRouter`.
+        num_matrices, num_experts, rank: M, E and R.
+        hidden_dim, num_layers, dropout: as in :class:`LayerRouter`.
+    """
+
+    def __init__(
+        self,
+        lowest: Sequence[float],
+        num_matrices: int,
+        num_experts: int,
+        rank: int,
+        hidden_dim: int,
+        num_layers: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(lowest, hidden_dim, num_layers, dropout)
+        self.shape = (num_matrices, num_experts, rank)
+        self.head = nn.Linear(self.head_in_features, num_matrices * num_experts * rank)
+        self._reset_parameters(lowest, self.head)
+
+    def forward(self, encoding: Tensor) -> Tensor:
+        """encoding [n] -> gates [M, E, R], fp32, summing to 1 over E."""
+        return torch.softmax(self.head(self.trunk(encoding)).float().view(self.shape), dim=1)
+
+
 class NeuronRouter(KeepsDerived, _Router):
     """Neuron-wise routing: a mixture for each output row of one expert matrix, P [E, G, o].
 
@@ -115,6 +147,9 @@ class NeuronRouter(KeepsDerived, _Router):
             logits = self._transposed.linear(hidden, self.head.weight, self.head.bias)
         logits = logits.view(self.num_experts, self.groups, -1)[:, :, :out_features]
         return torch.softmax(logits.float(), dim=0)
+
+
+ROUTERS = (LayerRouter, NeuronRouter, RankRouter)
 
 
 def probs_of(routers: Sequence[NeuronRouter], encoding: Tensor, out_features: Sequence[int]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Searching for subnets within budgets. The algorithms know neither torch nor fairseq."""
+"""Search for subnets within budgets. The algorithms import neither torch nor fairseq."""
 
 from mos_fairseq.lazy import names_of
 

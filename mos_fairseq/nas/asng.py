@@ -1,5 +1,5 @@
-"""Adaptive stochastic natural gradient (ASNG, arXiv 1905.08537): a categorical distribution for each entry of a vector,
-which moves towards the better ones of a few subnets drawn from it, by steps as long as their direction is trusted."""
+"""Adaptive stochastic natural gradient (ASNG, arXiv 1905.08537): a categorical distribution for each entry of a vector.
+It moves towards the better ones of a few drawn subnets, and adapts its step size to how far it trusts the direction."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.genes import Vector
 from mos_fairseq.search_space import Subnet
 
-_TRUST = 1.5  # alpha of the paper: how much longer than a random walk's the path of steps must be
-# With 1, the paper's, the distribution trembles at its floor: after 2,000 and 3,000 draws on a separable landscape 19
-# and 18 of 20 seeds had the optimum as their answer, with 0.5 and with 0.3 all 20, from 800 draws on.
+_TRUST = 1.5  # alpha of the paper: required length of the path of steps, relative to a random walk's
+# With 1, the paper's value, the distribution oscillates at its floor: after 2,000 and 3,000 draws on a separable
+# landscape, 19 and 18 of 20 seeds had found the optimum; with 0.5 and with 0.3, all 20, from 800 draws on.
 _FIRST_STEP = 0.5
 
 
@@ -29,9 +29,9 @@ class CategoricalASNG:
         sizes: number of choices of each entry.
 
     Attributes:
-        theta: probabilities of each entry's choices, [size] each. None falls below 1/(n (size - 1)), where n entries
-            have a choice, so that no choice is given up for ever; nor, of a few entries, below a tenth of 1/(size - 1):
-            the paper's floor would leave two entries of two choices where they are.
+        theta: probabilities of each entry's choices, [size] each. The floor is 1/(n (size - 1)), where n entries have a
+            choice, so that no choice is given up for ever. With few entries, it is a tenth of 1/(size - 1): the paper's
+            floor would not let two entries of two choices move.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -49,12 +49,12 @@ class CategoricalASNG:
         return tuple(_pick(row, rng) for row in self.theta)
 
     def answer(self) -> Vector:
-        """The most probable vector; of equals the larger choice."""
+        """Return the most probable vector; among equals, the larger choice."""
         return tuple(int(np.argmax(np.round(row, 9))) for row in self.theta)
 
     def update(self, vectors: Sequence[Vector], losses: Sequence[float]) -> bool:
-        """Move towards the vectors with low losses, and away from those with high ones. False where all are equal in
-        loss, and nothing moves."""
+        """Move towards the vectors with low losses, and away from those with high ones. Return False if all losses are
+        equal, and nothing moves."""
         utilities = _utilities(losses)
         if not self._free or not any(utilities):
             return False
@@ -62,7 +62,7 @@ class CategoricalASNG:
         for slot, (size, row) in enumerate(zip(self.sizes, self.theta, strict=True)):
             taken = np.array([[float(vector[slot] == index) for index in range(size)] for vector in vectors])
             gradient.append((np.array(utilities)[:, None] * (taken - row)).mean(0))
-        # by the square root of the Fisher matrix, in which a step's length means the same everywhere
+        # scaled by the square root of the Fisher matrix, so that a step's length means the same everywhere
         whitened = [
             g[:-1] / np.sqrt(row[:-1]) + np.sqrt(row[:-1]) * g[:-1].sum() / (row[-1] + np.sqrt(row[-1]))
             for g, row in zip(gradient, self.theta, strict=True)
@@ -75,7 +75,7 @@ class CategoricalASNG:
         self.path = [kept * old + added * part / length for old, part in zip(self.path, whitened, strict=True)]
         self.gamma = kept**2 * self.gamma + beta * (2 - beta)
         squared = sum(float((part**2).sum()) for part in self.path)
-        # no longer than the first: beta must stay below 1
+        # at most the first step size: beta must stay below 1
         self.inverse_step = max(1.0, self.inverse_step * math.exp(beta * (self.gamma - squared / _TRUST)))
         self._keep_floor()
         return True
@@ -91,13 +91,13 @@ class CategoricalASNG:
             self.theta[slot] = row / row.sum()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists and numbers, exactly."""
+        """Return plain lists and numbers, without rounding."""
         lists = {"theta": [row.tolist() for row in self.theta], "path": [part.tolist() for part in self.path]}
         return lists | {"gamma": self.gamma, "inverse_step": self.inverse_step}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CategoricalASNG:
-        """The inverse of :meth:`to_dict`. ValueError where it is none."""
+        """Rebuild from :meth:`to_dict`. Raises ValueError for other data."""
         theta = [np.array(row, dtype=float) for row in data["theta"]]
         found = cls([len(row) for row in theta])
         found.theta, found.path = theta, [np.array(part, dtype=float) for part in data["path"]]
@@ -119,8 +119,8 @@ def _pick(probabilities: np.ndarray, rng: random.Random) -> int:
 
 
 def _utilities(losses: Sequence[float]) -> list[float]:
-    """1/m for the best m losses and -1/m for the worst m, where m is a quarter of them, at least one. Equal losses
-    share what their places get."""
+    """Return 1/m for the best m losses and -1/m for the worst m, where m is a quarter of them, at least one. Equal
+    losses share the values of their places."""
     number = len(losses)
     best = math.ceil(number / 4)
     by_place = [1 / best if place < best else -1 / best if place >= number - best else 0.0 for place in range(number)]
@@ -134,10 +134,10 @@ def _utilities(losses: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class AsngOptions:
-    """``samples``: subnets drawn for a step; ``iterations``: steps.
+    """``samples``: subnets drawn for a step; ``iterations``: number of steps.
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number is out of range.
     """
 
     samples: int = 2
@@ -150,18 +150,18 @@ class AsngOptions:
 
     @property
     def most_subnets(self) -> int:
-        """What is judged where nothing is drawn twice, the answer included."""
+        """Return the number of judged subnets if none is drawn twice, including the answer."""
         return self.samples * self.iterations + 1
 
 
 def asng_search(
     candidates: Candidates, options: AsngOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
 ) -> Subnet:
-    """The best subnet that was judged, among them the distribution's answer, its most probable subnet.
+    """Return the best judged subnet; the distribution's answer, its most probable subnet, is judged, too.
 
-    Draws that miss a constraint are drawn again, or led to the cheapest subnet, so that only what keeps the budgets is
-    judged. A subnet that is drawn again costs nothing: the longer the search, the fewer are new. As repeatable as
-    :func:`~mos_fairseq.nas.evolution.evolve`.
+    Draws that miss a constraint are drawn again, or moved towards the cheapest subnet, so that only subnets within the
+    budgets are judged. A repeated draw costs nothing, and the longer the search, the fewer draws are new. The search is
+    deterministic in the same sense as :func:`~mos_fairseq.nas.evolution.evolve`.
     """
     genes, rng = candidates.genes, random.Random(f"asng/{options.seed}")
     distribution = CategoricalASNG(genes.sizes)
@@ -175,8 +175,8 @@ def asng_search(
 
 
 def within_budgets(candidates: Candidates, vector: Vector) -> Vector:
-    """``vector``, or where it misses a constraint the same with some entries set to the cheapest subnet's, in an order
-    that depends on nothing but ``vector``."""
+    """Return ``vector``, or if it misses a constraint, the vector with some entries set to the cheapest subnet's. Their
+    order depends on ``vector`` only."""
     cheapest, rng = candidates.check_reachable(), random.Random(f"answer/{vector}")
     while not candidates.feasible(candidates.genes.decode(vector)):
         vector = candidates.genes.towards(vector, cheapest, rng)

@@ -1,4 +1,4 @@
-"""What lies around a budget: a hole that no subnet's cost falls into, and what a little more would buy."""
+"""The neighbourhood of a budget: holes without any subnet's cost, and the gain from a slightly larger budget."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.constraints import Constraint
 from mos_fairseq.search_space import Subnet
 
-MORE = 0.1  # of the budgets
+MORE = 0.1  # share of the budgets
 _DRAWS = 2000
-_WIDE = 0.05  # of the budget, that is a hole and not the distance between neighbours
+_WIDE = 0.05  # share of the budget; a narrower gap is the usual distance of neighbours
 _JUDGED = 8
 
 
 @dataclass(frozen=True)
 class Hole:
-    """No subnet that was looked at costs more than ``below`` and less than ``above``, and the budget is between."""
+    """A budget in a gap: no examined subnet costs more than ``below`` and less than ``above``."""
 
     budget: Constraint
     below: float
@@ -33,9 +33,10 @@ class Hole:
 
 
 def holes(candidates: Candidates, subnets: Iterable[Subnet] = ()) -> list[Hole]:
-    """The budgets that lie in a hole of the space which is wider than 5 % of them.
+    """Return the budgets that lie in a hole of the space, a gap wider than 5 % of the budget.
 
-    Looked at are ``subnets``, those that the search has seen, and some thousand draws over the whole range of costs.
+    ``subnets``, all subnets that the search has seen, and some thousand draws over the whole range of costs are
+    examined.
     """
     rng = random.Random("holes")
     drawn = [candidates.space.sample(rng, tilt=rng.random()) for _ in range(_DRAWS)]
@@ -52,13 +53,16 @@ def holes(candidates: Candidates, subnets: Iterable[Subnet] = ()) -> list[Hole]:
 
 
 def most_beyond(has_budgets: bool) -> int:
-    """How many subnets :func:`beyond` judges at most."""
+    """Return how many subnets :func:`beyond` judges at most."""
     return _JUDGED if has_budgets else 0
 
 
 def beyond(candidates: Candidates, best: Subnet) -> Subnet | None:
-    """The best subnet that misses the budgets by up to 10 %, of those that differ from ``best`` in a single entry, the
-    largest of which are judged, and of those judged before; None where there is none."""
+    """Return the best subnet that misses the budgets by up to 10 %; None if there is none.
+
+    Candidates are subnets judged before, and subnets that differ from ``best`` in a single entry, of which the largest
+    are judged.
+    """
     if not candidates.constraints:
         return None
     vector, near = candidates.genes.encode(best), []
@@ -73,7 +77,7 @@ def beyond(candidates: Candidates, best: Subnet) -> Subnet | None:
 
 
 def _within(candidates: Candidates, subnets: Iterable[Subnet]) -> list[Subnet]:
-    """Those that miss the budgets by up to 10 %, each once."""
+    """Return the subnets that miss the budgets by up to 10 %, each once."""
     distinct = list({subnet.key: subnet for subnet in subnets}.values())
     costs = candidates.costs_of(distinct)
     return [s for s, cost in zip(distinct, costs, strict=True) if 0 < candidates.excess(cost) <= MORE]

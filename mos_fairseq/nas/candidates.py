@@ -1,4 +1,4 @@
-"""What search algorithms ask: is a subnet within the budgets, and how good is it? Each subnet is judged once."""
+"""The interface of search algorithms: is a subnet within the budgets, and how good is it? Each is judged once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mos_fairseq.nas.genes import GeneSpace, Vector
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 Costs = dict[str, float]
-_MOST_COSTS = 500_000  # that are kept
-_TRIES = 200  # random draws before a candidate is led towards the cheapest subnet
+_MOST_COSTS = 500_000  # largest number of cached costs
+_TRIES = 200  # random draws before a candidate is moved towards the cheapest subnet
 
 
 @dataclass
 class Candidates:
-    """Judges subnets of ``space``.
+    """Judge subnets of ``space``.
 
     Args:
-        costs: subnets -> their costs by key, those that constraints and objectives name.
-        evaluate: subnets -> their losses (lower is better); called with subnets that it has not seen, which are in
-            ``seen`` by then.
+        costs: maps subnets to their costs by key; it has every key that constraints and objectives name.
+        evaluate: maps subnets to their losses (lower is better); called with new subnets only, which are added to
+            ``seen`` first.
         constraints: budgets to keep.
-        known: losses by canonical key, of earlier runs; grows.
-        seeds: subnets of the space to begin with; those that miss a constraint are left out.
+        known: losses by canonical key from earlier runs; it grows.
+        seeds: subnets of the space to start from; those that miss a constraint are left out.
     """
 
     space: SearchSpace
@@ -44,7 +44,7 @@ class Candidates:
         self.genes = GeneSpace(self.space)
 
     def costs_of(self, subnets: Sequence[Subnet]) -> list[Costs]:
-        """Costs of each subnet, computed once, unless far more are asked for than a search looks at."""
+        """Return the costs of each subnet, cached up to far more subnets than a search looks at."""
         if len(self._costs) > _MOST_COSTS:
             self._costs.clear()
         new = list({s.key: s for s in subnets if s.key not in self._costs}.values())
@@ -53,15 +53,15 @@ class Candidates:
         return [self._costs[subnet.key] for subnet in subnets]
 
     def feasible(self, subnet: Subnet) -> bool:
-        """Whether all constraints are kept."""
+        """Return whether all constraints are kept."""
         return self.excess(self.costs_of([subnet])[0]) <= 0
 
     def excess(self, costs: Mapping[str, float]) -> float:
-        """By how much, in parts of the limit, the constraint kept worst is missed; 0 or less if all are kept."""
+        """Return the largest excess over a constraint, relative to its limit; 0 or less if all are kept."""
         return max((constraint.excess(costs) for constraint in self.constraints), default=-1.0)
 
     def losses(self, subnets: Sequence[Subnet]) -> list[float]:
-        """Losses of each subnet, evaluated once, in one call for all that are new."""
+        """Return the loss of each subnet; new ones are evaluated once, in a single call."""
         new = list({s.key: s for s in subnets if s.key not in self.known}.values())
         self.seen |= {subnet.key: subnet for subnet in subnets}
         if new:
@@ -69,10 +69,10 @@ class Candidates:
         return [self.known[subnet.key] for subnet in subnets]
 
     def cheapest(self) -> Vector:
-        """The vector to lead candidates to: of the smallest subnet, or one cheaper still in what constraints name.
+        """Return the vector to move candidates to: the smallest subnet, or one with lower constrained costs.
 
-        Sizes make costs grow with every dimension but the number of heads, which may go either way in time; so single
-        entries are changed as long as that lowers the worst excess.
+        Costs grow with the sizes in every dimension except the number of heads, which may change latency either way. So
+        single entries are changed as long as that lowers the largest excess.
         """
         return self._cheapest_in(self.constraints)
 
@@ -94,10 +94,10 @@ class Candidates:
         return max((constraint.excess(costs) for constraint in constraints), default=-1.0)
 
     def check_reachable(self) -> Vector:
-        """The cheapest vector.
+        """Return the cheapest vector.
 
         Raises:
-            InputError: no subnet was found that keeps the constraints; names the smallest values reachable.
+            InputError: no subnet keeps the constraints; the message has the smallest reachable values.
         """
         if self._reachable is not None:
             return self._reachable
@@ -106,7 +106,7 @@ class Candidates:
             self._reachable = cheapest
             return cheapest
         wanted, missed = ", ".join(map(str, self.constraints)), []
-        for constraint in self.constraints:  # each alone: the cheapest in all is not the cheapest in each
+        for constraint in self.constraints:  # separately: the cheapest overall is not the cheapest in each
             subnet = self.genes.decode(self._cheapest_in([constraint]))
             least = self.costs_of([subnet])[0]
             if constraint.excess(least) > 0:
@@ -120,12 +120,12 @@ class Candidates:
         raise InputError(f"constraint {wanted}: each can be kept alone, not together; the nearest is {nearest}")
 
     def kept_seeds(self) -> list[Vector]:
-        """Those of the seeds that keep the constraints, each once."""
+        """Return the seeds that keep the constraints, each once."""
         kept = {seed.key: self.genes.encode(seed) for seed in self.seeds if self.feasible(seed)}
         return list(kept.values())
 
     def first(self, number: int, rng: random.Random) -> list[Vector]:
-        """The seeds that keep the constraints, all of them, and as many random vectors as ``number`` leaves."""
+        """Return all seeds that keep the constraints, filled up with random vectors to ``number``."""
         self.check_reachable()
         seeds = self.kept_seeds()
         return seeds + self.draw(max(0, number - len(seeds)), self.genes.random, rng, avoid=seeds)
@@ -133,10 +133,10 @@ class Candidates:
     def draw(
         self, number: int, propose: Callable[[random.Random], Vector], rng: random.Random, avoid: Sequence[Vector] = ()
     ) -> list[Vector]:
-        """Up to ``number`` feasible vectors of distinct subnets, none of them that of a vector in ``avoid``.
+        """Return up to ``number`` feasible vectors of distinct subnets, without the subnets of vectors in ``avoid``.
 
-        Proposals that miss a constraint are drawn again and, where that seldom helps, led step by step towards the
-        cheapest subnet. Fewer are returned where the space seems to hold no more.
+        Proposals that miss a constraint are drawn again; if that seldom helps, they are moved step by step towards the
+        cheapest subnet. Fewer vectors are returned if the space seems to have no more.
         """
         taken = {self.genes.decode(vector).key for vector in avoid}
         found: list[Vector] = []
@@ -159,7 +159,7 @@ class Candidates:
     def draw_one(
         self, propose: Callable[[random.Random], Vector], rng: random.Random, taken: Collection[str] = ()
     ) -> Vector | None:
-        """A feasible vector as :meth:`draw` makes them, of a subnet whose key is not ``taken``; None where none is
+        """Return a feasible vector as :meth:`draw` does, of a subnet whose key is not ``taken``; None if none is
         found."""
         cheapest = self.check_reachable()
         for _ in range(_TRIES):

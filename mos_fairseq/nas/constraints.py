@@ -1,4 +1,4 @@
-"""Budgets that a searched subnet has to keep, as users type them: ``latency_ms<=40``, ``latency_ms<=80%``."""
+"""Budgets for a searched subnet, as users type them: ``latency_ms<=40``, ``latency_ms<=80%``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 @dataclass(frozen=True)
 class Constraint:
-    """``key`` is at most ``limit``, or as many per cent of the largest subnet's."""
+    """``key`` is at most ``limit``, or at most that percentage of the largest subnet's cost."""
 
     key: str
     limit: float
@@ -33,9 +33,9 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
-        """From ``KEY<=NUMBER`` or ``KEY<=NUMBER%``, the number in digits 0 to 9, maybe with a point and an exponent.
-        Raises InputError for anything else, also for what Python takes for a number (``1_000``, ``inf``, digits of
-        other scripts)."""
+        """Parse ``KEY<=NUMBER`` or ``KEY<=NUMBER%``; the number has digits 0 to 9, optionally a point and an exponent.
+        Raises InputError for anything else, including other forms that Python parses as a number (``1_000``, ``inf``,
+        digits of other scripts)."""
         match = re.fullmatch(rf"\s*(\w+)\s*<=\s*({_NUMBER})\s*(%?)\s*", text)
         if match is None:
             raise InputError(
@@ -51,11 +51,11 @@ class Constraint:
         return cls(key, limit, in_percent=bool(match[3]))
 
     def of_largest(self, costs: Mapping[str, float]) -> Constraint:
-        """The same in the unit of ``key``, where ``costs`` are the largest subnet's."""
+        """Return the constraint in the unit of ``key``, given the largest subnet's ``costs``."""
         return Constraint(self.key, self.limit / 100 * costs[self.key]) if self.in_percent else self
 
     def excess(self, costs: Mapping[str, float]) -> float:
-        """How far ``costs`` lie over the limit, relative to it; 0 or less where it is kept."""
+        """Return how far ``costs`` exceed the limit, relative to it; 0 or less if they keep it."""
         return costs[self.key] / self.limit - 1
 
     def __str__(self) -> str:

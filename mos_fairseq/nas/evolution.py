@@ -14,17 +14,17 @@ from mos_fairseq.search_space import Subnet
 
 @dataclass(frozen=True)
 class EvolutionOptions:
-    """HAT's published settings.
+    """Options of HAT's evolution; the defaults are HAT's published settings.
 
     Args:
         population_size: random subnets of the first generation.
-        parents: the best that stay and breed.
-        mutations, mutation_prob: children that redraw each dimension with this probability.
-        crossovers: children that take each dimension from either of two parents.
+        parents: number of the best subnets, which stay and reproduce.
+        mutations, mutation_prob: number of children that redraw each dimension with this probability.
+        crossovers: number of children that take each dimension from either of two parents.
         iterations: generations after the first.
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number is out of range.
     """
 
     population_size: int = 125
@@ -45,20 +45,20 @@ class EvolutionOptions:
 
     @property
     def most_subnets(self) -> int:
-        """What is judged where no child is born twice."""
+        """Return the number of judged subnets if no child occurs twice."""
         return self.population_size + self.iterations * (self.mutations + self.crossovers)
 
 
 def evolve(
     candidates: Candidates, options: EvolutionOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
 ) -> Subnet:
-    """The best subnet found.
+    """Return the best subnet found.
 
-    A function of the options and the candidates' judgements alone: run again with the judgements of an interrupted
-    run known, it comes to the same result without judging anything twice.
+    The result depends on the options and the candidates' judgements only. A run that starts with the judgements of an
+    interrupted run reaches the same result without judging anything twice.
 
     Args:
-        on_generation: called with the generation's number, 0 the first, and the lowest loss so far.
+        on_generation: called with the generation's number, from 0, and the lowest loss so far.
     """
     genes, rng = candidates.genes, random.Random(f"evolution/{options.seed}")
     population = candidates.first(options.population_size, rng)
@@ -81,7 +81,7 @@ def evolve(
 
 
 def _best(candidates: Candidates, population: list[Vector], number: int) -> list[Vector]:
-    """The ``number`` vectors with the lowest losses, ties in the order of the population."""
+    """Return the ``number`` vectors with the lowest losses; ties keep the order of the population."""
     losses = candidates.losses([candidates.genes.decode(vector) for vector in population])
     order = sorted(range(len(population)), key=lambda i: losses[i])
     return [population[i] for i in order[:number]]
@@ -92,10 +92,10 @@ def _pick(rng: random.Random, vectors: list[Vector]) -> Vector:
 
 
 def random_search(candidates: Candidates, number: int, seed: int) -> Subnet:
-    """The best of ``number`` random subnets within the budgets, seeds among them; of all, where there are no more."""
+    """Return the best of ``number`` random subnets within the budgets, seeds included; of all if there are fewer."""
     rng = random.Random(f"random/{seed}")
     genes, space = candidates.genes, candidates.space
-    if number > space.size // 2:  # drawing would not find the last ones
+    if number > space.size // 2:  # drawing would not find the last subnets
         candidates.check_reachable()
         vectors = [genes.encode(subnet) for subnet in space.iterate() if candidates.feasible(subnet)]
         vectors = sorted(vectors, key=lambda vector: rng.random())

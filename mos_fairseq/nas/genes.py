@@ -1,14 +1,14 @@
-"""Subnets as vectors, for search algorithms: one index of a choice for each dimension of each possible layer.
+"""Subnets as vectors for search algorithms: for each dimension of each possible layer, the index of a choice.
 
-A vector has entries for absent layers too (HAT, arXiv 2005.14187), so it has one length, and several vectors may stand
-for one subnet.
+A vector has entries for absent layers, too (HAT, arXiv 2005.14187). So all vectors have the same length, and several
+vectors may represent one subnet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from random import Random  # under this name: a method is called random
+from random import Random  # imported by name: a method is called random
 from typing import Any
 
 import numpy as np
@@ -24,17 +24,17 @@ class GeneSpace:
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         owners = space.family.owners
-        # (key, layer) of each entry; the layer is None for a value that a subnet has once
+        # (key, layer) of each entry; the layer is None for a value that exists once per subnet
         self._slots: list[tuple[str, int | None]] = []
         for dimension in space.dimensions:
             stack = owners.get(dimension.key)
             layers = [None] if stack is None else range(space.max(stack.depth.key))
             self._slots += [(dimension.key, layer) for layer in layers]
         self.sizes: Vector = tuple(len(space[key]) for key, _ in self._slots)
-        self._decoded = lru_cache(maxsize=50_000)(self._decode)  # searches ask for the same ones again and again
+        self._decoded = lru_cache(maxsize=50_000)(self._decode)  # searches decode the same vectors repeatedly
 
     def decode(self, vector: Sequence[int]) -> Subnet:
-        """The subnet that ``vector`` stands for."""
+        """Return the subnet that ``vector`` represents."""
         return self._decoded(tuple(map(int, vector)))
 
     def _decode(self, vector: Vector) -> Subnet:
@@ -45,7 +45,7 @@ class GeneSpace:
         return Subnet(self.space.family, **values, **self.space.constants)
 
     def encode(self, subnet: Subnet) -> Vector:
-        """A vector of ``subnet``; entries of absent layers are 0."""
+        """Return a vector of ``subnet``; entries of absent layers are 0."""
         result = []
         for key, layer in self._slots:
             value = subnet[key]
@@ -56,14 +56,16 @@ class GeneSpace:
 
     @cached_property
     def _depths(self) -> list[tuple[int, int] | None]:
-        """Of each entry of a layer: the entry that holds its stack's depth, and the layer's index."""
+        """For each entry of a layer, the entry that holds its stack's depth, and the layer's index."""
         owners, slots = self.space.family.owners, {key: index for index, (key, layer) in enumerate(self._slots)}
         return [None if layer is None else (slots[owners[key].depth.key], layer) for key, layer in self._slots]
 
     def features(self, vectors: Sequence[Vector]) -> np.ndarray:
-        """What a regression sees of ``vectors`` [n, f]: one column for each choice of each entry, 1 where it is taken,
-        and none of absent layers'; and last, ``num_totals`` columns of how many layers take each choice. Equal subnets
-        have equal rows."""
+        """Return regression features of ``vectors``, [n, f]; equal subnets have equal rows.
+
+        There is one column for each choice of each entry: 1 if it is taken, 0 otherwise and for absent layers. The last
+        ``num_totals`` columns count how many layers take each choice.
+        """
         indices = np.array(vectors, dtype=int).reshape(len(vectors), len(self.sizes))
         columns = []
         for slot, (size, depth) in enumerate(zip(self.sizes, self._depths, strict=True)):
@@ -78,7 +80,7 @@ class GeneSpace:
 
     @cached_property
     def _layers_of(self) -> dict[str, list[int]]:
-        """Of each key with a value for each layer, the places of its entries among those with a choice."""
+        """For each per-layer key, the positions of its entries among those with a choice."""
         found: dict[str, list[int]] = {}
         varied = [slot for slot, size in zip(self._slots, self.sizes, strict=True) if size > 1]
         for place, (key, layer) in enumerate(varied):
@@ -88,15 +90,15 @@ class GeneSpace:
 
     @property
     def num_totals(self) -> int:
-        """Columns of :meth:`features` that are totals over layers."""
+        """Number of columns of :meth:`features` that are totals over layers."""
         return sum(len(self.space[key]) for key in self._layers_of)
 
     def random(self, rng: Random) -> Vector:
-        """Each entry uniformly drawn."""
+        """Draw each entry uniformly."""
         return tuple(_draw(rng, size) for size in self.sizes)
 
     def mutate(self, vector: Vector, probability: float, rng: Random) -> Vector:
-        """Each entry drawn anew with ``probability``."""
+        """Redraw each entry with ``probability``."""
         return tuple(
             _draw(rng, size) if rng.random() < probability else index
             for index, size in zip(vector, self.sizes, strict=True)
@@ -104,11 +106,11 @@ class GeneSpace:
 
     @staticmethod
     def crossover(one: Vector, other: Vector, rng: Random) -> Vector:
-        """Each entry from either parent."""
+        """Take each entry from either parent."""
         return tuple(a if rng.random() < 0.5 else b for a, b in zip(one, other, strict=True))
 
     def towards(self, vector: Vector, goal: Vector, rng: Random) -> Vector:
-        """``vector`` with one of the entries that differ from ``goal`` set to the goal's."""
+        """Return ``vector`` with one of the entries that differ from ``goal`` set to the goal's value."""
         different = [i for i, (a, b) in enumerate(zip(vector, goal, strict=True)) if a != b]
         if not different:
             return vector
@@ -117,5 +119,5 @@ class GeneSpace:
 
 
 def _draw(rng: Random, size: int) -> int:
-    # Python promises the same sequence in every version for random() only
+    # Python guarantees the same sequence in every version for random() only
     return int(rng.random() * size)

@@ -1,4 +1,4 @@
-"""Losses of subnets on disk, so that no search of the same checkpoint and data judges one again."""
+"""Losses of subnets on disk, so that no search of the same checkpoint and data judges a subnet again."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from mos_fairseq.search_space import Subnet
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_DIGITS = 6  # what a sum over a set keeps in float32, whatever the number of threads
+_DIGITS = 6  # digits that a sum over a set keeps in float32 with any number of threads
 
 
 class JudgedSubnets:
-    """Judges subnets, and keeps the losses by canonical key. Several searches may share the file at the same time.
+    """Judge subnets, and keep the losses by canonical key. Several searches may share the file at the same time.
 
     Args:
-        path: file of what was judged before; it grows.
-        workers: who helps the evaluator; None for no one.
-        total: how many subnets the search asks for at most, where that is known: for the progress bar.
+        path: file of earlier judgements; it grows.
+        workers: processes that help the evaluator; None for none.
+        total: largest number of subnets that the search requests, if known; for the progress bar.
 
     Raises:
-        InputError: the file is of another kind, or cannot be written.
+        InputError: the file has another format, or cannot be written.
     """
 
     def __init__(
         self, path: Path, evaluator: SubnetEvaluator, workers: Workers | None = None, total: int | None = None
     ) -> None:
         self.evaluator, self.workers, self.total = evaluator, workers, total
-        self.bar: tqdm | None = None  # once there is something to show
+        self.bar: tqdm | None = None  # made once there is something to show
         self.path, self.file = path, SharedJsonl(path)
         self.known: dict[str, float] = {}
         self._take(self.file.read())
@@ -47,26 +47,26 @@ class JudgedSubnets:
             raise InputError(f"{self.path}: not a file of judged subnets; remove it to judge them again") from None
 
     def evaluate(self, subnets: Sequence[Subnet], before: int = 0) -> list[float]:
-        """Losses (of BLEU and chrF, the negative), each written as soon as it is known.
+        """Return losses (for BLEU and chrF, the negative score), each written as soon as it is known.
 
-        ``before``: how many other subnets the search has asked for by now, those of earlier runs included.
+        ``before``: number of other subnets that the search has requested so far, including earlier runs.
         """
         sign = 1.0 if self.evaluator.options.objective == "loss" else -1.0
         self._take(self.file.read())
-        new = [subnet for subnet in subnets if subnet.key not in self.known]  # to all searches
+        new = [subnet for subnet in subnets if subnet.key not in self.known]  # new to all searches
         if self.bar is None:
             self.bar = progress(unit="subnet", desc="judging", total=self.total, smoothing=0)
         self._skip_to(before + len(subnets) - len(new))
         for index, value in self._values(new):
             row = {"key": new[index].key, "loss": round(sign * value, _DIGITS)}
-            if row["key"] not in self.known:  # or else another search was first
+            if row["key"] not in self.known:  # otherwise another search was first
                 self._take([row, *self.file.append(row, "key")])
             self.bar.update()
         self._skip_to(before + len(subnets))
         return [self.known[subnet.key] for subnet in subnets]
 
     def _skip_to(self, count: int) -> None:
-        """Count what cost no time, on the bar but not in its rate."""
+        """Advance the bar by work that took no time, without counting it in its rate."""
         if self.bar is not None:
             self.bar.initial += count - self.bar.n
             self.bar.n = count
@@ -83,7 +83,7 @@ class JudgedSubnets:
                 yield index, self.evaluator.evaluate(subnet)
 
     def show(self, generation: int, loss: float) -> None:
-        """Tell the progress bar how far the search is."""
+        """Show the progress of the search on the bar."""
         if self.bar is not None:
             self.bar.set_postfix(generation=generation, best=f"{abs(loss):.4g}")
 
@@ -94,5 +94,5 @@ class JudgedSubnets:
         self.file.close()
         if self.bar is not None:
             if kind is None and self.total is not None:
-                self.bar.total = self.bar.n  # it may have needed fewer
+                self.bar.total = self.bar.n  # the search may have needed fewer
             self.bar.close()

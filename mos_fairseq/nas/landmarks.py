@@ -1,4 +1,4 @@
-"""Subnets to compare a search's best with: those that nobody had to search for, and one of a slightly larger budget."""
+"""Subnets to compare a search's result with: some that need no search, and one from a slightly larger budget."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.constraints import Constraint
 from mos_fairseq.search_space import SearchSpace, Subnet
 
-_MOST = 5000  # uniform subnets whose costs are looked at
+_MOST = 5000  # largest number of uniform subnets whose costs are computed
 _JUDGED = 8
 
 
 def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
-    """Those whose layers of one stack are alike, as one scales by hand: all, or ``most`` draws where there are more."""
+    """Return subnets whose layers of a stack are equal, as in manual scaling: all, or ``most`` draws of more."""
     dimensions = space.dimensions
     choices = [space[dimension.key] for dimension in dimensions]
     if prod(map(len, choices)) <= most:
@@ -35,15 +35,15 @@ def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
 
 
 def most_landmarks(constraints: Sequence[Constraint]) -> int:
-    """How many subnets :func:`landmarks` judges at most."""
+    """Return how many subnets :func:`landmarks` judges at most."""
     return 2 + (_JUDGED if constraints else 0) + most_beyond(bool(constraints))
 
 
 def landmarks(candidates: Candidates, best: Subnet) -> dict[str, Subnet]:
-    """Subnets by name, judged: ``smallest``, ``largest`` and, where there are budgets, ``uniform`` and ``beyond``.
+    """Return judged subnets by name: ``smallest``, ``largest`` and, if there are budgets, ``uniform`` and ``beyond``.
 
-    ``uniform`` is the best uniform one that keeps the budgets, of the largest (by parameters without embeddings) and of
-    those that the search has seen; ``beyond`` is what a little more than the budgets buys, next to ``best``.
+    ``uniform`` is the best uniform subnet within the budgets, among the largest (by parameters without embeddings) and
+    those that the search has seen. ``beyond`` is the best subnet near ``best`` for slightly larger budgets.
     """
     space = candidates.space
     named = {"smallest": space.smallest(), "largest": space.largest()}

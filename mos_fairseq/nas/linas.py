@@ -1,5 +1,5 @@
-"""LINAS (arXiv 2202.12954), DyNAS-T's search: batches of subnets are judged, and a quality predictor fitted to all that
-were judged so far chooses each next batch, by a search on its predictions, which cost nothing."""
+"""LINAS (arXiv 2202.12954), DyNAS-T's search: batches of subnets are judged. A quality predictor, fitted to all
+judgements so far, chooses the next batch by a search on its predictions, which cost nothing."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class LinasOptions:
     """DyNAS-T's algorithm and batch size.
 
     Args:
-        population_size: subnets of a batch; the first one's are random.
+        population_size: subnets of a batch; the first batch is random.
         iterations: batches after the first.
-        inner_search: what searches on predictions: ``evolution``, for the best within the budgets, or ``nsga2``, for
+        inner_search: search on predictions: ``evolution``, for the best subnet within the budgets, or ``nsga2``, for
             the front of quality against ``objective``.
-        inner_evaluations: predictions of a search, at most.
+        inner_evaluations: largest number of predictions of a search.
         quality_predictor: one of ``QUALITY_PREDICTORS``.
-        random_share: part of each later batch that is drawn at random, against a predictor that is wrong.
+        random_share: share of each later batch that is drawn at random, in case the predictor is wrong.
 
     Raises:
-        InputError: a number out of range, or an unknown name.
+        InputError: a number is out of range, or a name is unknown.
     """
 
     objective: str = "latency_ms"
@@ -55,12 +55,12 @@ class LinasOptions:
                 raise InputError(f"{name} is {value}: allowed are {', '.join(allowed)}")
         if not 0 <= self.random_share <= 1:
             raise InputError(f"random_share is {self.random_share}: allowed are numbers from 0 to 1")
-        if not 0 <= self.seed < 2**32 - 2**16:  # numpy's, and room for one of each iteration
+        if not 0 <= self.seed < 2**32 - 2**16:  # numpy's limit, with room for one seed per iteration
             raise InputError(f"seed is {self.seed}: allowed are whole numbers from 0 to below 2^32 - 2^16")
 
     @property
     def most_subnets(self) -> int:
-        """What is judged where the space holds as many."""
+        """Return the number of judged subnets if the space has as many."""
         return self.population_size * (1 + self.iterations)
 
 
@@ -70,15 +70,15 @@ def linas_search(
     on_generation: Callable[[int, float], object] = lambda n, loss: 0,
     on_batch: Callable[[dict[str, Any]], object] = lambda record: 0,
 ) -> list[Subnet]:
-    """The best subnet alone, or with ``nsga2`` inside the front, of those that were judged.
+    """Return the best judged subnet alone, or with ``nsga2`` the front of the judged subnets.
 
-    A function of the options, the candidates' judgements and this machine's arithmetic: run again with the judgements
-    of an interrupted run known, it comes to the same result without judging anything twice.
+    The result depends on the options, the candidates' judgements and this machine's arithmetic only. A run that starts
+    with the judgements of an interrupted run reaches the same result without judging anything twice.
 
     Args:
-        on_batch: called with what each batch after the first says of the predictor that chose it: ``batch``,
+        on_batch: called after each batch but the first with a record of the predictor that chose it: ``batch``,
             ``judged`` (so far), ``best`` (loss so far), ``predictor`` (its family), and its ``mae`` and ``kendall_tau``
-            on the batch, which it had not seen.
+            on the batch, which was new to it.
     """
     genes, rng = candidates.genes, random.Random(f"linas/{options.seed}")
     batch = candidates.first(options.population_size, rng)
@@ -99,7 +99,7 @@ def linas_search(
         y = np.array([candidates.known[genes.decode(vector).key] for vector in judged])
         predictor = QualityPredictor(genes.features(judged), y, options.quality_predictor, seed, genes.num_totals)
         batch = _next_batch(candidates, options, predictor, rng, seed)
-        if not batch:  # all that there are were judged
+        if not batch:  # all subnets have been judged
             break
     subnets = list(candidates.seen.values())
     if options.inner_search == "nsga2":
@@ -110,15 +110,15 @@ def linas_search(
 def _search_predictions(
     candidates: Candidates, options: LinasOptions, predictor: QualityPredictor, seed: int
 ) -> Candidates:
-    """Candidates with the predictions of a search, from scratch but for the best judged ones; of a small space, of all
-    subnets within the budgets."""
+    """Return candidates with the predictions of a new search that starts from the best judged subnets; in a small
+    space, with the predictions of all subnets within the budgets."""
     genes = candidates.genes
 
     def predict(subnets: Sequence[Subnet]) -> list[float]:
         return predictor.predict(genes.features([genes.encode(subnet) for subnet in subnets])).tolist()
 
     best = sorted(candidates.seen.values(), key=lambda subnet: candidates.known[subnet.key])
-    # costs are exact, and shared: the same subnets come again in each search
+    # costs are exact, and the cache is shared: the same subnets recur in each search
     inner = replace(candidates, evaluate=predict, known={}, seen={}, seeds=best[: options.population_size // 2])
     inner.genes = genes
     if candidates.space.size <= options.inner_evaluations:
@@ -136,7 +136,7 @@ def _search_predictions(
 def _next_batch(
     candidates: Candidates, options: LinasOptions, predictor: QualityPredictor, rng: random.Random, seed: int
 ) -> list[Vector]:
-    """The best by prediction of those that were not judged, and some random ones."""
+    """Return the best unjudged subnets by prediction, and some random ones."""
     genes = candidates.genes
 
     number = options.population_size - round(options.random_share * options.population_size)

@@ -1,4 +1,4 @@
-"""Names that options of searches take: a command's --help needs no more than these."""
+"""Names for the options of searches, all that a command's --help needs."""
 
 INNER_SEARCHES = ("evolution", "nsga2")
 QUALITY_PREDICTORS = ("auto", "ridge", "svr", "boosting")

@@ -1,4 +1,4 @@
-"""The page of a search: its front, and what any budget gives, in a browser and without a network."""
+"""The page of a search: its front, and the best subnet for any budget, in a browser and without a network."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _MEASURED = "measured_latency_ms"
 
 
 def write_page(results: dict[str, Any], seen: Sequence[Row], path: Path, checkpoint: str = "CHECKPOINT") -> None:
-    """Write the page, and ``plotly.min.js`` beside it, which it reads.
+    """Write the page, and beside it ``plotly.min.js``, which it loads.
 
-    The pointer shows each subnet's sizes and costs. A slider chooses a budget, for which a table has the best subnet,
-    the best uniform one, the smallest and the largest; the selected one's YAML can be saved.
+    The pointer shows each subnet's sizes and costs. A slider chooses a budget. For it, a table has the best subnet, the
+    best uniform one, the smallest and the largest; the YAML of the selected one can be saved.
 
     Args:
-        results, seen: as of :func:`mos_fairseq.nas.results.write_results`.
-        checkpoint: what the command that exports the selected subnet names.
+        results, seen: as in :func:`mos_fairseq.nas.results.write_results`.
+        checkpoint: the checkpoint in the page's export command.
     """
     from plotly.offline import get_plotlyjs
 
@@ -62,7 +62,7 @@ def write_page(results: dict[str, Any], seen: Sequence[Row], path: Path, checkpo
         "names": AXES | {_MEASURED: "measured latency [ms]"},
         "path": checkpoint,
     }
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no text ends the script that holds it
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # so no text can end its script element
     page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     page = page.replace("<!--TITLE-->", f"Front of {results['judged']} judged subnets")
     page = page.replace("<!--FIGURE-->", shown["front"]).replace("<!--PARALLEL-->", shown["parallel"])
@@ -71,7 +71,7 @@ def write_page(results: dict[str, Any], seen: Sequence[Row], path: Path, checkpo
 
 
 def _choices(results: dict[str, Any], seen: Sequence[Row]) -> list[Row]:
-    """What is best within some budget: the front, the front of the uniform ones, and what there is to compare with."""
+    """Return the subnets that are best within some budget: the front, the uniform front, and the subnets to compare."""
     cost, objective = results["cost"], results["objective"]
     compared = results.get("compared", {})
     rows: dict[str, Row] = {}
@@ -94,7 +94,7 @@ def _is_uniform(subnet: Subnet) -> bool:
 
 
 def _uniform_front(seen: Sequence[Row], cost: str, objective: str) -> list[Row]:
-    """Uniform subnets that none of less cost is better than."""
+    """Return the uniform subnets that are better than every cheaper one."""
     rows = [found for found in seen if _is_uniform(Subnet.from_dict(found["architecture"]))]
     sign, best, front = 1 if objective == "loss" else -1, float("inf"), []
     for found in sorted(rows, key=lambda row: (row[cost], sign * row[objective])):
@@ -114,7 +114,7 @@ def _figure(results: dict[str, Any], seen: Sequence[Row]) -> Figure:
 
     cost, objective = results["cost"], results["objective"]
     front = {str(found["architecture"]) for found in results["front"]}
-    others = [found for found in seen if str(found["architecture"]) not in front]  # nothing shall lie over the front
+    others = [found for found in seen if str(found["architecture"]) not in front]  # nothing may cover the front
     measured = [found for found in results["front"] if cost == "latency_ms" and _MEASURED in found]
 
     def trace(name: str, rows: Sequence[Row], **style: Any) -> Scatter:
@@ -150,8 +150,8 @@ def _figure(results: dict[str, Any], seen: Sequence[Row]) -> Figure:
 
 
 def _parallel(results: dict[str, Any]) -> Figure:
-    """The front's subnets as lines over parallel axes, of quality and of each cost: a range drawn on an axis leaves the
-    lines that pass through it."""
+    """Draw the front's subnets as lines over parallel axes, one for quality and for each cost. A range drawn on an axis
+    keeps the lines that pass through it."""
     from plotly.graph_objects import Figure, Parcoords
 
     rows, objective = results["front"], results["objective"]
@@ -163,7 +163,7 @@ def _parallel(results: dict[str, Any]) -> Figure:
 
 
 def describe(found: Row, objective: str) -> str:
-    """What the page says of a subnet: its quality, its costs and its layers, as lines of HTML."""
+    """Return the page's text about a subnet: its quality, its costs and its layers, as lines of HTML."""
     units = {"latency_ms": "predicted latency {:.2f} ms", _MEASURED: "measured latency {:.2f} ms"}
     units |= {"split_latency_ms": "split latency {:.2f} ms", "transfer_bytes": "{:,.0f} bytes sent"}
     units |= {"params": "{:,.0f} parameters", "flops": "{:,.0f} FLOPs"}

@@ -24,7 +24,7 @@ from mos_fairseq.search_space import Subnet
 
 @dataclass(frozen=True)
 class ParetoOptions:
-    """``objective``: the cost that is traded against the loss, or several; the rest as NSGA-II calls it."""
+    """``objective``: the cost, or several, traded against the loss; the other names are NSGA-II's."""
 
     objective: str | tuple[str, ...] = "latency_ms"
     population_size: int = 50
@@ -33,17 +33,17 @@ class ParetoOptions:
 
     def __post_init__(self) -> None:
         at_least(2, population_size=self.population_size, generations=self.generations)
-        if not 0 <= self.seed < 2**32:  # numpy's
+        if not 0 <= self.seed < 2**32:  # numpy's limit
             raise InputError(f"seed is {self.seed}: allowed are whole numbers from 0 to below 2^32")
 
     @property
     def most_subnets(self) -> int:
-        """What is judged where no child is born twice or misses a constraint."""
+        """Return the number of judged subnets if no child occurs twice or misses a constraint."""
         return self.population_size * self.generations
 
 
 class _SubnetProblem(Problem):
-    """Loss and costs of vectors; missed constraints are pymoo's G. Only what keeps them is evaluated."""
+    """Loss and costs of vectors; missed constraints are pymoo's G. Only vectors that keep them are evaluated."""
 
     def __init__(self, candidates: Candidates, objective: str | Sequence[str]) -> None:
         sizes = np.array(candidates.genes.sizes)
@@ -57,14 +57,14 @@ class _SubnetProblem(Problem):
         excess = np.array([self.candidates.excess(found) for found in costs])
         kept = [subnet for subnet, over in zip(subnets, excess, strict=True) if over <= 0]
         losses = dict(zip([s.key for s in kept], self.candidates.losses(kept), strict=True))
-        worst = max(losses.values(), default=0.0)  # of no account: pymoo ranks what keeps constraints first
+        worst = max(losses.values(), default=0.0)  # no effect: pymoo ranks vectors that keep the constraints first
         loss = [losses.get(subnet.key, worst) for subnet in subnets]
         out["F"] = np.column_stack([loss, [[found[key] for key in self.keys] for found in costs]])
         out["G"] = excess[:, None]
 
 
 class _Redraw(Mutation):
-    """Each entry drawn anew with probability 1/n: choices are not steps of a scale, as integers of pymoo's own are."""
+    """Redraw each entry with probability 1/n: choices have no scale, unlike the integers of pymoo's own mutations."""
 
     def _do(self, problem, X, random_state=None, **kwargs):
         fresh = np.floor(random_state.random(X.shape) * (problem.xu + 1)).astype(X.dtype)
@@ -74,7 +74,7 @@ class _Redraw(Mutation):
 def pareto_search(
     candidates: Candidates, options: ParetoOptions, on_generation: Callable[[int, float], object] = lambda n, loss: 0
 ) -> list[Subnet]:
-    """The front of all subnets judged, by rising cost, the first of several. As repeatable as
+    """Return the front of all judged subnets, by rising cost (the first of several). Deterministic in the same sense as
     :func:`~mos_fairseq.nas.evolution.evolve`."""
     first = candidates.first(options.population_size, random.Random(f"nsga2/{options.seed}"))
     crossover = UniformCrossover(prob=0.9, repair=RoundingRepair())
@@ -99,8 +99,8 @@ def _keys(objective: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def front(candidates: Candidates, subnets: Sequence[Subnet], objective: str | Sequence[str]) -> list[Subnet]:
-    """Those of ``subnets`` that no other beats in loss and cost, or in loss and all of several costs, by rising cost,
-    the first of several; of equals the first."""
+    """Return the subnets that no other beats in loss and every cost, by rising cost (the first of several); of equal
+    ones the first."""
     keys = _keys(objective)
     if len(keys) > 1:
         return _front_of_many(candidates, subnets, keys)
@@ -126,8 +126,8 @@ def _front_of_many(candidates: Candidates, subnets: Sequence[Subnet], keys: Sequ
 
 
 def spread(points: np.ndarray, number: int) -> list[int]:
-    """Indices of the best ``number`` of ``points`` [n, m], lower being better: front by front, and of the front that
-    does not fit whole those with the most room around them (crowding distance)."""
+    """Return indices of the best ``number`` of ``points`` [n, m], lower is better: whole fronts first, and from the
+    first front that does not fit, the points with the largest crowding distance."""
     if not len(points) or number < 1:
         return []
     chosen: list[int] = []
@@ -143,7 +143,7 @@ def spread(points: np.ndarray, number: int) -> list[int]:
 
 
 def hypervolume(candidates: Candidates, subnets: Sequence[Subnet], objective: str, worst: tuple[float, float]) -> float:
-    """Area that ``subnets`` dominate below ``worst`` (loss, cost)."""
+    """Return the area that ``subnets`` dominate below ``worst`` (loss, cost)."""
     return float(HV(ref_point=np.array(worst))(_values(candidates, subnets, objective)))
 
 

@@ -1,4 +1,4 @@
-"""What a search leaves behind: the best subnet, the front as data, and pictures of it."""
+"""The results of a search: the best subnet, the front as data, and plots."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mos_fairseq.search_space import Subnet
 
 
 def report(candidates: Candidates, best: Subnet | None, cost: str | Sequence[str], objective: str) -> dict[str, Any]:
-    """Best subnet, front and number of the subnets that this search looked at, as plain data.
+    """Return best subnet, front and number of examined subnets of this search, as plain data.
 
     Args:
-        best: what the algorithm chose; None for the lowest loss.
-        cost: what the front trades the objective against; of several, pictures of two dimensions show the first.
+        best: the subnet that the algorithm chose; None for the lowest loss.
+        cost: the cost that the front trades the objective against; with several, two-dimensional plots show the first.
     """
-    from mos_fairseq.nas.pareto import front  # only now: it imports pymoo, and a command's table needs this module
+    from mos_fairseq.nas.pareto import front  # late: it imports pymoo, and a command's table needs this module
 
     costs = [cost] if isinstance(cost, str) else list(cost)
     seen = list(candidates.seen.values())
@@ -37,13 +37,13 @@ def report(candidates: Candidates, best: Subnet | None, cost: str | Sequence[str
 
 
 def row(candidates: Candidates, subnet: Subnet, objective: str) -> Row:
-    """Quality, costs and architecture of one subnet."""
+    """Return quality, costs and architecture of one subnet."""
     quality = abs(candidates.known[subnet.key])
     return {objective: quality} | candidates.costs_of([subnet])[0] | {"architecture": subnet.to_dict()}
 
 
 def front_rows(results: Mapping[str, Any], number: int) -> list[Row]:
-    """Up to ``number`` rows of the front over its whole range: those next to costs in equal steps."""
+    """Return up to ``number`` rows over the front's whole range: the rows nearest to equidistant costs."""
     rows, cost = results["front"], results["cost"]
     low, high = rows[0][cost], rows[-1][cost]
     steps = [low + (high - low) * step / (number - 1) for step in range(number)]
@@ -52,7 +52,7 @@ def front_rows(results: Mapping[str, Any], number: int) -> list[Row]:
 
 
 def add_measured(results: dict[str, Any], measured: Mapping[str, float]) -> None:
-    """``measured_latency_ms`` into the rows whose canonical key is in ``measured``."""
+    """Add ``measured_latency_ms`` to the rows whose canonical key is in ``measured``."""
     for found in (results["best"], *results["front"], *results["compared"].values()):
         key = Subnet.from_dict(found["architecture"]).key
         if key in measured:
@@ -60,17 +60,17 @@ def add_measured(results: dict[str, Any], measured: Mapping[str, float]) -> None
 
 
 def write_results(output: Path, results: dict[str, Any], seen: list[Row], checkpoint: str = "CHECKPOINT") -> None:
-    """``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png``, ``front.html`` and ``plotly.min.js`` in the
-    folder ``output``, and ``uniform.yaml`` where ``results["compared"]`` has a uniform subnet.
+    """Write ``best.yaml``, ``front.jsonl``, ``search.json``, ``front.png``, ``front.html`` and ``plotly.min.js`` into
+    the folder ``output``, and ``uniform.yaml`` if ``results["compared"]`` has a uniform subnet.
 
     Args:
-        seen: rows (see :func:`row`) of all subnets that the search looked at.
-        checkpoint: the supernet's, which the page names in the command that exports a subnet.
+        seen: rows (see :func:`row`) of all subnets that the search examined.
+        checkpoint: the supernet's checkpoint, for the page's export command.
 
     Raises:
         InputError: a file cannot be written.
     """
-    (output / "uniform.yaml").unlink(missing_ok=True)  # of an earlier search
+    (output / "uniform.yaml").unlink(missing_ok=True)  # from an earlier search
     for name, found in {"best": results["best"], "uniform": results.get("compared", {}).get("uniform")}.items():
         if found is not None:
             Subnet.from_dict(found["architecture"]).save(output / f"{name}.yaml")
@@ -82,7 +82,7 @@ def write_results(output: Path, results: dict[str, Any], seen: list[Row], checkp
 
 
 def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
-    """Draw all subnets of the search, its front and its best, as a PNG."""
+    """Plot all subnets of the search, its front and its best, as a PNG."""
     cost, objective = results["cost"], results["objective"]
     figure = new_figure(6, 4)
     axes = figure.add_subplot()

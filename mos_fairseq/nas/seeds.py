@@ -1,4 +1,4 @@
-"""Known subnets that a search begins with, from what users have: subnet files and the results of other searches."""
+"""Known subnets that a search starts from, read from subnet files and the results of other searches."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from mos_fairseq.search_space import SearchSpace, Subnet
 
 
 def read_seeds(path: str, space: SearchSpace) -> list[Subnet]:
-    """The subnets of a file: of ``.jsonl`` (``front.jsonl``, or one subnet a line) all lines', of ``.json``
-    (``search.json``) the front's and the best, of any other the one that it describes.
+    """Return the subnets of a file.
+
+    ``.jsonl`` (``front.jsonl``, or one subnet a line): all lines; ``.json`` (``search.json``): the front and the best;
+    any other file: the one subnet that it describes.
 
     Raises:
-        InputError: the file cannot be read, is something else, or holds a subnet that is not in ``space``; names the
-            file, and which of its subnets.
+        InputError: the file cannot be read, has another format, or has a subnet outside ``space``; the message names
+            the file and the subnet.
     """
     kind = Path(path).suffix
     if kind not in (".json", ".jsonl"):

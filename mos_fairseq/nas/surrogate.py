@@ -1,4 +1,4 @@
-"""Predicts the quality of subnets from some that were judged: the surrogate that LINAS searches on.
+"""Predict the quality of subnets from judged ones: the surrogate of LINAS.
 
 Families: ``ridge``, linear in the choices; ``svr``, support vector regression with a Gaussian kernel, in which choices
 act together; ``boosting``, gradient-boosted trees (LightGBM). ``auto`` takes the one with the lowest cross-validated
@@ -18,10 +18,10 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 from sklearn.svm import SVR
 
-_DIGITS = 6  # as losses are judged to; less than that must not decide what is judged next
+_DIGITS = 6  # precision of judged losses; smaller differences must not decide what is judged next
 _FOLDS = 5
-# In a space of 4e14 subnets, Kendall's tau of an SVR on 1,440 judged ones after 30, 60 and 105 was 0.68, 0.75 and 0.79
-# without totals, 0.73, 0.78 and 0.82 with them, and with this weight 0.80, 0.85 and 0.87.
+# In a space of 4e14 subnets, an SVR on 1,440 judged ones after 30, 60 and 105 had a Kendall's tau of 0.68, 0.75 and
+# 0.79 without totals, 0.73, 0.78 and 0.82 with them, and 0.80, 0.85 and 0.87 with this weight.
 _WEIGHT_OF_TOTALS = 4.0
 _TREES = {
     "objective": "l2",
@@ -39,7 +39,7 @@ Fit = Callable[[np.ndarray, np.ndarray], Predict]
 
 
 def _ridge(x: np.ndarray, y: np.ndarray) -> Predict:
-    return RidgeCV(np.logspace(-2, 3, 11)).fit(x, y).predict  # the penalty is chosen by leave-one-out
+    return RidgeCV(np.logspace(-2, 3, 11)).fit(x, y).predict  # leave-one-out chooses the penalty
 
 
 def _svr(penalty: float, width: float, x: np.ndarray, y: np.ndarray) -> Predict:
@@ -47,7 +47,7 @@ def _svr(penalty: float, width: float, x: np.ndarray, y: np.ndarray) -> Predict:
 
 
 def _boosting(x: np.ndarray, y: np.ndarray) -> Predict:
-    import lightgbm  # only needed here, and not everywhere to be had
+    import lightgbm  # needed here only, and not available everywhere
 
     booster = lightgbm.train(_TREES, lightgbm.Dataset(x, y, params={"verbosity": -1}), num_boost_round=150)
     return lambda rows: np.asarray(booster.predict(rows, num_threads=1))
@@ -61,29 +61,29 @@ _FAMILIES: dict[str, list[Fit]] = {
 
 
 class QualityPredictor:
-    """Losses of subnets, by their features.
+    """Predict losses of subnets from their features.
 
     Args:
         features: [n, f], of at least 2 subnets.
         losses: [n], in any unit.
-        totals: how many of the features, the last ones, are totals over layers, which tell the most: a few subnets
-            show what a choice does anywhere before they show what it does in one layer.
+        totals: number of the last features that are totals over layers. They are the most informative: few subnets
+            suffice to show the effect of a choice in any layer, but not in one layer.
         family: ``auto``, ``ridge``, ``svr`` or ``boosting``.
 
     Attributes:
-        family: the one that was taken; ``mean``, of all that it was fitted to, where these tell nothing.
+        family: the chosen family; ``mean``, of all fitted losses, if the data are uninformative.
     """
 
     def __init__(
         self, features: np.ndarray, losses: np.ndarray, family: str = "auto", seed: int = 1, totals: int = 0
     ) -> None:
         y = np.asarray(losses, dtype=float)
-        # penalties, margins and widths must depend neither on units nor on how often a choice was drawn
+        # standardised: penalties, margins and widths must depend neither on units nor on how often a choice was drawn
         self._x_mean, self._x_scale = _standard(features)
         self._x_scale[features.shape[1] - totals :] /= _WEIGHT_OF_TOTALS
         self._mean, self._scale = _standard(y)
         x, y = (features - self._x_mean) / self._x_scale, (y - self._mean) / self._scale
-        if len(y) < 2 * _FOLDS or not x.shape[1] or not np.ptp(y):  # nothing to tell
+        if len(y) < 2 * _FOLDS or not x.shape[1] or not np.ptp(y):  # uninformative data
             self.family, self._predict = "mean", lambda rows: np.zeros(len(rows))
             return
         families = _FAMILIES if family == "auto" else {family: _FAMILIES[family]}
@@ -93,19 +93,19 @@ class QualityPredictor:
         self._predict = fit(x, y)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Losses [n] of features [n, f]."""
+        """Return losses [n] of features [n, f]."""
         found = self._predict((features - self._x_mean) / self._x_scale) if len(features) else np.zeros(0)
         return np.round(self._mean + self._scale * found, _DIGITS)
 
 
 def _standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, 1 where it does not vary."""
+    """Return mean and standard deviation of each column; 1 for a constant column."""
     scale = values.std(0)
     return values.mean(0), np.where(scale > 0, scale, 1.0)
 
 
 def _error(fit: Fit, x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """Cross-validated mean absolute error."""
+    """Return the cross-validated mean absolute error."""
     found = []
     for train, test in KFold(_FOLDS, shuffle=True, random_state=seed).split(y):
         found += np.abs(fit(x[train], y[train])(x[test]) - y[test]).tolist()
@@ -113,7 +113,7 @@ def _error(fit: Fit, x: np.ndarray, y: np.ndarray, seed: int) -> float:
 
 
 def agreement(judged: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-    """``mae`` in the unit of the losses, and ``kendall_tau``; None where it is not defined."""
+    """Return ``mae`` in the unit of the losses, and ``kendall_tau``; None if undefined."""
     tau = float("nan")
     if len(judged) > 1:
         with warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""Evaluations spread over processes and machines: tasks in torch's key-value store, taken by whoever is free.
+"""Evaluations on several processes and machines: tasks are in torch's key-value store, and idle workers take them.
 
-No collective operations, so that a lost or hanging worker costs time and nothing else: its task is done again.
+There are no collective operations. So a lost or hanging worker costs only time: its task is repeated.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Subnet], float]
-_POLL = 0.01  # seconds; a store's own wait leaves its connection unusable when it times out
+_POLL = 0.01  # seconds; after a time-out in the store's own wait, its connection is unusable
 _GRACE = 5.0  # seconds for a worker to end
 
 
 class Workers:
-    """The side that gives out work, and does its part of it.
+    """The side that distributes work, and does its share.
 
     Args:
         store: reaches all workers (see :func:`serve`).
-        fingerprint: of what is evaluated; a worker that has another is refused.
-        evaluate: of this process.
-        patience: seconds, or ten of its own evaluations if that is longer, after which a worker's task is done here.
+        fingerprint: identifies the evaluation; a worker with another fingerprint is refused.
+        evaluate: this process's evaluation.
+        patience: seconds, or ten of its own evaluations if longer, after which a worker's task is done here.
     """
 
     def __init__(self, store: Store, fingerprint: str, evaluate: Evaluate, patience: float = 60.0) -> None:
         self.store, self.evaluate, self.patience = store, evaluate, patience
         store.set("fingerprint", fingerprint)
         self._posted = 0
-        self._taken: int | None = None  # a number that this process has drawn, maybe of a task that is yet to come
+        self._taken: int | None = None  # a number that this process has drawn; its task may not exist yet
 
     def evaluate_all(self, subnets: Sequence[Subnet]) -> Iterator[tuple[int, float]]:
-        """(position in ``subnets``, value) of each, as they are found.
+        """Yield (position in ``subnets``, value) of each, as they are found.
 
         Raises:
             InputError: an evaluation raised it, here or in a worker.
@@ -69,7 +69,7 @@ class Workers:
                 del pending[done]
 
     def _next_number(self, pending: dict[int, Subnet]) -> int | None:
-        """A task to do here; or None, after a while, when a worker has finished one."""
+        """Return the number of a task to do here; or None, after a while, when a worker has finished one."""
         if self._taken is None:
             self._taken = self.store.add("taken", 1) - 1
         if self._taken < self._posted:
@@ -90,7 +90,7 @@ class Workers:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Let the workers go."""
+        """Release the workers."""
         self.store.set("stop", "1")
 
 
@@ -102,10 +102,10 @@ def _value(answer: bytes) -> float:
 
 
 def serve(store: Store, fingerprint: str, evaluate: Evaluate) -> None:
-    """Do tasks until there are no more, or the other side has gone.
+    """Do tasks until there are no more, or the other side has ended.
 
     Raises:
-        InputError: the other side evaluates something else.
+        InputError: the other side has another evaluation.
     """
     try:
         while not store.check(["fingerprint"]):
@@ -124,12 +124,12 @@ def serve(store: Store, fingerprint: str, evaluate: Evaluate) -> None:
             except InputError as error:
                 answer = {"error": str(error)}
             store.set(f"result/{number}", json.dumps(answer))
-    except DistError:  # the other side has gone
+    except DistError:  # the other side has ended
         return
 
 
 def launched() -> tuple[Store, int, int] | None:
-    """(store, rank, number of processes) where torchrun has started this program several times, or else None."""
+    """Return (store, rank, number of processes) if torchrun started this program several times, otherwise None."""
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "MASTER_ADDR" not in os.environ:
         return None
     store, rank, size = next(iter(rendezvous("env://")))
@@ -138,11 +138,11 @@ def launched() -> tuple[Store, int, int] | None:
 
 @contextmanager
 def started(number: int, prepare: Callable[[int], SubnetEvaluator], threads: int) -> Iterator[Store]:
-    """A store with ``number`` worker processes on this machine, which end with the context.
+    """Start ``number`` worker processes on this machine, which end with the context, and return their store.
 
     Args:
-        prepare: run in each of them with its rank, from 1, makes its evaluator; can be pickled.
-        threads: of torch in each.
+        prepare: makes a worker's evaluator, called there with its rank, from 1; must be picklable.
+        threads: torch's threads in each.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = torch.multiprocessing.get_context("spawn")
@@ -150,7 +150,7 @@ def started(number: int, prepare: Callable[[int], SubnetEvaluator], threads: int
         context.Process(target=_work, args=(store.port, rank, prepare, threads), daemon=True)
         for rank in range(1, number + 1)
     ]
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they inherit it: Ctrl-C is for this process to tell of
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers inherit it: this process reports Ctrl-C
     for process in processes:
         process.start()
     signal.signal(signal.SIGINT, handler)
@@ -161,12 +161,12 @@ def started(number: int, prepare: Callable[[int], SubnetEvaluator], threads: int
             process.terminate()
         for process in processes:
             process.join(_GRACE)
-            process.kill()  # one that hangs does not hear the first
+            process.kill()  # a hanging process ignores the first signal
             process.join()
 
 
 def _work(port: int, rank: int, prepare: Callable[[int], SubnetEvaluator], threads: int) -> None:
-    """One worker process."""
+    """Run one worker process."""
     torch.set_num_threads(threads)
     logging.disable(logging.INFO)
     evaluator = prepare(rank)

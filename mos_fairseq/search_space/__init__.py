@@ -1,4 +1,4 @@
-"""Families, search spaces, subnets, drawing and arch encoding. Knows neither torch nor fairseq."""
+"""Families, search spaces, subnets, drawing and arch encoding. Imports neither torch nor fairseq."""
 
 from mos_fairseq.search_space._hat import HAT_COLUMNS, HAT_LATENCIES
 from mos_fairseq.search_space.elastic_schedule import ElasticSchedule

@@ -11,26 +11,26 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.search_space.family import Dimension, Family
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = 200  # paths are shown whole
+_SHORT.maxstring = 200  # long enough for whole paths
 
 
 def show(value: Any) -> str:
-    """A value on one short line, whatever a file held."""
+    """Return a value on one short line, whatever the file contained."""
     return " ".join(_SHORT.repr(value).split())
 
 
 def as_int(value: Any, field: str) -> int:
-    """`value` as a plain int. Booleans, floats and strings are refused, not rounded or parsed."""
+    """Return `value` as a plain int. Booleans, floats and strings are refused, not rounded or parsed."""
     if not isinstance(value, (bool, str, bytes)):
         try:
-            return operator.index(value)  # numpy's integers too, but no floats
+            return operator.index(value)  # accepts numpy's integers, but no floats
         except TypeError:
             pass
     raise InputError(f"{field}: expected an integer, got {show(value)}")
 
 
 def check_value(value: Any, dimension: Dimension, field: str | None = None) -> int:
-    """One value of a dimension: a positive integer, or one of its codes. `field` is how the message calls it."""
+    """Check one value of a dimension: a positive integer, or one of its codes. Messages call it `field`."""
     field = field or dimension.key
     number = as_int(value, field)
     if dimension.codes is not None:
@@ -44,8 +44,8 @@ def check_value(value: Any, dimension: Dimension, field: str | None = None) -> i
 
 
 def check_constants(family: Family, values: Mapping[str, Any]) -> dict[str, int]:
-    """The constants that `values` sets, checked: exactly one, unless every attention's q is elastic, then none, or the
-    family does without, then none or one."""
+    """Return the checked constants in `values`: exactly one; none if every attention has an elastic q; none or one if
+    the family does not need any."""
     given = {key: values[key] for key in family.constants if values.get(key) is not None}
     names = " and ".join(family.constants)
     attentions = [block for stack in family.stacks for block in stack.attentions]
@@ -62,7 +62,7 @@ def check_constants(family: Family, values: Mapping[str, Any]) -> dict[str, int]
 
 
 def check_alternatives(family: Family, values: Mapping[str, Any]) -> None:
-    """Of keys that are in the place of each other, one at most has a value; of some of these, one must."""
+    """Check keys that replace each other: at most one has a value, and in some groups one must."""
     for keys, needed in family.alternatives:
         given = [key for key in keys if key in values]
         if len(given) > 1 or (needed and not given):
@@ -72,8 +72,8 @@ def check_alternatives(family: Family, values: Mapping[str, Any]) -> None:
 
 
 def check_heads(family: Family, values: Mapping[str, Any]) -> None:
-    """Heads split q, so each number of heads must divide it: in a subnet layer by layer, in a space any with any. A
-    layer that has no more heads than fit its width has room for one."""
+    """Check that each number of heads divides q: in a subnet layer by layer, in a space for every combination. In a
+    layer that limits its heads to its width, one must fit."""
     fixed, per_head = family.constants
     for stack in family.stacks:
         inside = stack.inside(values).key
@@ -91,7 +91,7 @@ def check_heads(family: Family, values: Mapping[str, Any]) -> None:
 
 
 def _pairs(values: Mapping[str, Any], heads: str, inner: str, depth: str) -> Iterator[tuple[int, int, str]]:
-    """(number of heads, q, where q stands) of all that may meet in one attention."""
+    """Yield (number of heads, q, position of q) of all pairs that can occur in one attention."""
     found = values[inner]
     if not isinstance(found, tuple):
         yield from ((number, found, "") for number in values[heads])
@@ -102,7 +102,7 @@ def _pairs(values: Mapping[str, Any], heads: str, inner: str, depth: str) -> Ite
 
 
 def as_mapping(data: Any, what: str) -> dict[str, Any]:
-    """A plain dict of `data` (a mapping or an OmegaConf node, whose interpolations stay unresolved)."""
+    """Return `data` (a mapping or an OmegaConf node) as a plain dict; interpolations stay unresolved."""
     if OmegaConf.is_config(data):
         data = OmegaConf.to_container(data, resolve=False)
     if not isinstance(data, Mapping):
@@ -111,7 +111,7 @@ def as_mapping(data: Any, what: str) -> dict[str, Any]:
 
 
 def check_keys(data: Mapping[str, Any], what: str, family: Family) -> None:
-    """Every dimension that is not optional must be there, and nothing unknown. For constants see `check_constants`."""
+    """Check that every dimension that is not optional is present, and no unknown key. Constants: `check_constants`."""
     unknown = [key for key in data if key not in family.keys]
     start = f"{what}: " if what else ""
     if unknown:

@@ -1,7 +1,7 @@
 """HAT's published argument files, and the columns of its latency files (arXiv 2005.14187).
 
-Search spaces have `*-choice` keys, subnets `*-subtransformer` keys. Options of HAT's training, which either may hold
-too, are left out.
+Search spaces have `*-choice` keys, subnets `*-subtransformer` keys. Both may also hold options of HAT's training, which
+are ignored.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ HAT_SUBNET_KEYS = {
     "decoder-ende-attention-heads-all-subtransformer": "decoder_ende_attention_heads",
     "decoder-arbitrary-ende-attn-all-subtransformer": "decoder_arbitrary_ende_attn",
 }
-# of a published file of latencies, in order; then encoder and decoder mean and standard deviation in ms
+# columns of a published file of latencies, in order; after them, encoder and decoder mean and standard deviation in ms
 HAT_COLUMNS = (
     "encoder_embed_dim",
     "encoder_layer_num",
@@ -50,24 +50,24 @@ HAT_COLUMNS = (
 )
 HAT_LATENCIES = ("latency_mean_encoder", "latency_mean_decoder")
 _WIDTH = "qkv-dim"
-_FLAGS = ("train-subtransformer",)  # options of HAT's training with the suffix of a size
+_FLAGS = ("train-subtransformer",)  # an option of HAT's training that ends like a size
 
 HAT_QKV_DIM = 512
 """The attention width of every published space of HAT; its subnet files do not repeat it."""
 
 
 def is_hat_space(data: Mapping[Any, Any]) -> bool:
-    """Whether a file's keys are those of HAT's search spaces."""
+    """Return whether a file has the keys of HAT's search spaces."""
     return _has_keys(data, SPACE_SUFFIX)
 
 
 def is_hat_subnet(data: Mapping[Any, Any]) -> bool:
-    """Whether a file's keys are those of HAT's subnets."""
+    """Return whether a file has the keys of HAT's subnets."""
     return _has_keys(data, SUBNET_SUFFIX)
 
 
 def space_from_hat(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """A search space under our keys. Raises `InputError` for an unknown `*-choice` key, or without `qkv-dim`."""
+    """Return a search space under our keys. Raises `InputError` for an unknown `*-choice` key, or without `qkv-dim`."""
     result = _translated(data, HAT_SPACE_KEYS, SPACE_SUFFIX)
     if "qkv_dim" not in result:
         raise InputError(f"missing key {_WIDTH}, the width of the attention, which HAT's search spaces have")
@@ -75,7 +75,7 @@ def space_from_hat(data: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def subnet_from_hat(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """A subnet under our keys. Raises `InputError` for an unknown `*-subtransformer` key."""
+    """Return a subnet under our keys. Raises `InputError` for an unknown `*-subtransformer` key."""
     return _translated(data, HAT_SUBNET_KEYS, SUBNET_SUFFIX)
 
 
@@ -84,7 +84,7 @@ def _has_keys(data: Mapping[Any, Any], suffix: str) -> bool:
 
 
 def _translated(data: Mapping[Any, Any], keys: Mapping[str, str], suffix: str) -> dict[str, Any]:
-    """The values of `keys` and `qkv-dim` under our names; every other key is left out, unless it ends in `suffix`."""
+    """Return the values of `keys` and `qkv-dim` under our names; other keys are ignored unless they end in `suffix`."""
     result = {}
     for key, value in data.items():
         if key in keys:

@@ -12,7 +12,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.search_space._checks import show
 from mos_fairseq.search_space.family import Family
 
-_OPTIONAL_INT = Optional[int]  # noqa: UP045 - the form that every version of OmegaConf understands
+_OPTIONAL_INT = Optional[int]  # noqa: UP045 - every version of OmegaConf supports this form
 
 
 @cache
@@ -22,17 +22,17 @@ def _schema(family: Family) -> type:
 
 
 def check_types(data: Mapping[str, Any], what: str, family: Family) -> None:
-    """Each dimension's key must hold a list of integers, and a constant an integer or nothing.
+    """Check that each dimension has a list of integers, and a constant an integer or nothing.
 
-    The keys themselves are already checked. Merged one by one, so that a message can name the key and value.
+    The keys are already checked. Values are merged one by one, so that a message can name the key and value.
     """
     schema = OmegaConf.structured(_schema(family))
     for key, value in data.items():
         allowed = "an integer" if key in family.constants else "a list of integers"
         problem = f"{what}: {key}: expected {allowed}, got {show(value)}"
         items = value if isinstance(value, (list, tuple)) else [value]
-        # OmegaConf would turn the string "640" into an int, take "${...}" for an interpolation and let lists
-        # of lists through.
+        # OmegaConf would convert the string "640" to an int, resolve "${...}" as an interpolation, and accept lists
+        # of lists.
         if any(isinstance(item, (str, bytes, list, tuple, dict)) for item in items):
             raise InputError(problem)
         try:

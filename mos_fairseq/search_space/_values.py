@@ -1,4 +1,4 @@
-"""What search spaces and subnets have in common: a family, and values by its keys."""
+"""Common part of search spaces and subnets: a family, and values by its keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FAMILY_KEY = "family"
 
 
 class FamilyValues:
-    """Values by key, immutable and hashable. Each is an attribute too: ``subnet["decoder_layers"]`` is
+    """Values by key, immutable and hashable. Each is also an attribute: ``subnet["decoder_layers"]`` is
     ``subnet.decoder_layers``; keys that are not in use are None.
 
     Attributes:
-        family: whose keys these are.
-        values: by key, in the family's fixed order; optional dimensions and constants that are not in use are left out.
+        family: family of the keys.
+        values: by key, in the family's fixed order; without unused optional dimensions and constants.
     """
 
-    what = ""  # in messages
+    what = ""  # the kind of object, for messages
 
     family: Family
     values: Mapping[str, Any]
@@ -38,7 +38,7 @@ class FamilyValues:
         self.__dict__.update(dict.fromkeys(family.keys), **checked, family=family, values=checked)
 
     def _check(self, family: Family, values: dict[str, Any]) -> dict[str, Any]:
-        """``values`` in canonical form. Raises InputError."""
+        """Return ``values`` in canonical form. Raises InputError."""
         raise NotImplementedError
 
     if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class FamilyValues:
         return _restored, (type(self), self._labelled())
 
     def _labelled(self) -> dict[str, Any]:
-        """The values, after the family's name where it is not the one that files mean without it."""
+        """Return the values, preceded by the family's name unless it is the default of files."""
         name = {} if self.family == ENCODER_DECODER else {FAMILY_KEY: self.family.name}
         return name | dict(self.values)
 
@@ -85,38 +85,38 @@ class FamilyValues:
 
     @property
     def constants(self) -> dict[str, int]:
-        """The constants in use."""
+        """Return the constants in use."""
         return {key: self.values[key] for key in self.family.constants if key in self.values}
 
     def replace(self, **changes: Any) -> Self:
-        """The same with other values of some keys."""
+        """Return a copy with other values of some keys."""
         return type(self)(self.family, **(dict(self.values) | changes))
 
     @classmethod
     def _split(cls, mapping: Any) -> tuple[Family, dict[str, Any]]:
-        """(family, values) of plain data. Raises InputError where the family is unknown."""
+        """Return (family, values) of plain data. Raises InputError if the family is unknown."""
         data = as_mapping(mapping, cls.what)
         return find_family(data.pop(FAMILY_KEY, ENCODER_DECODER), cls.what), data
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain ints, strings and lists in the fixed order of the keys; only what is in use."""
+        """Return plain ints, strings and lists in the fixed order of the keys; only keys in use."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in self._labelled().items()}
 
     def dumps(self) -> str:
-        """One line of canonical JSON: equal values have equal text, different ones different text."""
+        """Return one line of canonical JSON: values are equal if and only if their texts are."""
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
     def to_yaml(self) -> str:
-        """The text of its file."""
+        """Return the text of its file."""
         return to_yaml(self.to_dict())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as YAML, atomically. Raises `InputError` if the file cannot be written."""
+        """Write YAML, atomically. Raises `InputError` if the file cannot be written."""
         save_yaml(self.to_dict(), path)
 
 
 def find_family(family: Any, what: str = "") -> Family:
-    """The family of that name. Raises InputError where there is none."""
+    """Return the family with that name. Raises InputError if there is none."""
     if isinstance(family, Family):
         return family
     if isinstance(family, str) and family in FAMILIES:

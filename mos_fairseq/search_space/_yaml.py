@@ -1,4 +1,4 @@
-"""Reading and writing small YAML and JSON files: safe, strict about duplicate keys, written atomically."""
+"""Read and write small YAML and JSON files: safely, strictly about duplicate keys, and atomically."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.files import read_text, write_atomically
 
 _MAX_CHARACTERS = 1_000_000
-_MAX_BRACKETS = 50  # within each other; ours have one. PyYAML needs seconds for some thousands
+_MAX_BRACKETS = 50  # nested brackets; ours have one level. PyYAML takes seconds for thousands
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader (no Python tags), which also refuses a key given twice."""
+    """PyYAML's safe loader (no Python tags), which also refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, yaml.MappingNode):
@@ -32,10 +32,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping in a YAML file. `InputError`, with the line, if it is empty, malformed or no mapping."""
+    """Return the mapping in a YAML file. Raises `InputError`, with the line, if it is empty or malformed."""
     text = read_text(path)
     if len(text) > _MAX_CHARACTERS or _brackets(text) > _MAX_BRACKETS:
-        raise InputError(f"{path}: not valid YAML (too long, or too many brackets in each other)")
+        raise InputError(f"{path}: not valid YAML (too long, or brackets nested too deeply)")
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -51,7 +51,7 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _brackets(text: str) -> int:
-    """The most that are open at once; those in strings and comments count too."""
+    """Return the deepest nesting of brackets; brackets in strings and comments count, too."""
     depth = most = 0
     for character in text:
         if character in "[{":
@@ -63,7 +63,7 @@ def _brackets(text: str) -> int:
 
 
 def load_json(text: str, what: str) -> dict[str, Any]:
-    """The mapping in JSON text; `what` is how a message calls the text."""
+    """Return the mapping in JSON text; messages call it `what`."""
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -78,7 +78,7 @@ def load_json(text: str, what: str) -> dict[str, Any]:
         raise
     except json.JSONDecodeError as error:
         raise InputError(f"{what}: not valid JSON ({error.msg} at character {error.pos})") from None
-    except (ValueError, RecursionError):  # an integer of thousands of digits, nesting without end
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or endless nesting
         raise InputError(f"{what}: not valid JSON (a number or the nesting is out of bounds)") from None
     if not isinstance(data, dict):
         raise InputError(f"{what}: expected an object in braces, got a {type(data).__name__}")
@@ -86,10 +86,10 @@ def load_json(text: str, what: str) -> dict[str, Any]:
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:
-    """`data` as YAML, one key a line."""
+    """Return `data` as YAML, one key a line."""
     return yaml.safe_dump(dict(data), sort_keys=False, default_flow_style=None, width=10_000)
 
 
 def save_yaml(data: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write `data`, so that a reader sees the old file or the whole new one, never a half."""
+    """Write `data` as YAML, atomically."""
     write_atomically(path, to_yaml(data))

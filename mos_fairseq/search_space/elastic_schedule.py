@@ -1,4 +1,4 @@
-"""Progressive shrinking (once-for-all, arXiv 1908.09791): a search space that grows in the course of the training."""
+"""Progressive shrinking (once-for-all, arXiv 1908.09791): a search space that grows during training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FORM = "allowed is KEY:UPDATES, or KEY:UPDATES:UPDATES... for one choice more a
 
 @dataclass(frozen=True)
 class ElasticSchedule:
-    """From which update on each dimension of a search space is elastic; until then it stays at its largest.
+    """The update from which each dimension of a search space is elastic; until then it has its largest value.
 
-    ``updates`` holds, for some keys, numbers of updates in ascending order: after the first, that dimension has its two
-    largest choices, after the second its three largest, ..., and after the last one all of them. The other dimensions
-    are elastic from the start.
+    ``updates`` has ascending numbers of updates for some keys. After the first, the dimension has its two largest
+    choices, after the second its three largest, and so on; after the last it has all. The other dimensions are elastic
+    from the start.
     """
 
     space: SearchSpace
@@ -27,10 +27,10 @@ class ElasticSchedule:
 
     @classmethod
     def from_spec(cls, spec: str, space: SearchSpace) -> ElasticSchedule:
-        """A schedule from text such as ``KEY:2000,OTHER:4000:5000``.
+        """Parse a schedule such as ``KEY:2000,OTHER:4000:5000``.
 
         Raises:
-            InputError: another form, an unknown or a repeated key, numbers that do not ascend or are more than the
+            InputError: another format, an unknown or repeated key, numbers that do not ascend, or more numbers than
                 choices that can be added.
         """
         updates: dict[str, tuple[int, ...]] = {}
@@ -55,7 +55,7 @@ class ElasticSchedule:
         return cls(space, updates)
 
     def space_at(self, update_num: int) -> SearchSpace:
-        """The space that an update draws from, after ``update_num`` updates; its largest subnet is always the same."""
+        """Return the space to draw from after ``update_num`` updates; its largest subnet never changes."""
         narrower = {}
         for key, updates in self.updates.items():
             passed = sum(number <= update_num for number in updates)

@@ -1,7 +1,7 @@
-"""The arch encoding v(a): the numbers from which a router of MoS (arXiv 2306.04845) tells subnets apart.
+"""The arch encoding v(a): the numbers by which a router of MoS (arXiv 2306.04845) distinguishes subnets.
 
-Both kinds follow the family's stacks in order: of each, its width, its depth, and then the per-layer dimensions of its
-blocks. For an encoder-decoder these are HAT's ten features:
+Both kinds follow the family's stacks in order. Each stack has its width, its depth, and then the per-layer dimensions
+of its blocks. For an encoder-decoder these are HAT's ten features:
 
 1. encoder embed dim, 2. encoder layers, 3. encoder FFN dim, 4. encoder self-attention heads,
 5. decoder embed dim, 6. decoder layers, 7. decoder FFN dim, 8. decoder self-attention heads,
@@ -11,8 +11,8 @@ blocks. For an encoder-decoder these are HAT's ten features:
 `per_layer` replaces each of these by its values layer by layer, first layer first, up to the space's largest
 depth, and 0 where the layer is absent.
 
-Every number is divided by the largest choice of the space in use, so that the largest subnet encodes to ones.
-The span is not clamped to the encoder's depth here: the feature states what was chosen.
+Every number is divided by the largest choice of the space in use, so that the largest subnet encodes to ones. The span
+is not clamped to the encoder's depth here: the feature is the chosen value.
 """
 
 from mos_fairseq.errors import InputError
@@ -24,7 +24,7 @@ ENCODING_KINDS = ("aggregate", "per_layer")
 
 
 def encoding_size(space: SearchSpace, kind: str) -> int:
-    """The length of `arch_encoding` for subnets of `space`. Raises `InputError` for an unknown kind."""
+    """Return the length of `arch_encoding` for subnets of `space`. Raises `InputError` for an unknown kind."""
     _check_kind(kind)
     if kind == "aggregate":
         return len(space.encoded)
@@ -33,10 +33,10 @@ def encoding_size(space: SearchSpace, kind: str) -> int:
 
 
 def arch_encoding(subnet: Subnet, space: SearchSpace, kind: str) -> list[float]:
-    """The encoding of `subnet`, each number in [0, 1], in the order that this module's text gives.
+    """Return the encoding of `subnet`, each number in [0, 1], in the order given in this module's docstring.
 
     Raises:
-        InputError: an unknown `kind`, or a subnet that `space` does not contain (a router would extrapolate).
+        InputError: `kind` is unknown, or `space` does not contain the subnet (a router would extrapolate).
     """
     _check_kind(kind)
     space.check(subnet)

@@ -1,8 +1,8 @@
-"""What an architecture family is: stacks of layers, layers of blocks, blocks of elastic sizes.
+"""Architecture families: stacks of layers, layers of blocks, blocks of elastic sizes.
 
-A family is declared once (``families/``). Read off the declaration are the keys and their order, what a value may be,
-the size of a search space, its enumeration, drawing and genes, the arch encoding, a layer's sizes, cost, the latency
-predictor's terms and a subnet's line in the log. Ints only: no torch.
+A family is declared once (``families/``). Everything else is derived from the declaration: the keys and their order,
+the allowed values, a search space's size, enumeration, drawing and genes, the arch encoding, a layer's sizes, cost, the
+latency predictor's terms, and a subnet's line in the log. Ints only: no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Means = Mapping[str, float]
 """Each dimension's value, or the mean over the present layers, by key."""
 
 Terms = dict[str, float]
-"""Terms that latency is nearly linear in, by name."""
+"""Terms in which latency is nearly linear, by name."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Dimension:
     """One elastic size.
 
     Args:
-        key: its YAML key, where there is one fairseq's option name.
+        key: its YAML key, fairseq's option name if there is one.
         label: its name in ``Subnet.summary``; empty for widths and depths.
-        codes: what a value stands for, where values are codes (ascending like what they stand for).
-        allowed: says what the codes mean, for messages.
-        most: the largest value allowed; None for no limit.
-        optional: a space may leave it out. Then it draws, encodes, costs and prints nothing, so that spaces,
-            checkpoints and draws from before the dimension stay what they are.
+        codes: the quantity that each value stands for, if values are codes (codes and quantities ascend alike).
+        allowed: explanation of the codes, for messages.
+        most: the largest allowed value; None for no limit.
+        optional: a space may leave it out. Then it has no effect on drawing, encoding, costs and output, so that
+            spaces, checkpoints and draws from before the dimension stay the same.
     """
 
     key: str
@@ -42,7 +42,7 @@ class Dimension:
     optional: bool = False
 
     def amount(self, value: int) -> int:
-        """What ``value`` stands for: itself, or its code's meaning."""
+        """Return the quantity that ``value`` stands for: itself, or its code's meaning."""
         return self.codes[value] if self.codes else value
 
 
@@ -52,7 +52,7 @@ class FeedForward:
 
     Args:
         size: f.
-        ratio: f in per cent of d, which a space may name in the place of ``size``.
+        ratio: f in per cent of d, which a space may name instead of ``size``.
     """
 
     size: Dimension
@@ -61,26 +61,26 @@ class FeedForward:
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """In the order of keys."""
+        """Its dimensions in the order of keys."""
         return tuple(d for d in (self.size, self.ratio) if d is not None)
 
     def inner(self, values: Mapping, index: int, width: int) -> int:
-        """f of the layer with this ``index`` and ``width``."""
+        """Return f of the layer with this ``index`` and ``width``."""
         if self.ratio is None or self.size.key in values:
             return values[self.size.key][index]
         return max(1, values[self.ratio.key][index] * width // 100)
 
     def amounts(self, layer: LayerSizes) -> dict[str, int]:
-        """What the dimensions amount to in a layer, by key."""
+        """Return the dimensions' quantities in a layer, by key."""
         return {dimension.key: layer.ffn for dimension in self.dimensions}
 
     def cost(self, layer: LayerSizes, length: int, memory_length: int) -> tuple[int, int]:
-        """(parameters, multiply-accumulates) for ``length`` tokens, the norm left out."""
+        """Return (parameters, multiply-accumulates) for ``length`` tokens, without the norm."""
         d, f = layer.width, layer.ffn
         return 2 * d * f + f + d, 2 * length * d * f
 
     def terms(self, mean: Means, stack: Stack, family: Family) -> Terms:
-        """Products of means that its time is nearly linear in."""
+        """Return products of means in which its time is nearly linear."""
         depth, width = stack.depth.key, stack.inside(mean).key
         size = next(dimension.key for dimension in self.dimensions if dimension.key in mean)
         return _products(mean, (depth, size), (depth, size, width))
@@ -91,13 +91,13 @@ class Attention:
     """Multi-head attention and a layer norm.
 
     Args:
-        name: of the module in a layer: ``self_attn``, ``encoder_attn``.
+        name: name of the module in a layer: ``self_attn``, ``encoder_attn``.
         heads: number of heads.
         reads: the stack whose outputs it attends to; None for its own input.
-        span: how many of that stack's last outputs it reads, concatenated along time; None for the last.
-        inner: q, the width of queries, keys and values, where a space lets it vary by layer. A space that does not name
-            it fixes q by one of the family's constants.
-        within_width: of heads of a fixed width, a layer has no more than fit into its own width.
+        span: number of that stack's last outputs that it reads, concatenated along time; None for the last.
+        inner: q, the width of queries, keys and values, if a space lets it vary by layer. In a space that does not name
+            it, one of the family's constants determines q.
+        within_width: with heads of a fixed width, a layer has at most as many as fit into its own width.
     """
 
     name: str
@@ -110,17 +110,17 @@ class Attention:
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """In the order of keys."""
+        """Its dimensions in the order of keys."""
         return tuple(d for d in (self.heads, self.span, self.inner) if d is not None)
 
     def amounts(self, layer: LayerSizes) -> dict[str, int]:
-        """What the dimensions amount to in a layer, by key; a span counts the outputs that there are."""
+        """Return the dimensions' quantities in a layer, by key; a span counts the outputs that exist."""
         sizes = layer.attentions[self.name]
         pairs = ((self.heads, sizes.heads), (self.span, sizes.span), (self.inner, sizes.inner))
         return {dimension.key: amount for dimension, amount in pairs if dimension is not None}
 
     def cost(self, layer: LayerSizes, length: int, memory_length: int) -> tuple[int, int]:
-        """(parameters, multiply-accumulates) for ``length`` queries over ``memory_length`` tokens an output."""
+        """Return (parameters, multiply-accumulates) for ``length`` queries over ``memory_length`` tokens an output."""
         d, sizes = layer.width, layer.attentions[self.name]
         q, memory = sizes.inner, sizes.memory
         n = sizes.span * memory_length
@@ -129,7 +129,7 @@ class Attention:
         return params, macs + 2 * length * n * q  # scores, and their product with the values
 
     def terms(self, mean: Means, stack: Stack, family: Family) -> Terms:
-        """Products of means that its time is nearly linear in."""
+        """Return products of means in which its time is nearly linear."""
         depth, width, heads = stack.depth.key, stack.inside(mean).key, self.heads.key
         found = _products(mean, (depth, heads), (depth, heads, width))
         if self.span is not None and self.reads is not None:
@@ -152,12 +152,12 @@ def _products(mean: Means, *names: tuple[str, ...]) -> Terms:
 
 @dataclass(frozen=True)
 class ProjectionHead:
-    """What comes before the projection to the vocabulary, which then has a bias: a linear, an activation, a norm."""
+    """A linear, an activation and a norm before the projection to the vocabulary, which then has a bias."""
 
     norms: int = 1
 
     def cost(self, width: int, length: int) -> tuple[int, int]:
-        """(parameters, multiply-accumulates) for ``length`` tokens, norm and projection left out."""
+        """Return (parameters, multiply-accumulates) for ``length`` tokens, without norm and projection."""
         return (width + 1) * width, length * width * width
 
 
@@ -166,17 +166,17 @@ class Stack:
     """Layers of one kind.
 
     Args:
-        name: of the module in the model, and of fairseq's option prefix: ``encoder``, ``decoder``.
+        name: name of the module in the model, and fairseq's option prefix: ``encoder``, ``decoder``.
         label: its name in ``Subnet.summary``.
-        width: of the embeddings, and of the layers where a space names neither ``hidden`` nor ``bottleneck``.
-        blocks: of each layer, in the order of keys, which need not be that of the forward pass.
-        hidden: the width of all layers; then a linear map leads into the first, and one out of the last.
-        bottleneck: the width of each layer, with a linear map into it and one out of it. Nothing comes between the map
-            out of a layer and that into the next, so that in a static twin they are one.
-        tokens: whose length and positions it works on, ``source`` or ``target``.
-        causal: a position sees none after it.
-        positions: the option with the largest number of its positions; by default ``max_TOKENS_positions``.
-        fixed: options of models that always have this value, by name.
+        width: width of the embeddings, and of the layers in a space with neither ``hidden`` nor ``bottleneck``.
+        blocks: blocks of each layer, in the order of keys, which may differ from the forward pass.
+        hidden: width of all layers; a linear map leads into the first, and another out of the last.
+        bottleneck: width of each layer, with a linear map into it and one out of it. Nothing is between the map out of
+            a layer and the map into the next, so a static twin merges them.
+        tokens: the tokens whose length and positions it works on, ``source`` or ``target``.
+        causal: a position does not see later positions.
+        positions: the option with its largest number of positions; by default ``max_TOKENS_positions``.
+        fixed: model options that always have this value, by name.
     """
 
     name: str
@@ -196,32 +196,32 @@ class Stack:
 
     @cached_property
     def layer_dimensions(self) -> tuple[Dimension, ...]:
-        """Dimensions with a value for each layer; one that several blocks share comes once."""
+        """Dimensions with a value for each layer; one shared by several blocks appears once."""
         own = () if self.bottleneck is None else (self.bottleneck,)
         return tuple(dict.fromkeys((*own, *(d for block in self.blocks for d in block.dimensions))))
 
     def inside(self, values: Mapping) -> Dimension:
-        """The dimension that is the width of layers, of those that have ``values``."""
+        """Return the dimension that determines the width of layers in ``values``."""
         narrower = (d for d in (self.bottleneck, self.hidden) if d is not None and d.key in values)
         return next(narrower, self.width)
 
     def amounts(self, layer: LayerSizes) -> dict[str, int]:
-        """What the dimensions of layers amount to in one of them, by key."""
+        """Return the quantities of a layer's dimensions, by key."""
         found = {} if self.bottleneck is None else {self.bottleneck.key: layer.width}
         for block in self.blocks:
             found |= block.amounts(layer)
         return found
 
     def setting(self, options: object, name: str) -> bool:
-        """What ``options`` (of a model, of its cost) say of the option ``name``, unless it is fixed."""
+        """Return the value of the option ``name`` in ``options`` (of a model or its cost), unless it is fixed."""
         return self.fixed[name] if name in self.fixed else getattr(options, name)
 
     def normalize_before(self, options: object) -> bool:
-        """Whether layer norms come before their sublayers."""
+        """Return whether layer norms come before their sublayers."""
         return self.setting(options, f"{self.name}_normalize_before")
 
     def learned_pos(self, options: object) -> bool:
-        """Whether positions are learned."""
+        """Return whether positions are learned."""
         return self.setting(options, f"{self.name}_learned_pos")
 
     @property
@@ -240,18 +240,18 @@ class Family:
     """One kind of architecture.
 
     Args:
-        name: as in a search space's key ``family``.
+        name: value of a search space's key ``family``.
         stacks: from the input to the output.
         output: the stack whose last output is projected to the vocabulary.
-        constants: keys that fix q of every attention without an elastic ``inner``, of which exactly one is then set:
-            q itself, or the width of a head.
-        splits_width: none of them need be set; then q is the width of the layer, as in BERT.
-        head: what comes before the projection to the vocabulary, if anything.
+        constants: keys that determine q of every attention without an elastic ``inner``, either q itself or the width
+            of a head; exactly one of them must then be set.
+        splits_width: no constant needs to be set; without one, q is the width of the layer, as in BERT.
+        head: layers before the projection to the vocabulary, if any.
         own_output: (option, value) with which the projection to the vocabulary has a table of its own.
-        objectives: by what its subnets may be judged.
-        workloads: what may be timed of them, the usual one first (see ``mos_fairseq.latency.workloads``).
-        term_order: names of the latency predictor's terms that come first, in this order; the others follow as the
-            blocks give them. Files of predictors hold weights by position.
+        objectives: scores by which its subnets may be judged.
+        workloads: workloads for latency, the default first (see ``mos_fairseq.latency.workloads``).
+        term_order: names of the latency predictor's first terms, in this order; the others follow in the order of the
+            blocks. Files of predictors store weights by position.
     """
 
     name: str
@@ -266,12 +266,12 @@ class Family:
     term_order: tuple[str, ...] = ()
 
     def stack(self, name: str) -> Stack:
-        """The stack of that name."""
+        """Return the stack with that name."""
         return next(stack for stack in self.stacks if stack.name == name)
 
     @cached_property
     def widths(self) -> tuple[Dimension, ...]:
-        """Dimensions with one value per subnet that are no depths."""
+        """Dimensions with one value per subnet that are not depths."""
         hidden = tuple(s.hidden for s in self.stacks if s.hidden is not None)
         return tuple(s.width for s in self.stacks) + hidden
 
@@ -282,7 +282,7 @@ class Family:
 
     @cached_property
     def alternatives(self) -> tuple[tuple[tuple[str, str], bool], ...]:
-        """(keys of which a space names one at most, whether it has to name one)."""
+        """(keys of which a space has at most one, whether it must have one)."""
         found = []
         for stack in self.stacks:
             if stack.hidden is not None and stack.bottleneck is not None:
@@ -294,12 +294,12 @@ class Family:
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """In the one order of drawing, enumerating, genes and printing."""
+        """Dimensions in the order of drawing, enumerating, genes and printing."""
         return self.scalars + tuple(d for s in self.stacks for d in s.layer_dimensions)
 
     @cached_property
     def encoded(self) -> tuple[Dimension, ...]:
-        """In the order of the arch encoding: stack by stack."""
+        """Dimensions in the order of the arch encoding: stack by stack."""
         dimensions = (d for s in self.stacks for d in (s.width, s.hidden, s.depth, *s.layer_dimensions))
         return tuple(d for d in dimensions if d is not None)
 
@@ -310,7 +310,7 @@ class Family:
 
     @cached_property
     def options(self) -> frozenset[str]:
-        """Names of those options of models, cost and latency that not all families have."""
+        """Names of options of models, cost and latency that only some families have."""
         names = {self.own_output[0], "layernorm_embedding"}
         for stack in self.stacks:
             names |= {f"{stack.name}_learned_pos", f"{stack.name}_normalize_before", stack.positions}
@@ -325,12 +325,12 @@ class Family:
 
     @cached_property
     def owners(self) -> dict[str, Stack]:
-        """The stack for whose layers a key has values, by key; scalars have none."""
+        """For each per-layer key, the stack whose layers have its values; scalars are absent."""
         return {d.key: stack for stack in self.stacks for d in stack.layer_dimensions}
 
     @cached_property
     def read_by_span(self) -> dict[str, Stack]:
-        """The stack whose outputs a span counts, by the span's key."""
+        """For each span's key, the stack whose outputs it counts."""
         found = {}
         for stack in self.stacks:
             for block in stack.attentions:
@@ -339,9 +339,9 @@ class Family:
         return found
 
     def layers(self, stack: Stack, values: Mapping[str, object]) -> tuple[LayerSizes, ...]:
-        """The sizes of each present layer of ``stack``, from a subnet's ``values`` by key.
+        """Return the sizes of each present layer of ``stack``, from a subnet's ``values`` by key.
 
-        This is the only place that puts per-layer values together. A span is clamped to the depth of what it reads: an
+        Only this function combines per-layer values. A span is clamped to the depth of the stack that it reads: an
         encoder of 2 layers has no third output, and repeating one would only double its weight in the softmax.
         """
         found = []
@@ -376,8 +376,8 @@ class Family:
         return AttentionSizes(heads, inner, values[read.width.key], True, span)
 
     def maps(self, stack: Stack, values: Mapping) -> tuple[tuple[int, int] | None, ...]:
-        """(input, output) widths of the linear maps around the layers of a subnet's static twin: before each layer, and
-        after the last; None where there is none. Empty where layers have no width of their own."""
+        """Return (input, output) widths of the linear maps around the layers of a subnet's static twin: before each
+        layer, and after the last; None where there is no map. Empty if layers have no width of their own."""
         inside, outside = stack.inside(values), values[stack.width.key]
         if inside is stack.width:
             return ()
@@ -388,7 +388,7 @@ class Family:
         return tuple(pairs)
 
     def terms(self, mean: Means) -> Terms:
-        """The latency predictor's terms of a subnet, or of HAT's averages, in their order."""
+        """Return the latency predictor's terms of a subnet, or of HAT's averages, in their order."""
         found: Terms = {}
         for stack in self.stacks:
             depth, width = stack.depth.key, stack.inside(mean).key

@@ -1,4 +1,4 @@
-"""`SearchSpace`: the choices of every elastic dimension, and what follows from them."""
+"""`SearchSpace`: the choices of every elastic dimension, and operations on them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ _PRESETS = Path(__file__).with_name("presets")
 class SearchSpace(FamilyValues):
     """The choices of each elastic dimension, the same for every layer (HAT, arXiv 2005.14187).
 
-    Each searchable key holds a tuple of choices, kept in descending order, so that the order in a file never
-    matters; units are those of `Subnet`. `qkv_dim` or `head_dim` is one number that all subnets share.
+    Each searchable key has a tuple of choices in descending order, so the order in a file does not matter; units are
+    those of `Subnet`. `qkv_dim` or `head_dim` is one number for all subnets.
 
     Raises:
-        InputError: an unknown or a missing key; no, repeated or non-positive choices, non-integers, a span outside
-            -1, 1, 2, heads that do not divide what they split, both or neither of `qkv_dim` and `head_dim`.
+        InputError: a key is unknown or missing; choices are missing, repeated, not positive or no integers; a span is
+            not -1, 1 or 2; heads do not divide the width that they split; both or neither of `qkv_dim` and `head_dim`
+            are set.
     """
 
     what = "search space"
@@ -55,7 +56,7 @@ class SearchSpace(FamilyValues):
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> SearchSpace:
-        """A space from plain lists. Raises `InputError` for a bad key, type or value."""
+        """Return a space from plain lists. Raises `InputError` for a bad key, type or value."""
         family, data = cls._split(mapping)
         check_keys(data, cls.what, family)
         check_types(data, cls.what, family)
@@ -66,20 +67,20 @@ class SearchSpace(FamilyValues):
 
     @classmethod
     def from_spec(cls, spec: str | os.PathLike[str]) -> SearchSpace:
-        """A space from a preset's name, a YAML file's path, or the text that `dumps` made.
+        """Return a space from a preset's name, a YAML file's path, or the text of `dumps`.
 
-        A file has our keys, or the `*-choice` keys of HAT's published files, among which may be options of HAT's
+        A file has our keys, or the `*-choice` keys of HAT's published files, which may also hold options of HAT's
         training.
 
         Raises:
-            InputError: `spec` is none of these, or the space in it is not valid.
+            InputError: `spec` is none of these, or its space is not valid.
         """
         text = os.fspath(spec).strip()
         if text.startswith("{"):
             return cls.from_dict(load_json(text, "search space"))
         if text in cls.preset_names():
             path = _PRESETS / f"{text}.yaml"
-        elif os.path.isfile(text):  # unlike Path.is_file, never raises, whatever the text
+        elif os.path.isfile(text):  # unlike Path.is_file, it never raises
             path = Path(text)
         else:
             presets = ", ".join(cls.preset_names())
@@ -89,14 +90,14 @@ class SearchSpace(FamilyValues):
             if is_hat_space(data):
                 data = space_from_hat(data)
             elif is_hat_subnet(data):
-                raise InputError("a subnet of HAT's, not a search space; give it as --subnet")
+                raise InputError("a HAT subnet, not a search space; give it as --subnet")
             return cls.from_dict(data)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     @classmethod
     def preset_names(cls, family: Family | None = None) -> list[str]:
-        """The names of the packaged spaces, sorted: of all, or of one family's."""
+        """Return the sorted names of the packaged spaces of all families, or of one."""
         names = sorted(path.stem for path in _PRESETS.glob("*.yaml"))
         return names if family is None else [name for name in names if cls.from_spec(name).family == family]
 
@@ -112,7 +113,7 @@ class SearchSpace(FamilyValues):
         return total
 
     def max(self, key: str) -> int:
-        """The largest choice of `key` (a span's code for the span). `InputError` for an unknown key."""
+        """Return the largest choice of `key` (for a span, its code). Raises `InputError` for an unknown key."""
         if key not in self.values:
             keys = _join(key for key in self.values)
             raise InputError(f"{show(key)} is not a key of this search space; keys: {keys}")
@@ -120,15 +121,15 @@ class SearchSpace(FamilyValues):
         return value[0] if isinstance(value, tuple) else value
 
     def largest(self) -> Subnet:
-        """The subnet with the largest choice of everything: depths, widths, heads and span."""
+        """Return the subnet with the largest choice of everything: depths, widths, heads and span."""
         return self._uniform(0)
 
     def smallest(self) -> Subnet:
-        """The subnet with the smallest choice of everything."""
+        """Return the subnet with the smallest choice of everything."""
         return self._uniform(-1)
 
     def contains(self, subnet: Subnet) -> bool:
-        """Whether every value of `subnet` is one of the choices."""
+        """Return whether every value of `subnet` is one of the choices."""
         try:
             self.check(subnet)
         except InputError:
@@ -155,7 +156,7 @@ class SearchSpace(FamilyValues):
                 raise InputError(f"{key}={value} is not in the search space, which has {key}={fixed}")
 
     def iterate(self) -> Iterator[Subnet]:
-        """Every distinct subnet once, in a fixed order from the largest. Lazy; meant for small spaces."""
+        """Yield every distinct subnet once, lazily, in a fixed order from the largest. Meant for small spaces."""
 
         def stacks(rest: tuple[Stack, ...], found: dict[str, Any]) -> Iterator[Subnet]:
             if not rest:
@@ -168,7 +169,7 @@ class SearchSpace(FamilyValues):
             yield from stacks(self.family.stacks, dict(zip(self._widths, chosen, strict=True)))
 
     def difference(self, other: SearchSpace) -> str:
-        """One line with each key that differs and both its values, `''` if the spaces are equal."""
+        """Return one line with each key that differs and both its values; `''` if the spaces are equal."""
 
         def text(value: Any) -> str:
             return f"[{_join(value)}]" if isinstance(value, tuple) else str(value)
@@ -183,19 +184,19 @@ class SearchSpace(FamilyValues):
     def sample(self, rng: random.Random, tilt: float | None = None) -> Subnet:
         """Draw a subnet as HAT does: each depth, width and present layer's value uniformly from its choices.
 
-        This is not uniform over distinct subnets: a depth of 1 is drawn as often as a depth of 6, though far
-        fewer subnets have it. One number of `rng` is used per value, in the fixed order of the keys.
+        This is not uniform over distinct subnets: a depth of 1 is drawn as often as a depth of 6, although far fewer
+        subnets have it. Each value uses one number of `rng`, in the fixed order of the keys.
 
         Args:
-            tilt: from 0, where every value is the largest, to 1, where every value is the smallest: the number of a
-                value among its n choices, in descending order, is then binomial (n - 1 trials). Over tilts that are
-                uniform in [0, 1] each value is uniform, too, but the values of a subnet are large or small together,
-                so that costs spread over their whole range.
+            tilt: from 0 (every value is the largest) to 1 (every value is the smallest). The index of a value among its
+                n choices, in descending order, is then binomial (n - 1 trials). Over uniform tilts in [0, 1] each value
+                is still uniform, but the values of a subnet are large or small together, so that costs cover their
+                whole range.
         """
 
         def draw(key: str) -> int:
             choices = self.values[key]
-            # Not rng.choice: Python promises the same sequence in every version for random() only.
+            # Not rng.choice: Python guarantees the same sequence in every version for random() only.
             number = rng.random()
             return choices[int(number * len(choices)) if tilt is None else _binomial(number, len(choices) - 1, tilt)]
 
@@ -209,11 +210,10 @@ class SearchSpace(FamilyValues):
         return self._subnet(values)
 
     def sample_subnet(self, *seed_parts: object) -> Subnet:
-        """Draw the subnet that belongs to `seed_parts`, for example `(seed, update_number, index)`.
+        """Return the subnet drawn from the seed `seed_parts`, for example `(seed, update_number, index)`.
 
-        The same parts (their `str`) give the same subnet on every machine and process: the generator is
-        seeded with a string, which Python hashes with SHA-512. The global random state is neither read nor
-        changed.
+        The same parts (their `str`) give the same subnet on every machine and in every process: the generator is seeded
+        with a string, which Python hashes with SHA-512. The global random state is neither read nor changed.
         """
         return self.sample(random.Random("/".join(str(part) for part in seed_parts)))
 
@@ -223,7 +223,7 @@ class SearchSpace(FamilyValues):
         return Subnet(self.family, **values, **self.constants)
 
     def _uniform(self, index: int) -> Subnet:
-        """The subnet with the choice at `index` everywhere; choices are in descending order."""
+        """Return the subnet with the choice at `index` everywhere; choices are in descending order."""
         return self._subnet({d.key: self.values[d.key][index] for d in self.dimensions})
 
     @property
@@ -234,7 +234,7 @@ class SearchSpace(FamilyValues):
         return [d for d in stack.layer_dimensions if d.key in self.values]
 
     def _layer_values(self, stack: Stack) -> Iterator[dict[str, Any]]:
-        """The depth and per-layer values of one stack, over all depths."""
+        """Yield the depth and per-layer values of one stack, over all depths."""
         keys = [d.key for d in self._per_layer(stack)]
         one_layer = list(product(*(self.values[key] for key in keys)))
         for depth in self.values[stack.depth.key]:
@@ -243,7 +243,7 @@ class SearchSpace(FamilyValues):
 
 
 def _binomial(number: float, trials: int, chance: float) -> int:
-    """The binomial value at the quantile ``number``."""
+    """Return the binomial value at the quantile ``number``."""
     for value in range(trials):
         number -= math.comb(trials, value) * chance**value * (1 - chance) ** (trials - value)
         if number < 0:
@@ -252,7 +252,7 @@ def _binomial(number: float, trials: int, chance: float) -> int:
 
 
 def _choices(value: Any, dimension: Dimension) -> tuple[int, ...]:
-    """The choices of one dimension, checked, in descending order."""
+    """Return the checked choices of one dimension, in descending order."""
     key = dimension.key
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{key}: expected a list of integers, got {show(value)}")

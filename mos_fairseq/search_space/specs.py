@@ -1,4 +1,4 @@
-"""How users name a subnet: `largest`, `smallest`, `random:SEED`, a YAML file, inline JSON."""
+"""Specs, the user's names of subnets: `largest`, `smallest`, `random:SEED`, a YAML file, inline JSON."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ FORMS = "largest, smallest, random:SEED (a whole number), a YAML file's path, JS
 
 
 def resolve_subnet(spec: str, space: SearchSpace) -> Subnet:
-    """The subnet that `spec` names, checked to lie in `space`.
+    """Return the subnet that `spec` names, checked to be in `space`.
 
-    `random:SEED` is `space.sample_subnet("random", SEED)`. A file or JSON text that names neither `qkv_dim`
-    nor `head_dim` takes it from `space`.
+    `random:SEED` is `space.sample_subnet("random", SEED)`. A file or JSON text without `qkv_dim` and `head_dim` takes
+    it from `space`.
 
     Raises:
         InputError: `spec` has none of the allowed forms, or its subnet is not valid or not in the space.
@@ -47,13 +47,13 @@ def resolve_subnet(spec: str, space: SearchSpace) -> Subnet:
 
 
 def subnet_name(spec: str) -> str:
-    """A short name for metrics and file names, from the spec alone: letters, digits and `_` only.
+    """Return a short name for metrics and file names, from the spec alone: letters, digits and `_` only.
 
-    `largest`, `smallest`, `random7` for `random:7`, a file's name without its ending, and `subnet_` with 8
-    hex digits of the content's hash for JSON (the same whatever its spacing and order of keys).
+    It is `largest`, `smallest`, `random7` for `random:7`, a file's name without its ending, or for JSON `subnet_` with
+    8 hex digits of the content's hash (independent of spacing and key order).
 
     Raises:
-        InputError: `spec` is empty, or no name can be made of it.
+        InputError: `spec` is empty, or yields no name.
     """
     spec = spec.strip()
     if spec.startswith("random:"):
@@ -68,11 +68,11 @@ def subnet_name(spec: str) -> str:
 
 
 def split_specs(text: str) -> list[str]:
-    """The specs in a comma-separated list; commas inside the braces and brackets of JSON do not separate.
+    """Return the specs in a comma-separated list; commas within JSON's braces and brackets do not separate.
 
     Raises:
-        InputError: an empty entry, a spec given twice, or two specs with the same `subnet_name` (their
-            metrics would overwrite each other).
+        InputError: an entry is empty, a spec is given twice, or two specs have the same `subnet_name` (their metrics
+            would overwrite each other).
     """
     specs = _split(text)
     names: dict[str, str] = {}

@@ -23,18 +23,17 @@ if TYPE_CHECKING:
 class Subnet(FamilyValues):
     """One architecture, canonical and hashable.
 
-    Canonical means that absent layers carry no values: a list longer than the number of layers is cut, one
-    number given for a per-layer key is repeated for every layer, so equal architectures compare and hash
-    equal.
+    In canonical form, absent layers have no values: a list longer than the number of layers is cut. One number for a
+    per-layer key is repeated for every layer. So equal architectures compare and hash equal.
 
     Widths are in features, depths in layers, heads in heads per layer. A cross-attention span is HAT's code: -1, 1, 2 =
     the last 1, 2, 3 encoder layers. Exactly one of `qkv_dim` (width of the attention projections, split among the
-    heads) and `head_dim` (width of one head) is set, unless every layer has a width of its own (`encoder_qkv_dim`,
+    heads) and `head_dim` (width of one head) is set, unless every layer has its own width (`encoder_qkv_dim`,
     `decoder_qkv_dim`).
 
     Args:
-        family: whose keys the values have; its name is enough.
-        values: by key; numbers for scalars, numbers or one for each layer for per-layer keys.
+        family: the family of the keys, or its name.
+        values: by key; numbers for scalars, one number or one per layer for per-layer keys.
 
     Raises:
         InputError: a key is unknown or missing; a value is no integer, not positive, no span code; a list is shorter
@@ -61,12 +60,12 @@ class Subnet(FamilyValues):
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> Subnet:
-        """A subnet from plain values; keys absent from `mapping` are taken from `defaults`.
+        """Return a subnet from plain values; keys absent from `mapping` are taken from `defaults`.
 
-        Constants (`qkv_dim`, `head_dim`) of the defaults are used only if `mapping` sets none.
+        Constants (`qkv_dim`, `head_dim`) in the defaults are used only if `mapping` sets none.
 
         Raises:
-            InputError: an unknown or a missing key, or a bad value.
+            InputError: a key is unknown or missing, or a value is invalid.
         """
         family, data = cls._split(mapping)
         constant_given = any(data.get(key) is not None for key in family.constants)
@@ -79,12 +78,12 @@ class Subnet(FamilyValues):
 
     @cached_property
     def key(self) -> str:
-        """Canonical compact JSON: equal subnets have equal keys, and different ones different keys."""
+        """Canonical compact JSON: two subnets are equal if and only if their keys are."""
         return self.dumps()
 
     def layers(self, stack: str) -> tuple[LayerSizes, ...]:
-        """Sizes of the present layers of a stack, in order. A cross-attention span counts the outputs that there are:
-        never more than layers (the arch encoding counts what was chosen)."""
+        """Return the sizes of the present layers of a stack, in order. A cross-attention span is at most the number of
+        layers that it reads (the arch encoding has the chosen value)."""
         return self._layers[stack]
 
     @cached_property
@@ -93,23 +92,23 @@ class Subnet(FamilyValues):
 
     @property
     def cross_spans(self) -> tuple[int, ...]:
-        """How many outputs of another stack each layer that does attends to, never more than there are."""
+        """For each layer with cross-attention, the number of outputs that it attends to, at most as many as exist."""
         spans = (layer.cross_span for stack in self.family.stacks for layer in self.layers(stack.name))
         return tuple(span for span in spans if span)
 
     def width(self, stack: str) -> int:
-        """Width of a stack's embeddings and output, and of its layers where these have no width of their own."""
+        """Return the width of a stack's embeddings and output, and of its layers unless they have their own."""
         return self.values[self.family.stack(stack).width.key]
 
     def maps(self, stack: str) -> tuple[tuple[int, int] | None, ...]:
-        """Widths of the linear maps around the layers of a stack, see :meth:`Family.maps`."""
+        """Return the widths of the linear maps around the layers of a stack, see :meth:`Family.maps`."""
         return self.family.maps(self.family.stack(stack), self.values)
 
     @property
     def amounts(self) -> dict[str, int | tuple[int, ...]]:
-        """What each dimension in use amounts to, in the arch encoding's order.
+        """Return the quantity of each dimension in use, in the arch encoding's order.
 
-        Codes stand for quantities; spans count the outputs that there are, and heads those that a layer has."""
+        Codes become quantities. Spans count the outputs that exist, and heads those that a layer has."""
         found: dict[str, int | tuple[int, ...]] = {}
         for dimension in self.encoded:
             stack = self.family.owners.get(dimension.key)
@@ -121,16 +120,15 @@ class Subnet(FamilyValues):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], space: SearchSpace | None = None) -> Subnet:
-        """Read a subnet file: our keys, or the `*-subtransformer` keys of HAT's published files, among which may be
+        """Read a subnet file: our keys, or the `*-subtransformer` keys of HAT's published files, which may also hold
         options of HAT's training.
 
-        A file that names neither `qkv_dim` nor `head_dim` takes it from `space`; without a space, HAT's files
-        get 512 (the width of all its published spaces) and our own are refused. Whether the subnet lies in
-        `space` is not checked here: see `SearchSpace.check`.
+        A file without `qkv_dim` and `head_dim` takes it from `space`. Without a space, HAT's files get 512 (the width
+        of all its published spaces) and ours are refused. `SearchSpace.check` checks whether the subnet is in
+        `space`; this function does not.
 
         Raises:
-            InputError: the file cannot be read, or describes no valid subnet; the message starts with the
-                path.
+            InputError: the file cannot be read, or describes no valid subnet; the message starts with the path.
         """
         data = load_yaml(path)
         defaults = defaults_of(space)
@@ -139,18 +137,18 @@ class Subnet(FamilyValues):
                 data = subnet_from_hat(data)
                 defaults = defaults or {"qkv_dim": HAT_QKV_DIM}
             elif is_hat_space(data):
-                raise InputError("a search space of HAT's, not a subnet; give it as --search-space")
+                raise InputError("a HAT search space, not a subnet; give it as --search-space")
             return cls.from_dict(data, defaults=defaults)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     @classmethod
     def from_text(cls, text: str) -> Subnet:
-        """A subnet from a file's path, or from inline JSON in braces. Raises InputError."""
+        """Return a subnet from a file's path, or from inline JSON in braces. Raises InputError."""
         return cls.from_dict(load_json(text, cls.what)) if text.lstrip().startswith("{") else cls.load(text)
 
     def summary(self) -> str:
-        """One line for logs, for example `enc 6x512 ffn 3072*6 heads 8*6 | dec 2x640 ... | qkv 512`."""
+        """Return one line for logs, for example `enc 6x512 ffn 3072*6 heads 8*6 | dec 2x640 ... | qkv 512`."""
         parts, amounts = [], self.amounts
         for stack in self.family.stacks:
             sizes = []
@@ -167,7 +165,7 @@ class Subnet(FamilyValues):
 
 
 def _per_layer(value: Any, dimension: Dimension, stack: Stack, layers: int) -> tuple[int, ...]:
-    """The values of `layers` layers from one number or a list that is long enough."""
+    """Return the values of `layers` layers from one number or a list that is long enough."""
     key = dimension.key
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         return (check_value(value, dimension),) * layers
@@ -175,17 +173,17 @@ def _per_layer(value: Any, dimension: Dimension, stack: Stack, layers: int) -> t
         raise InputError(
             f"{key}: got {len(value)} values {show(list(value))}, {stack.depth.key}={layers} needs {layers}"
         )
-    # Values of absent layers are dropped, but checked first: nonsense in a file should not pass unseen.
+    # Values of absent layers are dropped after a check: nonsense in a file should not pass unnoticed.
     checked = [check_value(item, dimension, f"{key}[{index}]") for index, item in enumerate(value)]
     return tuple(checked[:layers])
 
 
 def defaults_of(space: SearchSpace | None) -> dict[str, Any]:
-    """What a subnet's file may leave out where `space` fixes it, as defaults for `Subnet.from_dict`."""
+    """Return defaults for `Subnet.from_dict`: values fixed by `space`, which a subnet's file may leave out."""
     return {} if space is None else dict(space.constants)
 
 
 def _runs(values: Sequence[int]) -> str:
-    """`3072*4,1024*2`: per-layer values with their repetitions counted."""
+    """Return per-layer values with counted repetitions, such as `3072*4,1024*2`."""
     runs = [(value, len(list(group))) for value, group in groupby(values)]
     return ",".join(str(value) if count == 1 else f"{value}*{count}" for value, count in runs)

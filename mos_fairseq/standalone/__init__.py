@@ -1,1 +1,1 @@
-"""Training one architecture alone, as its supernet was trained: from scratch, or on from the weights it inherits."""
+"""Train one architecture alone, as its supernet was trained: from scratch, or on from inherited weights."""

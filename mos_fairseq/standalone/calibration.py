@@ -1,4 +1,4 @@
-"""Searched subnets, calibrated before they are ranked: a few updates of a few parameters (NASRec, arXiv 2207.07187)."""
+"""Calibrate searched subnets before ranking: a few updates of a few parameters (NASRec, arXiv 2207.07187)."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from mos_fairseq.standalone.training import Training, train_all
 
 @dataclass(frozen=True)
 class Calibration:
-    """Each subnet trains on alone as its static twin, on the same first batches, and is judged then; the supernet stays
-    as it is. What is done is kept, and not done again.
+    """Train each subnet alone as its static twin, on the same first batches, and then judge it. The supernet stays
+    unchanged. Finished trainings and judgements are kept and not repeated.
 
     Args:
         supernet: its checkpoint.
-        data: the folder that fairseq-preprocess made.
-        updates: of each subnet.
-        parts: what trains, as ``--trained-parts`` of ``transformer_subnet``.
+        data: the folder made by fairseq-preprocess.
+        updates: number of updates of each subnet.
+        parts: parameters that train, as in ``--trained-parts`` of ``transformer_subnet``.
         root: folder of the runs.
-        options: how subnets are judged.
-        fingerprint: of the supernet and what it is judged on (:meth:`ModelEvaluator.fingerprint`).
+        options: options for judging subnets.
+        fingerprint: of the supernet and its evaluation (:meth:`ModelEvaluator.fingerprint`).
         device: torch's name of the device to judge on.
         lr: the highest learning rate; None: that of the supernet's last update.
-        threads: of a process that trains.
+        threads: torch's threads of a training process.
 
     Raises:
-        InputError: there is no such part, models of this family do not train alone, or the checkpoint keeps no learning
+        InputError: a part does not exist, models of this family cannot train alone, or the checkpoint has no learning
             rate and none is given.
     """
 
@@ -59,7 +59,7 @@ class Calibration:
         check_parts(self.parts, "calibrate_parts")
         if self.lr is None and last_learning_rate(self._state) is None:
             raise InputError(
-                f"checkpoint {self.supernet}: its optimizer's state tells no learning rate: give --calibrate-lr"
+                f"checkpoint {self.supernet}: its optimizer's state has no learning rate: give --calibrate-lr"
             )
         check_family("calibrate", [TransformerSubnetModel.family.name], self.supernet, family)
 
@@ -68,13 +68,13 @@ class Calibration:
         return read_supernet(self.supernet)
 
     def training(self, subnet: Subnet) -> Training:
-        """The run of one subnet. Raises InputError if it cannot train so."""
+        """Return the run of one subnet. Raises InputError if it cannot train so."""
         more = ["--trained-parts", self.parts]
         where = (self._state, self.supernet, self.data, subnet, self.updates, self.root)
         return short_training(*where, self.lr, more)
 
     def judge(self, subnet: Subnet) -> tuple[float, float]:
-        """Loss in bits per token, or BLEU or chrF, of a calibrated subnet, and the seconds that its training took.
+        """Return the loss in bits per token, or BLEU or chrF, of a calibrated subnet, and its training time in seconds.
 
         Raises:
             InputError: the training failed.
@@ -97,5 +97,5 @@ class Calibration:
         return quality, seconds
 
     def save(self, subnet: Subnet, path: Path) -> None:
-        """Write the checkpoint of a subnet that was judged. Raises InputError if it cannot be written."""
+        """Write the checkpoint of a judged subnet. Raises InputError if it cannot be written."""
         save_checkpoint(without_optimizer(read_checkpoint(self.training(subnet).result)), path)

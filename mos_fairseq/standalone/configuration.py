@@ -1,4 +1,4 @@
-"""fairseq's configuration of a training: which of its fields matter to the outcome, and what a command makes of it."""
+"""fairseq's configuration of a training: the fields that affect the outcome, and the configuration of a command."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SECTIONS = {
     "dataset": DatasetConfig,
     "optimization": OptimizationConfig,
 }
-"""Parts of the configuration that are the same for models of all kinds, whose ``task`` and ``model`` differ."""
+"""Sections that are the same for models of all kinds; ``task`` and ``model`` differ."""
 
 COMPONENTS = ("optimizer", "lr_scheduler", "criterion")
-"""Parts of the configuration whose fields depend on the name that was chosen."""
+"""Sections whose fields depend on the chosen name."""
 
-# what changes nothing in the weights that a number of updates makes: places and formats of files, logs, validation, and
-# the work of one process as against several, for which the number of batches of an update stands
+# fields that do not change the weights after a number of updates: places and formats of files, logs, validation, and
+# the number of processes, which the number of batches of an update replaces
 NEUTRAL: dict[str, tuple[str, ...]] = {
     "common": (
         "no_progress_bar",
@@ -62,8 +62,8 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
         "distributed_port",
         "device_id",
         "distributed_no_spawn",
-        "ddp_backend",  # those that a supernet trains with mean the same
-        "ddp_comm_hook",  # of torch's wrapper, which a supernet does not have
+        "ddp_backend",  # all that support supernets mean the same
+        "ddp_comm_hook",  # for torch's wrapper, which supernets do not use
         "bucket_cap_mb",
         "find_unused_parameters",
         "gradient_as_bucket_view",
@@ -72,7 +72,7 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
         "broadcast_buffers",
         "nprocs_per_node",
         "zero_sharding",
-        # of backends that a supernet does not train with
+        # for backends that do not support supernets
         "slowmo_momentum",
         "slowmo_base_algorithm",
         "localsgd_frequency",
@@ -85,7 +85,7 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
     "dataset": (
         "num_workers",
         "skip_invalid_size_inputs_valid_test",
-        "dataset_impl",  # of the folder at hand, see mos_fairseq.standalone.data
+        "dataset_impl",  # depends on the folder, see mos_fairseq.standalone.data
         "data_buffer_size",
         "valid_subset",
         "combine_valid_subsets",
@@ -117,16 +117,16 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
     "checkpoint": ("save_interval", "save_interval_updates", "keep_interval_updates", "keep_last_epochs"),
 }
 LENGTH = ("max_epoch", "max_update", "stop_time_hours")
-"""Fields of how long a training takes, which is not taken from the supernet's."""
+"""Fields for the length of a training, which is not taken from the supernet's."""
 
 
 def fields_of(config: type, section: str) -> list[str]:
-    """The fields of a section, whose class is ``config``, that matter."""
+    """Return the fields of a section of class ``config`` that affect the outcome."""
     return _but((field.name for field in fields(config)), (*NEUTRAL.get(section, ()), *LENGTH))
 
 
 def component_fields(section: str, name: str) -> list[str]:
-    """The fields of the component ``name`` of one of ``COMPONENTS``."""
+    """Return the fields of the component ``name`` of one of ``COMPONENTS``."""
     registry = REGISTRIES[section]
     config = registry["dataclass_registry"].get(name)
     names = _legacy_fields(registry["registry"][name]) if config is None else [f.name for f in fields(config)]
@@ -138,13 +138,13 @@ def _but(names: Iterable[str], skipped: Sequence[str]) -> list[str]:
 
 
 def mandatory_fields(section: str, name: str) -> list[str]:
-    """The options of the component ``name`` without which fairseq-train does not start: they have no default."""
+    """Return the required options of the component ``name``: they have no default."""
     config = REGISTRIES[section]["dataclass_registry"].get(name)
     return [] if config is None else [field.name for field in fields(config) if field.default == MISSING]
 
 
 def _legacy_fields(component: type) -> list[str]:
-    """The options of a component that describes them with argparse, as some of fairseq's optimizers do."""
+    """Return the options of a component that declares them with argparse, as some of fairseq's optimizers do."""
     parser = argparse.ArgumentParser(add_help=False)
     if hasattr(component, "add_args"):
         component.add_args(parser)
@@ -152,17 +152,17 @@ def _legacy_fields(component: type) -> list[str]:
 
 
 def plain(section: Any) -> dict[str, Any]:
-    """A recorded section as a dictionary: fairseq records components that have no dataclass as a namespace."""
+    """Return a recorded section as a dictionary: fairseq records components without a dataclass as a namespace."""
     return dict(section if isinstance(section, Mapping) else vars(section)) if section else {}
 
 
 class Command:
-    """What ``fairseq-train`` makes of the words of a command that trains a model of ``kind``.
+    """The parsed words of a ``fairseq-train`` command for a model of ``kind``.
 
     ``actions``: argparse's, by field.
 
     Raises:
-        InputError: fairseq-train does not take the words.
+        InputError: fairseq-train does not accept the words.
     """
 
     def __init__(self, kind: Kind, words: Sequence[str]) -> None:
@@ -174,30 +174,30 @@ class Command:
             except SystemExit:
                 reason = errors.getvalue().strip().split("\n")[-1]
                 raise InputError(f"fairseq-train: {reason.partition('error: ')[2] or reason}") from None
-            except ValueError as error:  # options that exclude each other
+            except ValueError as error:  # mutually exclusive options
                 raise InputError(f"fairseq-train: {error}") from None
         self.actions = {action.dest: action for action in parser._actions}
 
     def fields_in(self, words: Sequence[str]) -> set[str]:
-        """The fields that ``words`` set, by whatever of their options' names."""
+        """Return the fields that ``words`` set, under any of their options' names."""
         given = {word.partition("=")[0] for word in words if word.startswith("-")}
         return {field for field, action in self.actions.items() if given & set(action.option_strings)}
 
     def value(self, section: str, field: str) -> Any:
-        """What argparse makes of the words for a field; the default of a model's options, which it leaves out."""
+        """Return argparse's value of a field; for a model's options, which argparse leaves out, the default."""
         values = vars(self._args)
         return values[field] if field in values else getattr(self._sections[section](), field, None)
 
     def configuration(self) -> dict[str, dict[str, Any]]:
-        """What training reads, by section, as plain containers.
+        """Return the configuration of the training, by section, as plain containers.
 
         Raises:
-            InputError: fairseq cannot make a configuration of the words.
+            InputError: fairseq cannot make a configuration from the words.
         """
         with _quiet():
             try:
                 cfg = convert_namespace_to_omegaconf(self._args)
-            except Exception as error:  # Hydra's own classes, which say which field it is
+            except Exception as error:  # Hydra's own classes, whose text names the field
                 raise InputError(f"fairseq-train: {' '.join(str(error).split())[:200]}") from None
         content: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
         read = (*self._sections, *COMPONENTS)
@@ -206,7 +206,7 @@ class Command:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[io.StringIO]:
-    """Neither Hydra's warnings nor the usage that argparse prints of all of fairseq's options."""
+    """Suppress Hydra's warnings, and the usage of all fairseq options that argparse prints."""
     errors, disabled = io.StringIO(), logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stderr(errors):
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What tells the data of a training from others."""
+"""Identify the data of a training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mos_fairseq.evaluation.data import first_folder, subset_files
 
 
 def data_digest(data: str, subset: str = "train") -> str:
-    """Of the dictionaries and of the whole content of the training set, in all folders of ``data``, wherever they lie.
+    """Return a digest of the dictionaries and the whole training set, in all folders of ``data``, independent of paths.
 
-    A gigabyte takes a second or two; the training that it stands for takes hours.
+    A gigabyte takes a second or two; the training takes hours.
 
     Raises:
         InputError: a folder is missing or cannot be read.

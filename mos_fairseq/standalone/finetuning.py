@@ -1,4 +1,4 @@
-"""A searched subnet, trained on alone for a few updates from the weights that it inherits."""
+"""Train a searched subnet alone for a few updates, from its inherited weights."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from mos_fairseq.standalone.recipe import Recipe, check_words
 from mos_fairseq.standalone.training import Training, train_all
 
 _SCHEDULE = "--lr-scheduler"
-_WARMUP = 0.1  # of the updates
+_WARMUP = 0.1  # share of the updates
 
 
 def last_learning_rate(state: Mapping[str, Any]) -> float | None:
-    """With which the last update of a checkpoint was made; None where it keeps no state of its optimizer."""
+    """Return the learning rate of a checkpoint's last update; None if it has no optimizer state."""
     groups = (state.get("last_optimizer_state") or {}).get("param_groups") or [{}]
     rate = groups[0].get("lr")
     return None if rate is None else float(rate)
@@ -47,23 +47,23 @@ def short_training(
     lr: float | None = None,
     more: Sequence[str] = (),
 ) -> Training:
-    """The run of ``fairseq-train`` by which one subnet of a supernet trains on alone, whose folder in ``root`` is made;
-    run again with more updates, it starts anew, as its schedule depends on them.
+    """Return the run of ``fairseq-train`` that trains one subnet of a supernet alone, and make its folder in ``root``.
+    A run with more updates starts anew, because its schedule depends on the number.
 
-    The learning rate rises in the first tenth of the updates and falls to 0 in a line: the subnet is close to an
-    optimum already, and a rate that ends at 0 finds the bottom of it in the fewest updates.
+    The learning rate rises in the first tenth of the updates and then falls linearly to 0. The subnet is already close
+    to an optimum, and a rate that ends at 0 reaches it in the fewest updates.
 
     Args:
-        state: of the checkpoint ``supernet``.
+        state: content of the checkpoint ``supernet``.
         lr: the highest learning rate; None: that of the supernet's last update.
-        more: arguments of ``fairseq-train`` that win over those recorded in the supernet, and over the schedule.
+        more: arguments of ``fairseq-train`` that override those recorded in the supernet, and the schedule.
 
     Raises:
-        InputError: the checkpoint keeps no learning rate, and none is given; or standalone models cannot train so.
+        InputError: the checkpoint has no learning rate, and none is given; or standalone models cannot train so.
     """
     rate = last_learning_rate(state) if lr is None else lr
     if rate is None:
-        raise InputError(f"checkpoint {supernet}: its optimizer's state tells no learning rate: give --lr")
+        raise InputError(f"checkpoint {supernet}: its optimizer's state has no learning rate: give --lr")
     words = ["--lr", repr(rate)]
     if not any(word.partition("=")[0] == _SCHEDULE for word in more):
         words += [_SCHEDULE, "polynomial_decay", "--total-num-update", str(updates)]
@@ -75,27 +75,27 @@ def short_training(
 
 
 def without_optimizer(state: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a model, ready to be used or trained on."""
+    """Return the checkpoint of a model without optimizer state, for use or further training."""
     return model_checkpoint(state, state["cfg"]["model"], state["model"], state["cfg"]["task"]["_name"])
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """One subnet of a supernet, trained alone on the supernet's data with its options (:func:`short_training`).
+    """Train one subnet of a supernet alone on the supernet's data with its options (:func:`short_training`).
 
     Args:
         supernet: its checkpoint.
-        spec: the subnet, as users name it.
-        updates: of the subnet alone.
+        spec: the subnet's spec.
+        updates: number of updates of the subnet alone.
         output: folder of the results.
-        judge: how it is scored, before and after.
+        judge: settings for scoring it, before and after.
         lr: the highest learning rate; None: that of the supernet's last update.
-        more: arguments of ``fairseq-train`` that win over those recorded in the supernet, and over the schedule.
-        threads: of the process that trains.
+        more: arguments of ``fairseq-train`` that override those recorded in the supernet, and the schedule.
+        threads: torch's threads of the training process.
 
     Raises:
-        InputError: the checkpoint is no supernet, or keeps no learning rate, and none is given; the subnet is not in
-            its space; an option that is set by the command is given in ``more``.
+        InputError: the checkpoint is no supernet, or has no learning rate and none is given; the subnet is not in its
+            space; or ``more`` has an option that the command sets.
     """
 
     supernet: str
@@ -131,13 +131,13 @@ class Finetuning:
 
     @property
     def checkpoint(self) -> Path:
-        """The model that :meth:`run` writes."""
+        """The model file that :meth:`run` writes."""
         return self.output / "finetuned.pt"
 
     def run(self) -> dict[str, dict[str, Any]]:
         """Train, write the checkpoint, and score: ``inherited`` and ``finetuned``, each as :meth:`Judge.scores`.
 
-        Killed, it goes on when it is run again.
+        An interrupted run resumes.
 
         Raises:
             InputError: the training failed, or a file cannot be written.

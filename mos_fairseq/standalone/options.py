@@ -1,7 +1,7 @@
-"""How a standalone model is trained: as the supernet was, by what its checkpoint records.
+"""Options of a standalone training: as in the supernet's training, according to its checkpoint.
 
-The options that are found are parsed as ``fairseq-train`` will parse them: what does not come out as it was recorded is
-refused, so that no model trains differently without a word.
+The options are parsed as ``fairseq-train`` parses them. If a parsed value differs from the recorded one, it is refused,
+so that no model silently trains differently.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from mos_fairseq.standalone.kinds import Kind, kind_of
 Options = dict[str, str | None]
 """Options of ``fairseq-train`` by name; None for one that takes no value."""
 
-# fields that say which sentences a process sees among several: one process cannot repeat it
+# fields that distribute sentences to several processes: one process cannot reproduce them
 _OF_SEVERAL = (("dataset", "grouped_shuffling"), ("distributed_training", "fix_batches_to_gpus"))
 _Recorded = dict[tuple[str, str], Any]  # values by section and field
 
 
 def training_options(cfg: Mapping[str, Any], more: Sequence[str] = ()) -> Options:
-    """Options of ``fairseq-train`` that train a static twin as a supernet was trained.
+    """Return the options of ``fairseq-train`` that train a static twin as a supernet was trained.
 
-    Optimizer, learning rate and its schedule, dropout rates, batches, label smoothing, shared embeddings, seed…; what
-    fairseq-train takes by default is left out. Batches of several data-parallel processes become ``--update-freq`` of
-    one, and a schedule that follows the supernet's ``--max-update`` becomes one that states its updates. Not among the
-    options is what only a supernet has, and how long it was trained. A criterion of this package becomes fairseq's
-    own. The dropout rates are the configured ones: in the supernet a narrow subnet's are
+    They include optimizer, learning rate and its schedule, dropout rates, batches, label smoothing, shared embeddings
+    and seed; fairseq-train's defaults are left out. Batches of several data-parallel processes become ``--update-freq``
+    of one. A schedule that follows the supernet's ``--max-update`` gets that number explicitly. Options that only a
+    supernet has, and the length of its training, are left out. A criterion of this package becomes fairseq's own. The
+    dropout rates are the configured ones: the supernet scales them down by a narrow subnet's width.
     scaled down by its width.
 
     Args:
         cfg: the supernet's configuration, as plain containers (``read_supernet(path)["cfg"]``).
-        more: words of fairseq-train that win over what is recorded.
+        more: words of fairseq-train that override recorded options.
 
     Raises:
-        InputError: the checkpoint records what is not installed, or what no option gives a standalone model; not where
-            ``more`` replaces it.
+        InputError: the checkpoint records a component that is not installed, or a setting that no option gives a
+            standalone model, unless ``more`` replaces it.
     """
     kind = kind_of(cfg)
     components = {_option_name(part): _component(kind, cfg, part, more) for part in COMPONENTS}
@@ -78,20 +78,20 @@ def _names(words: Sequence[str]) -> set[str]:
 
 
 def _component(kind: Kind, cfg: Mapping[str, Any], part: str, more: Sequence[str]) -> str:
-    """The name of the optimizer, schedule or criterion: that of ``more``, or else the recorded one."""
+    """Return the name of the optimizer, schedule or criterion: from ``more``, otherwise the recorded one."""
     option, registry = _option_name(part), REGISTRIES[part]["registry"]
     known = ", ".join(sorted(registry))
     if values := effective(more).get(option):
         name = values[0]
         if name not in registry:
-            raise InputError(f"{option} is {name}: fairseq here knows {known}")
+            raise InputError(f"{option} is {name}: this fairseq has {known}")
     else:
         recorded = plain(cfg.get(part)).get("_name")
         if part == "criterion" and (recorded is None or is_ours(registry.get(recorded))):
             return kind.criterion
         if recorded is None or recorded not in registry:
             found = f"{part} of the checkpoint is {recorded}"
-            raise InputError(f"{found}: fairseq here knows {known}; give {option} after --")
+            raise InputError(f"{found}: this fairseq has {known}; give {option} after --")
         name = recorded
     if name == "reduce_lr_on_plateau":
         raise InputError(f"{part} is {name}, but standalone models train without validation: give {option} after --")
@@ -99,7 +99,7 @@ def _component(kind: Kind, cfg: Mapping[str, Any], part: str, more: Sequence[str
 
 
 def _recorded(kind: Kind, cfg: Mapping[str, Any], components: Mapping[str, str]) -> _Recorded:
-    """The values that standalone training has to have, as several processes may have had them."""
+    """Return the values that standalone training must have, as recorded, maybe by several processes."""
     found: _Recorded = {}
     for section, config in (SECTIONS | kind.sections).items():
         values = plain(cfg.get(section))
@@ -107,14 +107,14 @@ def _recorded(kind: Kind, cfg: Mapping[str, Any], components: Mapping[str, str])
     for section in COMPONENTS:
         values, name = plain(cfg.get(section)), components[_option_name(section)]
         if section != "criterion" and values.get("_name") != name:
-            continue  # another one takes its place, with its own options
+            continue  # another component replaces it, with its own options
         values = _schedule(values) if section == "lr_scheduler" else values
         found |= {(section, field): values[field] for field in component_fields(section, name) if field in values}
     return found
 
 
 def _one_process(recorded: _Recorded, size: int) -> _Recorded:
-    """``recorded`` by ``size`` data-parallel processes, for one that sees the same batches in an update."""
+    """Return ``recorded`` of ``size`` data-parallel processes for one process with the same batches in an update."""
     if recorded.get(("optimization", "use_bmuf")):
         raise _refusal("optimization", "use_bmuf", True, "it averages the models of several processes")
     for place in _OF_SEVERAL if size > 1 else ():
@@ -125,8 +125,8 @@ def _one_process(recorded: _Recorded, size: int) -> _Recorded:
 
 
 def _schedule(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A schedule with the updates that it takes from the supernet's ``--max-update`` stated: a standalone model may be
-    trained for another number."""
+    """Return a schedule whose updates, taken from the supernet's ``--max-update``, are explicit: a standalone model may
+    train for another number."""
     values = dict(section)
     total = values.pop("max_update", None) or 0
     if values["_name"] == "cosine" and total > 0 and values.get("lr_period_updates", -1) <= 0:
@@ -142,7 +142,7 @@ def _option_name(field: str) -> str:
 
 
 def _option(action: argparse.Action, value: Any) -> Options:
-    """The option that sets ``action``'s field to ``value``; none where argparse would not take it."""
+    """Return the option that sets ``action``'s field to ``value``; empty if argparse would not accept it."""
     name = _option_name(action.dest)
     if name not in action.option_strings or value is None:
         return {}
@@ -157,7 +157,7 @@ def _option(action: argparse.Action, value: Any) -> Options:
 
 
 def _text(value: Any) -> str:
-    """As on the command line: fairseq takes lists as numbers with commas between them."""
+    """Return a value as on the command line: fairseq takes lists as comma-separated numbers."""
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value))
     return str(value)
@@ -167,16 +167,16 @@ def _words(options: Options) -> list[str]:
     words: list[str] = []
     for name, value in options.items():
         if value is not None and (value.startswith("-") or not value):
-            words.append(f"{name}={value}")  # or argparse takes it for an option
+            words.append(f"{name}={value}")  # otherwise argparse parses it as an option
         else:
             words += [name] if value is None else [name, value]
     return words
 
 
 def _equal(found: Any, recorded: Any) -> bool:
-    """Whether a parsed value is the recorded one, which may be in another of the forms that fairseq takes."""
+    """Return whether a parsed value equals the recorded one, which may have another form that fairseq accepts."""
     if isinstance(found, bool) or isinstance(recorded, bool):
-        return bool(found) == bool(recorded)  # None stands for no
+        return bool(found) == bool(recorded)  # None means no
     return _normal(found) == _normal(recorded)
 
 
@@ -190,7 +190,7 @@ def _normal(value: Any) -> Any:
 
 
 def _verify(recorded: _Recorded, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise InputError unless a command resolves to what was recorded."""
+    """Raise InputError unless a command resolves to the recorded values."""
     for (section, field), value in recorded.items():
         if not _equal(resolved := found[section].get(field), value):
             raise _refusal(section, field, value, f"fairseq-train would make it {resolved}")
@@ -204,8 +204,8 @@ def _refusal(section: str, field: str, value: Any, reason: str) -> InputError:
 
 
 def effective(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """What ``arguments`` of ``fairseq-train`` say of the outcome: the last values of each option by its name, without
-    the options that change nothing in it."""
+    """Return the settings in ``arguments`` of ``fairseq-train`` that affect the outcome: the last values of each option
+    by its name."""
     neutral = {_option_name(field) for fields in NEUTRAL.values() for field in fields}
     found: dict[str, list[str]] = {}
     name = ""
@@ -219,8 +219,8 @@ def effective(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def overridden(options: Options, more: Sequence[str]) -> list[str]:
-    """Arguments for ``options`` and, after them, those of the command line ``more``, which win. An optimizer, schedule
-    or criterion of ``more`` comes without the options of the one that it replaces and that it does not know."""
+    """Return arguments for ``options``, followed by those of the command line ``more``, which override. If ``more``
+    replaces an optimizer, schedule or criterion, options of the replaced one that the new one lacks are left out."""
     given, unknown = _names(more), set[str]()
     for part in COMPONENTS:
         option, registry = _option_name(part), REGISTRIES[part]["registry"]

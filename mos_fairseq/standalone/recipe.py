@@ -1,4 +1,4 @@
-"""How architectures are trained alone, on which data."""
+"""The common settings of standalone trainings, and their data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mos_fairseq.standalone.kinds import Kind
 from mos_fairseq.standalone.options import Options, effective, overridden
 from mos_fairseq.standalone.training import Training
 
-# options of fairseq-train that are not the user's
+# options of fairseq-train that users cannot set
 RESERVED = (
     "--task",
     "--arch",
@@ -35,7 +35,7 @@ RESERVED = (
 
 
 def check_words(command: str, words: Sequence[str]) -> None:
-    """Raise InputError where ``words`` for fairseq-train, after the -- of a ``command``, hold what it sets itself."""
+    """Raise InputError if ``words`` for fairseq-train, after the -- of a ``command``, contain one of these options."""
     for text in words:
         if (option := text.partition("=")[0]) in RESERVED:
             raise InputError(f"{option} cannot be given after --: {command} sets it ({', '.join(RESERVED)})")
@@ -43,13 +43,13 @@ def check_words(command: str, words: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that trainings have in common but the architecture, the number of updates and the start.
+    """The common settings of trainings, without the architecture, the number of updates and the start.
 
     Args:
-        kind: of the models.
-        data: the folder that fairseq-preprocess made.
-        options: of ``fairseq-train``, as the supernet was trained (:func:`training_options`).
-        more: words of fairseq-train that win over them.
+        kind: kind of the models.
+        data: the folder made by fairseq-preprocess.
+        options: options of ``fairseq-train``, as in the supernet's training (:func:`training_options`).
+        more: words of fairseq-train that override them.
     """
 
     kind: Kind
@@ -63,7 +63,7 @@ class Recipe:
 
     @cached_property
     def data_digest(self) -> str:
-        """Of dictionaries and training set. Raises InputError if they cannot be read."""
+        """Digest of dictionaries and training set. Raises InputError if they cannot be read."""
         return data_digest(self.data, self._train_subset)
 
     @cached_property
@@ -71,13 +71,13 @@ class Recipe:
         return (effective(self._arguments).get("--train-subset") or ["train"])[0]
 
     def from_scratch(self, root: Path, subnet: Subnet, updates: int) -> Training:
-        """The training of one architecture from fresh weights, in a folder of ``root``."""
+        """Return the training of one architecture from fresh weights, in a folder of ``root``."""
         return Training(root, self._identity(subnet) | {"updates": updates}, self._command(subnet), updates)
 
     def finetuning(self, root: Path, subnet: Subnet, updates: int, supernet: str) -> Training:
-        """The training of one architecture on from the weights that it inherits from the checkpoint ``supernet``.
+        """Return the further training of one architecture, from weights inherited from the checkpoint ``supernet``.
 
-        Trainings that differ in ``updates`` only are one, which goes on; its folder holds the start, ``twin.pt``.
+        Trainings that differ only in ``updates`` are one run, which continues; its folder has the start, ``twin.pt``.
         """
         identity = self._identity(subnet) | {"start": file_digest(supernet)[:16]}
         training = Training(root, identity, self._command(subnet), updates)

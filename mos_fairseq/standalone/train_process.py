@@ -1,4 +1,4 @@
-"""``fairseq-train`` as a process that ends when the program that started it does (on Linux)."""
+"""``fairseq-train`` as a process that ends with the program that started it (on Linux)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main() -> None:
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before it could tell
+        if os.getppid() != parent:  # the parent ended before the signal was set
             return
     from fairseq.tasks.masked_lm import MaskedLMTask
     from fairseq.tasks.translation import TranslationTask
@@ -26,11 +26,11 @@ def main() -> None:
     from mos_fairseq.tasks.same_batches import same_batches
 
     for task in (TranslationTask, MaskedLMTask):
-        task.get_batch_iterator = same_batches(task.get_batch_iterator)  # a killed run goes on
+        task.get_batch_iterator = same_batches(task.get_batch_iterator)  # a killed run resumes
     other_masks_each_epoch(MaskedLMTask)
     cli_main()
-    # At once: a training that stops within an epoch leaves fairseq's thread that loads mini-batches at work, and the
-    # interpreter, which ends it in the middle of torch's code, would abort the process after all is done.
+    # Exit at once. A training that stops within an epoch leaves fairseq's data-loading thread running. The interpreter
+    # would end that thread within torch's code and abort the process, although all work is done.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

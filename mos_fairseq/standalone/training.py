@@ -1,4 +1,4 @@
-"""Runs of ``fairseq-train``, each in a folder of its own: they can be killed and go on, and programs can share them."""
+"""Runs of ``fairseq-train``, each in its own folder: a killed run can resume, and several programs can share runs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _POLL = 0.1  # seconds
 
 @dataclass(frozen=True)
 class Training:
-    """One training run, up to a number of updates; run again with a larger number, it goes on.
+    """One training run, up to a number of updates; with a larger number, it continues.
 
     Args:
-        root: folder of all runs; this one's folder in it is named by a hash of ``identity``.
-        identity: all that the outcome depends on, as plain values; kept in ``run.json``.
-        arguments: of ``fairseq-train``, but for the number of updates and the places of files.
-        updates: after which it ends.
-        start: checkpoint whose weights it starts from; None for fresh ones.
+        root: folder of all runs; this run's subfolder is named by a hash of ``identity``.
+        identity: everything that the outcome depends on, as plain values; saved in ``run.json``.
+        arguments: arguments of ``fairseq-train``, without the number of updates and the places of files.
+        updates: number of updates after which it ends.
+        start: checkpoint with the initial weights; None for fresh ones.
     """
 
     root: Path
@@ -46,7 +46,7 @@ class Training:
 
     @cached_property
     def folder(self) -> Path:
-        """Where this run keeps its files."""
+        """The folder of this run's files."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         return self.root / digest[:16]
 
@@ -57,13 +57,13 @@ class Training:
 
     @property
     def command(self) -> list[str]:
-        """What a user would type, as words."""
+        """Return the command that a user would type, as words."""
         begin = [] if self.start is None else ["--finetune-from-model", str(self.start)]
-        # without a best checkpoint, of which fairseq would make the last one as a copy that a kill can cut off
+        # no best checkpoint: from it, fairseq would copy the last one, and a kill can interrupt the copy
         places = ["--save-dir", str(self.checkpoint.parent), "--no-epoch-checkpoints", "--disable-validation"]
         log = ["--log-format", "simple", "--log-interval", "50"]
         plugin = ["--user-dir", str(Path(mos_fairseq.__file__).parent)]
-        # fairseq would take every GPU that it sees, each with batches of its own
+        # otherwise fairseq would use every GPU that it sees, each with its own batches
         process = ["--distributed-world-size", "1"]
         more = [*begin, *places, *log, *process, "--max-update", str(self.updates)]
         data, *rest = self.arguments
@@ -71,23 +71,23 @@ class Training:
 
     @property
     def result(self) -> Path:
-        """The checkpoint after ``updates``; it is there when the run is done, and stays when one goes on from it."""
+        """The checkpoint after ``updates``. It exists once the run is done, and stays if another run continues it."""
         return self.folder / f"checkpoint_{self.updates}.pt"
 
     def keep_result(self) -> None:
-        """Keep the last checkpoint as the result. Raises InputError if there is none, or it is of more updates."""
+        """Keep the last checkpoint as the result. Raises InputError if there is none, or it has more updates."""
         if not self.checkpoint.exists():
             raise InputError(f"{self.folder}: fairseq-train has ended without a checkpoint (log: train.log there)")
         state = checkpoint_utils.load_checkpoint_to_cpu(str(self.checkpoint))
         updates = state["optimizer_history"][-1]["num_updates"]
         if updates > self.updates:
-            raise InputError(f"{self.folder}: it has trained for {updates} updates, {self.updates} are past: remove it")
+            raise InputError(f"{self.folder}: it has trained for {updates} updates, past {self.updates}: remove it")
         with open(self.checkpoint, "rb") as content:
             write_atomically(self.result, lambda file: shutil.copyfileobj(content, file))
 
 
 class _Running:
-    """A process that trains, and the lock on its folder, which the process holds too, should this program die."""
+    """A training process, and the lock on its folder. The process holds the lock, too, in case this program dies."""
 
     def __init__(self, training: Training, threads: int) -> None:
         self.training, self.process = training, None
@@ -120,7 +120,7 @@ class _Running:
             )
 
     def ended(self) -> bool:
-        """Whether the run is over. Raises InputError if it failed."""
+        """Return whether the run has ended. Raises InputError if it failed."""
         status = 0 if self.process is None else self.process.poll()
         if status is None:
             return False
@@ -138,7 +138,7 @@ class _Running:
         return f"{last.removeprefix('error: ')} (log: {path})"
 
     def stop(self) -> None:
-        """End the process, if it still runs."""
+        """End the process if it still runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait()
@@ -146,12 +146,12 @@ class _Running:
 
 
 def train_all(trainings: Sequence[Training], workers: int, threads: int) -> Iterator[int]:
-    """Run what is not done yet, ``workers`` at a time; yields each one's position as it ends.
+    """Run all unfinished trainings, ``workers`` at a time; yield each one's position as it ends.
 
-    A folder in which another program trains is waited for.
+    If another program trains in a folder, wait for it.
 
     Args:
-        threads: of each process.
+        threads: torch's threads of each process.
 
     Raises:
         InputError: a run failed, which also ends the others; or a folder cannot be made.

@@ -1,4 +1,4 @@
-"""Saying which subnets' losses are NaN or infinite, without making the host wait for a GPU."""
+"""Report which subnets have NaN or infinite losses, without making the host wait for a GPU."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 class BadLosses:
-    """Warns of losses that are not finite. What happens then is fairseq's to decide, once it sees the gradients: it
-    stops (fp32), or leaves the update out and lowers the loss scale (``--amp``, ``--fp16``).
+    """Warn of losses that are not finite. fairseq then decides when it sees the gradients: it stops (fp32), or skips
+    the update and lowers the loss scale (``--amp``, ``--fp16``).
 
-    Losses on a GPU travel to the host while it goes on, and :meth:`tell` looks at those that have arrived. In every
-    update fairseq waits for the norm of the gradients; the update's losses are there then.
+    Losses on a GPU are copied to the host asynchronously, and :meth:`tell` checks those that have arrived. In every
+    update fairseq waits for the norm of the gradients, by when the update's losses have arrived.
     """
 
     def __init__(self) -> None:
         self._on_the_way: deque[tuple[int, list[tuple[str, Subnet]], Tensor, torch.cuda.Event | None]] = deque()
 
     def watch(self, update_num: int, subnets: Sequence[tuple[str, Subnet]], losses: Sequence[Tensor]) -> None:
-        """Look at the losses of a mini-batch, one for each of the subnets, as soon as that costs no time."""
+        """Check the losses of a mini-batch, one for each of the subnets, as soon as that costs no time."""
         values, event = torch.stack(list(losses)), None
         if values.is_cuda:
             values, event = values.to("cpu", non_blocking=True), torch.cuda.Event()
@@ -36,7 +36,7 @@ class BadLosses:
         self.tell()
 
     def tell(self) -> None:
-        """Warn of the losses that have arrived."""
+        """Warn of bad losses among those that have arrived."""
         while self._on_the_way and ((event := self._on_the_way[0][-1]) is None or event.query()):
             update_num, subnets, values, _ = self._on_the_way.popleft()
             for (name, subnet), value in zip(subnets, values.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Checks of ``--best-checkpoint-metric``: one that is not measured would end the training at its first validation."""
+"""Check ``--best-checkpoint-metric``: an unmeasured metric would end the training at its first validation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mos_fairseq.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# beginnings of names
+# prefixes of names
 _LARGER_IS_BETTER = ("bleu", "accuracy")
 _SMALLER_IS_BETTER = ("loss", "nll_loss", "ppl", "alignment_loss")
-# counts and speeds, which validation logs as well
+# counts and speeds, which validation also logs
 _TECHNICAL = {"bsz", "n_correct", "total", "wpb", "wps"}
 
 
@@ -21,7 +21,7 @@ def check_metric(metric: str, measured: Collection[str], subnets: Collection[str
 
     Args:
         subnets: names of the validation subnets.
-        needs: which metrics need an option.
+        needs: text that names the metrics which need an option.
     """
     if metric in measured or metric == "num_updates":
         return
@@ -35,11 +35,11 @@ def check_metric(metric: str, measured: Collection[str], subnets: Collection[str
 
 
 def warn_of_direction(metric: str, maximize: bool) -> None:
-    """Warn where fairseq would keep the worst checkpoint as the best."""
+    """Warn if fairseq would keep the worst checkpoint as the best."""
     option = "--maximize-best-checkpoint-metric"
     if metric.startswith(_LARGER_IS_BETTER) and not maximize:
-        text = "best_checkpoint_metric is %s, of which more is better: without %s, checkpoint_best.pt is the worst"
+        text = "best_checkpoint_metric is %s, larger is better: without %s, checkpoint_best.pt is the worst"
         logger.warning(text, metric, option)
     elif metric.startswith(_SMALLER_IS_BETTER) and maximize:
-        text = "best_checkpoint_metric is %s, of which less is better: with %s, checkpoint_best.pt is the worst"
+        text = "best_checkpoint_metric is %s, smaller is better: with %s, checkpoint_best.pt is the worst"
         logger.warning(text, metric, option)

@@ -1,5 +1,5 @@
-"""``--subnet-sampling controller``: while a supernet trains, a distribution over its subnets moves towards those that
-are best within a budget (ASNG, arXiv 1905.08537; trained together with the weights, as in arXiv 2403.14729)."""
+"""``--subnet-sampling controller``: while a supernet trains, a distribution over its subnets moves towards the best
+ones within a budget (ASNG, arXiv 1905.08537; trained together with the weights, as in arXiv 2403.14729)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mos_fairseq.nas.constraints import Constraint
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 CONTROLLER = "controller"
-"""The way of sampling, the name of its answer among subnets, and of its state in a checkpoint."""
+"""Name of the sampling, of its answer among subnets, and of its state in a checkpoint."""
 
 _COSTS = ("params", "params_without_embeddings", "flops", "flops_without_output_projection")
 
 
 def check_controller(cfg: Any) -> None:
-    """Raise InputError where the options of a controller are out of range, or it has no budget."""
+    """Raise InputError if an option of the controller is out of range, or it has no budget."""
     at_least(0, controller_from=cfg.controller_from)
     at_least(1, controller_interval=cfg.controller_interval)
     at_least(2, controller_samples=cfg.controller_samples)
@@ -44,13 +44,13 @@ def _budgets(text: str) -> list[Constraint]:
 
 
 def answer_of(task_state: Mapping[str, Any] | None) -> Subnet:
-    """The answer of the controller that trained a checkpoint.
+    """Return the answer of the controller that was trained with a checkpoint.
 
     Args:
-        task_state: what the checkpoint keeps of its task.
+        task_state: the task's state in the checkpoint.
 
     Raises:
-        InputError: no controller has trained it, or what it keeps is no subnet.
+        InputError: the checkpoint has no controller, or its controller's answer is no subnet.
     """
     state = (task_state or {}).get(CONTROLLER)
     if not state:
@@ -59,11 +59,11 @@ def answer_of(task_state: Mapping[str, Any] | None) -> Subnet:
 
 
 class Controller:
-    """A categorical distribution for each choice of a subnet (:class:`~mos_fairseq.nas.genes.GeneSpace`), and the steps
-    that it makes: each from a few subnets drawn from it, all judged on one held-out batch.
+    """A categorical distribution for each choice of a subnet (:class:`~mos_fairseq.nas.genes.GeneSpace`), and its
+    steps. Each step uses a few subnets drawn from it, all judged on one held-out batch.
 
-    A step is a function of seed, update number, state and judgements. Whatever it draws keeps the budgets: draws that
-    miss one are drawn again, or led to the cheapest subnet.
+    A step depends only on seed, update number, state and judgements. All draws keep the budgets: a draw that misses one
+    is repeated, or moved towards the cheapest subnet.
 
     Args:
         cfg: options of the task (``controller_budget``, ``controller_from``, ``controller_interval``,
@@ -87,20 +87,21 @@ class Controller:
         self.steps, self._next_update = 0, cfg.controller_from
 
     def draw(self, update_num: int, number: int) -> Subnet:
-        """What trains as the ``number`` of the random subnets of an update: one of those within the budgets, from the
-        distribution; before it learns, and of ``controller_uniform`` of the draws, any of the space, as sandwich's."""
+        """Return the random subnet with this ``number`` that trains in an update: within the budgets, drawn from the
+        distribution. Before it learns, and for a share ``controller_uniform`` of the draws, the whole space is drawn
+        from, as by sandwich."""
         rng = self._random("train", update_num, number)
         if update_num < self.cfg.controller_from or rng.random() < self.cfg.controller_uniform:
             return self.space.sample_subnet("train", self.cfg.seed, update_num, number)
         return self._draw(rng)
 
     def is_due(self, update_num: int) -> bool:
-        """Whether a step is due before an update. It is once, though its micro-batches ask again."""
+        """Return whether a step is due before an update. It is due once, although every micro-batch asks."""
         since = update_num - self.cfg.controller_from
         return update_num >= self._next_update and since % self.cfg.controller_interval == 0
 
     def step(self, update_num: int, judge: Callable[[Sequence[Subnet]], list[float]]) -> None:
-        """Move to the better of some draws. ``judge``: subnets -> their losses, which may be not finite: the worst."""
+        """Move towards the better draws. ``judge`` maps subnets to losses; losses that are not finite are the worst."""
         drawn = [self._random("judge", update_num, number) for number in range(self.cfg.controller_samples)]
         subnets = [self._draw(rng) for rng in drawn]
         losses = [loss if math.isfinite(loss) else math.inf for loss in judge(subnets)]
@@ -108,12 +109,12 @@ class Controller:
         self.steps, self._next_update = self.steps + 1, update_num + 1
 
     def answer(self) -> Subnet:
-        """The most probable subnet; where it misses a budget, it is led to the cheapest until it does not."""
+        """Return the most probable subnet, moved towards the cheapest until it keeps the budgets."""
         return self.candidates.genes.decode(within_budgets(self.candidates, self.distribution.answer()))
 
     @property
     def certainty(self) -> float:
-        """The mean probability of the most probable choices, of choices that there are."""
+        """Mean probability of the most probable choices, over entries with a choice."""
         rows = [row for row in self.distribution.theta if len(row) > 1]
         return float(sum(row.max() for row in rows) / len(rows)) if rows else 1.0
 
@@ -124,12 +125,12 @@ class Controller:
         return random.Random(f"controller/{purpose}/{self.cfg.seed}/{update_num}/{number}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Its state as plain values, exactly, and its answer."""
+        """Return its state as plain values, without rounding, and its answer."""
         state = {"steps": self.steps, "next_update": self._next_update, "answer": self.answer().key}
         return state | self.distribution.to_dict()
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of :meth:`to_dict`. Raises InputError where it is of other choices."""
+        """Resume from a state of :meth:`to_dict`. Raises InputError if the state has other choices."""
         distribution = CategoricalASNG.from_dict(dict(state))
         if distribution.sizes != self.distribution.sizes:
             raise InputError(

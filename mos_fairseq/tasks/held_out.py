@@ -1,4 +1,4 @@
-"""Batches of a set that does not train, on which subnets are compared while a supernet trains."""
+"""Batches of a held-out set, on which subnets are compared while a supernet trains."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mos_fairseq.search_space import Subnet
 
 
 class HeldOut:
-    """The set in batches of ``--max-tokens-valid`` and ``--batch-size-valid``, in an order that the seed tells.
+    """The set in batches of ``--max-tokens-valid`` and ``--batch-size-valid``, in an order given by the seed.
 
     Examples that fit no batch, or are longer than the model allows, are left out.
 
     Args:
-        task: whose set it is.
-        subset: its name.
+        task: the task that loads the set.
+        subset: name of the set.
         max_positions: the model's.
 
     Raises:
-        InputError: there is no such set, or no example of it fits.
+        InputError: the set does not exist, or none of its examples fits.
     """
 
     def __init__(self, task: Any, subset: str, max_positions: Any) -> None:
@@ -38,10 +38,10 @@ class HeldOut:
         self._batches = self._in_batches(utils.resolve_max_positions(task.max_positions(), max_positions))
 
     def judge(self, number: int, subnets: Sequence[Subnet], model: Any, criterion: Any) -> list[float]:
-        """The losses of each of ``subnets`` on the batch of a ``number``, without label smoothing where the criterion
-        tells that; the numbers go round. All processes of a training get those of the first.
+        """Return the loss of each of ``subnets`` on batch ``number`` (modulo the number of batches).
 
-        The subnet that was active is active afterwards."""
+        It is without label smoothing if the criterion reports that. All processes of a training get the first one's
+        losses. The active subnet is restored."""
         sample = self._sample(number, model)
         losses = []
         with keep_active_subnet(model):
@@ -52,7 +52,7 @@ class HeldOut:
         return of_first_rank(losses, next(model.parameters()).device)
 
     def _sample(self, number: int, model: Any) -> dict[str, Any]:
-        self.dataset.set_epoch(1)  # as in validation: masks depend on it
+        self.dataset.set_epoch(1)  # as in validation, because masks depend on the epoch
         batches = self._batches
         indices = batches[number % len(batches)]
         sample = self.dataset.collater([self.dataset[int(index)] for index in indices])

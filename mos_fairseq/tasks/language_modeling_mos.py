@@ -13,7 +13,7 @@ from mos_fairseq.tasks.supernet_task import SupernetTask
 
 @dataclass
 class LanguageModelingMosConfig(SupernetTaskConfig, LanguageModelingConfig):
-    """fairseq's language modelling options and the supernet's."""
+    """Options of fairseq's language modelling and of the supernet."""
 
 
 _COMMANDS = ("train", "generate", "interactive", "validate", "eval_lm")
@@ -34,7 +34,7 @@ class LanguageModelingMosTask(SupernetTask, LanguageModelingTask):
             "tokens_per_sample": _READS_BLOCKS,
             "output_dictionary_size": (),
             "self_target": (),
-            "future_target": _COMMANDS,  # what is predicted anyway
+            "future_target": _COMMANDS,  # predicted anyway
             "past_target": (),
             "add_bos_token": _COMMANDS,
             "max_target_positions": ("train",),
@@ -49,10 +49,10 @@ class LanguageModelingMosTask(SupernetTask, LanguageModelingTask):
 
     @classmethod
     def dictionary_names(cls, cfg: LanguageModelingMosConfig, folder: str) -> tuple[str]:
-        """fairseq's name of the one dictionary."""
+        """Return fairseq's name of the only dictionary."""
         return (DICTIONARY,)
 
     @classmethod
     def check_data(cls, cfg: LanguageModelingMosConfig) -> None:
-        """Raise InputError where the first data folder, or its dictionary, is missing."""
+        """Raise InputError if the first data folder, or its dictionary, is missing."""
         check_monolingual(cfg.data)

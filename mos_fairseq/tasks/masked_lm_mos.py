@@ -16,30 +16,30 @@ from mos_fairseq.tasks.supernet_task import SupernetTask
 
 @dataclass
 class MaskedLmMosConfig(SupernetTaskConfig, MaskedLMConfig):
-    """fairseq's masked language modelling options and the supernet's."""
+    """Options of fairseq's masked language modelling and of the supernet."""
 
-    # fairseq would ask for it: processes that load data and live on would mask by the first epoch in all
+    # fairseq's default is True: persistent data-loading processes would use the first epoch's masks in all epochs
     reuse_dataloader: bool = field(
         default=False, metadata={"help": "keep the processes that load data from epoch to epoch"}
     )
 
 
 class MasksOfEpoch(BaseWrapperDataset):
-    """A masked set of fairseq's, which keeps the last examples that it gave, masks included, whatever the epoch.
+    """A masked set of fairseq's that depends on the epoch only.
 
-    What it gives would depend on which examples were read before a new epoch began, so that a run that goes on from a
-    checkpoint would see other masks than it would have seen.
+    fairseq's own set caches recent examples with their masks across epochs. Its output then depends on which examples
+    were read before a new epoch began, so a resumed run would see other masks.
     """
 
     def set_epoch(self, epoch: int) -> None:
-        """Mask by ``epoch`` from now on."""
+        """Use the masks of ``epoch`` from now on."""
         super().set_epoch(epoch)
         LRUCacheDataset.__getitem__.cache_clear()
 
 
 def other_masks_each_epoch(task: type[MaskedLMTask]) -> None:
-    """Let fairseq's own ``task`` mask other words in each epoch, as this package's does. With processes that load data
-    it would mask the same ones in all."""
+    """Make fairseq's own ``task`` mask other words in each epoch, as this package's task does. With data-loading
+    processes it would otherwise mask the same words in all epochs."""
     load_dataset, get_batch_iterator = task.load_dataset, task.get_batch_iterator
 
     @functools.wraps(load_dataset)
@@ -64,8 +64,8 @@ _ACTS, _NEEDS = supernet_options(_COMMANDS)
 class MaskedLmMosTask(SupernetTask, MaskedLMTask):
     """Masked language modelling with a weight-sharing supernet (``--arch roberta_mos``).
 
-    What is masked depends on the seed, the epoch and the place in the set, in validation on the first and the last
-    alone: all subnets of an update, and all that are judged on a set, predict the same words.
+    Masks depend on the seed, the epoch and the position in the set; in validation on the seed and the position only. So
+    all subnets of an update, and all subnets judged on a set, predict the same words.
     """
 
     name, stock, arch = "masked_lm_mos", "masked_lm", "roberta_mos"
@@ -81,12 +81,12 @@ class MaskedLmMosTask(SupernetTask, MaskedLMTask):
             "leave_unmasked_prob": _COMMANDS,
             "random_token_prob": _COMMANDS,
             "freq_weighted_replacement": _COMMANDS,
-            "mask_whole_words": (),  # fairseq's own stops there
+            "mask_whole_words": (),  # fairseq's own task fails with it
             "mask_multiple_length": _COMMANDS,
             "mask_stdev": _COMMANDS,
             "shorten_method": _COMMANDS,
             "shorten_data_split_list": _COMMANDS,
-            "include_target_tokens": (),  # these four are data2vec's
+            "include_target_tokens": (),  # these four belong to data2vec
             "include_index": (),
             "skip_masking": (),
             "d2v2_multi": (),
@@ -103,10 +103,10 @@ class MaskedLmMosTask(SupernetTask, MaskedLMTask):
 
     @classmethod
     def dictionary_names(cls, cfg: MaskedLmMosConfig, folder: str) -> tuple[str]:
-        """fairseq's name of the one dictionary."""
+        """Return fairseq's name of the only dictionary."""
         return (DICTIONARY,)
 
     @classmethod
     def check_data(cls, cfg: MaskedLmMosConfig) -> None:
-        """Raise InputError where the first data folder, or its dictionary, is missing."""
+        """Raise InputError if the first data folder, or its dictionary, is missing."""
         check_monolingual(cfg.data)

@@ -1,4 +1,4 @@
-"""Folders of text in one language, as ``fairseq-preprocess --only-source`` makes them."""
+"""Folders of monolingual text made by ``fairseq-preprocess --only-source``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DICTIONARY = "dict.txt"
 
 
 def check_monolingual(data: str | None) -> None:
-    """Raise InputError where the first data folder, or its dictionary, is missing."""
+    """Raise InputError if the first data folder, or its dictionary, is missing."""
     folder = next(iter(utils.split_paths(data or "")), "")
     if not PathManager.exists(folder):
         raise InputError(f"data is {folder or 'not given'}: no such folder (fairseq-preprocess --only-source)")

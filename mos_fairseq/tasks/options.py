@@ -1,4 +1,4 @@
-"""Under which of fairseq's commands the options of a task act; elsewhere they are refused."""
+"""The fairseq commands in which each option of a task has an effect; elsewhere the option is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mos_fairseq.tasks.controller import CONTROLLER
 from mos_fairseq.tasks.subnet_sampling import DRAWING, UNIFORM, WITH_SMALLEST
 
 Need = tuple[str | None, str, Collection[Any]]
-"""(command or None for all, the other option that an option depends on, the values of that with which it acts)."""
+"""(command or None for all, another option that an option depends on, values of that option with which it acts)."""
 FROM_ONE_UP = range(1, sys.maxsize)
 
 VALIDATES = ("train", "validate")
@@ -25,23 +25,23 @@ _OF_ROUNDS = ("local_average", "local_moments")
 
 @dataclass(frozen=True)
 class OptionTable:
-    """Every option of a task, fairseq's own included, but those of other parts of the configuration (``--seed``,
-    ``--train-subset``, ...), which are not the task's. Our own commands (mos-search, ...) take none of them.
+    """Every option of a task, including fairseq's own. Options of other parts of the configuration (``--seed``,
+    ``--train-subset``, ...) are not the task's. The ``mos-`` commands have none of them.
 
     Args:
-        acts: commands under which an option has an effect, without ``fairseq-``, by the option; none where supernets
-            do not offer it.
-        needs: what else an option needs to have one.
+        acts: for each option, the commands in which it has an effect, without ``fairseq-``; empty if supernets do not
+            offer it.
+        needs: further conditions for an option's effect.
     """
 
     acts: Mapping[str, tuple[str, ...]]
     needs: Mapping[str, Need]
 
     def given(self, cfg: Any, command: Command) -> list[str]:
-        """Options of the task that the user gave: named on the command line, or not at their default.
+        """Return the task's options that the user gave: named on the command line, or not at their default.
 
-        fairseq-validate takes the task's configuration from the checkpoint, where they may be from training: there only
-        the options that override the checkpoint's count.
+        fairseq-validate takes the task's configuration from the checkpoint, where options may come from training.
+        There, only options that override the checkpoint count.
         """
         found = []
         kind: Any = OmegaConf.get_type(cfg) if OmegaConf.is_config(cfg) else cfg
@@ -54,7 +54,7 @@ class OptionTable:
         return found
 
     def check(self, cfg: Any, command: Command) -> None:
-        """Raise InputError for the first option that is given and has no effect."""
+        """Raise InputError for the first given option without effect."""
         given = self.given(cfg, command)
         for name in given:
             value = getattr(cfg, name)
@@ -77,15 +77,15 @@ class OptionTable:
 
 
 def supernet_options(commands: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], dict[str, Need]]:
-    """What :class:`OptionTable` says of the options that all supernets' tasks have.
+    """Return the parts of :class:`OptionTable` for the options that all supernets' tasks have.
 
-    The task itself refuses --subnets-per-rank and --elastic-from where nothing is drawn.
+    The task itself refuses --subnets-per-rank and --elastic-from if no subnet is drawn.
 
     Args:
-        commands: those of fairseq's that the task works under.
+        commands: fairseq's commands that support the task.
     """
     acts = {
-        "search_space": commands,  # compared with the checkpoint's
+        "search_space": commands,  # checked against the checkpoint's
         "subnet_sampling": ("train",),
         "num_random_subnets": ("train",),
         "cost_strata": ("train",),

@@ -1,4 +1,4 @@
-"""A run that is resumed goes on with the mini-batches that it had."""
+"""Keep the mini-batches of a run when it is resumed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fairseq.tasks import FairseqTask
 
 
 def same_batches(get_batch_iterator: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a task's ``get_batch_iterator`` so that a run that is resumed has the mini-batches that it had.
+    """Decorate a task's ``get_batch_iterator`` so that a resumed run keeps its mini-batches.
 
-    fairseq groups sentences into mini-batches once, by a seed to which it adds the epoch in which the run started:
-    resumed in the second epoch or later, it forms other groups, which neither an interrupted run nor the position in
-    the epoch that the checkpoint tells agrees with. The iterator gets its epoch from the checkpoint afterwards.
+    fairseq groups sentences into mini-batches once, with a seed that includes the epoch in which the run started. A run
+    resumed in the second epoch or later would form other groups. These match neither the uninterrupted run nor the
+    position within the epoch in the checkpoint. The iterator gets its epoch from the checkpoint afterwards.
     """
     signature = inspect.signature(FairseqTask.get_batch_iterator)
 
@@ -28,7 +28,7 @@ def same_batches(get_batch_iterator: Callable[..., Any]) -> Callable[..., Any]:
         if not made_every_epoch and self.can_reuse_epoch_itr(given["dataset"]):
             given["epoch"] = 1
         iterator = get_batch_iterator(self, **given)
-        given["dataset"].set_epoch(epoch)  # of a masked set: what is masked, in an epoch that goes on, too
+        given["dataset"].set_epoch(epoch)  # for a masked set, the masks, also in a resumed epoch
         return iterator
 
     return with_epoch_one

@@ -1,4 +1,4 @@
-"""Random subnets of which each part of the range of costs gets the same share."""
+"""Random subnets that cover the range of costs evenly."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _TRIES = 100
 
 
 class StratifiedDraws:
-    """Draws by cost: FLOPs without the output projection, of 30 source and 30 target tokens.
+    """Draws stratified by cost: FLOPs without the output projection, for 30 source and 30 target tokens.
 
-    The range from the smallest subnet's cost to the largest's is cut into ``strata`` equal parts. Of as many draws that
-    follow each other, each falls into another one, in random order. Where a stratum holds no subnet that is found by
-    some tries, the draw is the one found nearest to it.
+    The range from the smallest subnet's cost to the largest's is divided into ``strata`` equal parts. Of ``strata``
+    consecutive draws, each falls into another part, in random order. If some tries find no subnet in a part, the
+    nearest one found is the draw.
 
-    Draws that choose every value alone gather in the middle: of large spaces they hardly ever come near the largest or
-    the smallest subnet.
+    Draws that choose every value independently concentrate in the middle: in large spaces they hardly ever come near
+    the largest or the smallest subnet.
     """
 
     def __init__(self, space: SearchSpace, strata: int) -> None:
@@ -27,10 +27,10 @@ class StratifiedDraws:
         self._least, self._most = _cost(space.smallest()), _cost(space.largest())
 
     def draw(self, number: int, *seed_parts: object) -> Subnet:
-        """The subnet that belongs to the ``number`` of a draw, from 0, and to ``seed_parts``."""
+        """Return the subnet for draw ``number``, from 0, and ``seed_parts``."""
         turn, place = divmod(number, self.strata)
         rng = _random("strata", *seed_parts, turn)
-        # not rng.shuffle: Python promises the same sequence in every version for random() only
+        # not rng.shuffle: Python guarantees the same sequence in every version for random() only
         order = sorted(range(self.strata), key=[rng.random() for _ in range(self.strata)].__getitem__)
         low, high = (self._least + (order[place] + end) / self.strata * (self._most - self._least) for end in (0, 1))
         rng = _random("stratum", *seed_parts, number)

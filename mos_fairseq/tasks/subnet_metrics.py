@@ -12,16 +12,16 @@ from fairseq.logging import metrics
 from fairseq.tasks.translation import EVAL_BLEU_ORDER
 from sacrebleu.metrics import BLEU
 
-# equal for all subnets of a mini-batch: counted once
+# equal for all subnets of a mini-batch, so counted once
 _COUNTS = ("ntokens", "nsentences", "sample_size", "total")
-# kept for each subnet: name -> (what it is divided by, what turns it into the unit of the log: bits, as fairseq's)
+# kept for each subnet: name -> (its divisor, its conversion to the log's unit: bits, as in fairseq)
 _LOSSES = {
     "loss": ("sample_size", math.log(2)),
     "nll_loss": ("ntokens", math.log(2)),
     "distillation_loss": ("sample_size", math.log(2)),
     "hidden_loss": ("sample_size", 1.0),
 }
-# of --report-accuracy: right tokens of `total`
+# for --report-accuracy: correct tokens among `total`
 _CORRECT = "n_correct"
 _BLEU = "_bleu_"
 # `name@subnet` cannot clash with a criterion's own key
@@ -29,10 +29,10 @@ _SEPARATOR = "@"
 
 
 def merge_logs(logs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """One logging output of several subnets' on one mini-batch.
+    """Return one logging output for several subnets on one mini-batch.
 
-    Everything but the counts of tokens and sentences is averaged over subnets; losses, right tokens and BLEU statistics
-    are also kept for each subnet name (averaged where a name comes more than once).
+    Everything except the counts of tokens and sentences is averaged over subnets. Losses, correct tokens and BLEU
+    statistics are also kept for each subnet name (averaged if a name occurs more than once).
     """
     merged: dict[str, Any] = {}
     for key in logs[0][1]:
@@ -61,7 +61,7 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
                 weight = total(count)
                 value = total(f"{key}{_SEPARATOR}{name}") / weight / unit
                 metrics.log_scalar(f"{key}_{name}", value, weight, round=3)
-        # fairseq's cross_entropy is its own nll
+        # in fairseq's cross_entropy, the loss is the nll
         nll = "nll_loss" if f"nll_loss{_SEPARATOR}{name}" in keys else "loss"
         metrics.log_derived(f"ppl_{name}", _perplexity(f"{nll}_{name}"))
         if f"{_CORRECT}{_SEPARATOR}{name}" in keys:
@@ -76,7 +76,7 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
 
 
 def _on_host(values: dict[str, Any]) -> dict[str, Any]:
-    """The same, those on a GPU read at once: fairseq reads its own one by one in every update."""
+    """Return the values, those on a GPU read at once: fairseq reads its own one by one in every update."""
     there = [key for key, value in values.items() if getattr(value, "is_cuda", False)]
     if there:
         values = values | dict(zip(there, torch.stack([values[key] for key in there]).tolist(), strict=True))
@@ -88,7 +88,7 @@ def _perplexity(key: str):
 
 
 def _accuracy(name: str):
-    """Per cent of right tokens, as fairseq's ``accuracy``."""
+    """Return the percentage of correct tokens, as fairseq's ``accuracy``."""
 
     def of(meters) -> float:
         total = meters[f"_total_{name}"].sum
@@ -107,7 +107,7 @@ def _log_bleu(name: str, total) -> None:
 
 
 def _bleu(meters, name: str) -> float:
-    """Corpus BLEU from counts summed over batches, smoothed as fairseq's validation BLEU."""
+    """Return corpus BLEU from counts summed over batches, smoothed as fairseq's validation BLEU."""
 
     def whole(key: str) -> list[int]:
         return [int(v) for v in np.atleast_1d(meters[f"{_BLEU}{key}_{name}"].sum)]

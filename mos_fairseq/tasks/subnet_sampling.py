@@ -1,4 +1,4 @@
-"""Which subnets train in an update."""
+"""The subnets that train in an update."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mos_fairseq.tasks.controller import CONTROLLER, Controller, check_controlle
 from mos_fairseq.tasks.stratified_draws import StratifiedDraws
 
 UNIFORM = ("sandwich", "alternate", "random")
-"""Those that draw subnets alike in every update."""
+"""Sampling rules that draw from a fixed distribution."""
 DRAWING = (*UNIFORM, CONTROLLER)
-"""Those that draw subnets at random."""
+"""Sampling rules that draw random subnets."""
 WITH_SMALLEST = ("sandwich", CONTROLLER)
-"""Those that train the largest and the smallest subnet beside the ones that they draw."""
+"""Sampling rules that also train the largest and the smallest subnet."""
 SAMPLINGS = (*DRAWING, "largest", "smallest", "fixed")
 
 Named = list[tuple[str, Subnet]]
 
 
 def check_sampling(cfg: Any) -> None:
-    """Raise InputError where the options of a task contradict each other, or are out of range."""
+    """Raise InputError if a task's options contradict each other, or are out of range."""
     sampling = str(cfg.subnet_sampling)
     at_least(1, num_random_subnets=cfg.num_random_subnets, smallest_interval=cfg.smallest_interval)
     at_least(0, cost_strata=cfg.cost_strata, local_updates=cfg.local_updates)
@@ -44,13 +44,13 @@ def check_sampling(cfg: Any) -> None:
 
 
 class SubnetSampling:
-    """The subnets of each update; a function of seed and update number alone.
+    """The subnets of each update; they depend on seed and update number only.
 
     Args:
         cfg: options of the task (:class:`SupernetTaskConfig`).
-        schedule: from when on dimensions are elastic; None: all of them from the start.
+        schedule: update from which each dimension is elastic; None: all are elastic from the start.
         fixed: resolves the subnet of ``--subnet``.
-        controller: that of sampling ``controller``.
+        controller: controller of sampling ``controller``.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class SubnetSampling:
         self._by_cost: dict[SearchSpace, StratifiedDraws] = {}
 
     def subnets(self, update_num: int) -> Named:
-        """(name, subnet) of those that train after ``update_num`` updates. With ``--subnets-per-rank`` they depend on
-        the process's rank, too.
+        """Return (name, subnet) of the subnets that train after ``update_num`` updates. With ``--subnets-per-rank``
+        they also depend on the process's rank.
 
-        With ``--elastic-from`` they are of the space as far as it is elastic by then; while nothing is, those that draw
-        train the largest subnet alone.
+        With ``--elastic-from`` they come from the dimensions that are elastic by then. While none is, sampling rules
+        that draw train the largest subnet alone.
         """
         space, sampling = self.space, str(self.cfg.subnet_sampling)
         if self.schedule is not None:
@@ -90,11 +90,11 @@ class SubnetSampling:
         return [{"largest": largest, "smallest": smallest}[sampling]]
 
     def _random_ones(self, space: SearchSpace, update_num: int, drawn: int) -> Named:
-        """Those of an update, before which ``drawn`` updates drew some."""
+        """Return the random subnets of an update, before which ``drawn`` updates drew some."""
         number, seed = self.cfg.num_random_subnets, self.cfg.seed
         per_rank = self.cfg.subnets_per_rank
         first = data_parallel_rank() * number if per_rank else 0
-        if self.controller is not None and space == self.space:  # or else the space is not yet elastic as a whole
+        if self.controller is not None and space == self.space:  # otherwise not every dimension is elastic yet
             return [("random", self.controller.draw(update_num, first + i)) for i in range(number)]
         if not self.cfg.cost_strata:
             return [("random", space.sample_subnet("train", seed, update_num, first + i)) for i in range(number)]

@@ -1,4 +1,4 @@
-"""The subnets that users name to a task, and the controller that learns one of them."""
+"""The subnets that users name in a task's options, and the controller that learns one of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mos_fairseq.tasks.held_out import HeldOut
 logger = logging.getLogger(__name__)
 
 
-if TYPE_CHECKING:  # what the mixin is put in front of
+if TYPE_CHECKING:  # the class that the mixin precedes
     from fairseq.tasks import FairseqTask as _Base
 else:
     _Base = object
@@ -40,15 +40,15 @@ class SubnetsOfTask(_Base):
         self._held_out: HeldOut | None = None
 
     def _space(self) -> SearchSpace:
-        """The search space. Raises InputError where neither options nor a checkpoint have named one."""
+        """Return the search space. Raises InputError if neither options nor a checkpoint name one."""
         if self.search_space is None:
             presets = ", ".join(SearchSpace.preset_names(MODEL_REGISTRY[self.arch].family))
             raise InputError(f"{self.name} needs --search-space: a preset ({presets}) or a YAML file")
         return self.search_space
 
     def check_subnets(self) -> None:
-        """Raise InputError where a subnet that is named, or the schedule, is bad; of a controller's answer, which is
-        known later, where there will be none."""
+        """Raise InputError if a named subnet or the schedule is invalid. A controller's answer is known later; it is
+        invalid if there will be no controller."""
         _ = self.elastic_schedule
         trains = self.command is None or self.command.name == "train"
         is_known_later = str(self.cfg.subnet_sampling) == CONTROLLER or not trains
@@ -56,9 +56,9 @@ class SubnetsOfTask(_Base):
             if spec != CONTROLLER or not is_known_later:
                 self._named(spec)
 
-    # Resolved when first used: a checkpoint remembers the files named in training, and has to load without them.
+    # Resolved on first use: a checkpoint has the names of files used in training, and must load without the files.
     def _named(self, spec: str) -> Subnet:
-        """The subnet that ``spec`` names by now: ``controller`` may be another one after every step."""
+        """Return the subnet that ``spec`` names now: ``controller`` may change after every step."""
         if spec == CONTROLLER:
             return answer_of(self.state_dict()) if self._controller is None else self._controller.answer()
         if spec not in self._resolved:
@@ -77,11 +77,11 @@ class SubnetsOfTask(_Base):
 
     @cached_property
     def elastic_schedule(self) -> ElasticSchedule | None:
-        """That of ``--elastic-from``. Raises InputError where it is bad, or where no subnet is drawn."""
+        """The schedule of ``--elastic-from``. Raises InputError if it is invalid, or if no subnet is drawn."""
         if not self.cfg.elastic_from:
             return None
         if (sampling := str(self.cfg.subnet_sampling)) in ("largest", "fixed"):
-            raise InputError(f"elastic_from is given, but with subnet_sampling {sampling} nothing is ever elastic")
+            raise InputError(f"elastic_from is given, but with subnet_sampling {sampling} no dimension is ever elastic")
         schedule = ElasticSchedule.from_spec(self.cfg.elastic_from, self._space())
         if sampling == CONTROLLER and schedule.space_at(self.cfg.controller_from) != self.search_space:
             raise InputError(
@@ -93,29 +93,29 @@ class SubnetsOfTask(_Base):
     # --- the controller -----------------------------------------------------------------------------------------------
 
     def _start_controller(self, model: Any) -> None:
-        """Let a controller learn, if one is asked for. Raises InputError where no subnet keeps its budget."""
+        """Start the controller if one is requested. Raises InputError if no subnet keeps its budget."""
         if str(self.cfg.subnet_sampling) == CONTROLLER:
             options = CostOptions.of_model(model.cfg, *(len(words) for words in model.dictionaries_of(self)))
             self._controller = Controller(self._space(), self.cfg, options)
 
     @property
     def goes_on_with_state(self) -> bool:
-        """Whether a training that goes on needs :meth:`state_dict` of the one before."""
+        """Whether a resumed training needs :meth:`state_dict` of the earlier one."""
         return self._controller is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """As fairseq's task, and what a controller has learnt."""
+        """Return the state of fairseq's task, and that of a controller."""
         learnt = {} if self._controller is None else {CONTROLLER: self._controller.to_dict()}
         return super().state_dict() | learnt
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As fairseq's task. Raises InputError where a controller that trains has learnt of another space."""
+        """Load as fairseq's task does. Raises InputError if the controller's state belongs to another space."""
         super().load_state_dict(state_dict)
         if self._controller is not None and CONTROLLER in state_dict:
             self._controller.load(state_dict[CONTROLLER])
 
     def _learn(self, model, criterion, update_num: int) -> None:
-        """Let the controller make its step before an update, if one is due."""
+        """Let the controller take its step before an update, if one is due."""
         controller = self._controller
         if controller is None or not controller.is_due(update_num):
             return

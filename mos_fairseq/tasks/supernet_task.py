@@ -1,6 +1,6 @@
-"""What tasks for supernets of all families do: which subnets train, validate and generate.
+"""Common part of supernet tasks: the subnets that train, validate and generate.
 
-A mixin in front of a task of fairseq's. The task of a family adds its data and its measures.
+It is a mixin before a task of fairseq. A family's task adds its data and its metrics.
 """
 
 import logging
@@ -34,20 +34,20 @@ logger = logging.getLogger(__name__)
 
 
 class SupernetTask(LocalTraining, SubnetsOfTask):
-    """Mixin: a task of fairseq's, with a weight-sharing supernet.
+    """Mixin that gives a task of fairseq a weight-sharing supernet.
 
-    Training draws its subnets from (seed, update number) alone: all ranks and micro-batches of an update agree, and a
-    resumed run goes on with the same draws. With ``--subnet-sampling controller`` they depend on what the controller
-    has learnt, too, which is kept in the checkpoint. The search space travels in the checkpoint.
+    Training draws its subnets from (seed, update number) only. So all ranks and micro-batches of an update agree, and a
+    resumed run continues with the same draws. With ``--subnet-sampling controller`` they also depend on the
+    controller's state, which is in the checkpoint. The checkpoint also contains the search space.
 
     Attributes:
-        name, stock: its own name, and that of fairseq's task.
-        stock_criterion: fairseq's, in the place of this package's where a dense model trains.
-        added_symbols: what it adds to a dictionary that it has read.
-        arch: of its supernets.
-        examples: what its sets hold, for messages.
-        option_table: under which commands its options act.
-        metrics_need: which metrics need an option, for messages.
+        name, stock: its own name, and the name of fairseq's task.
+        stock_criterion: fairseq's criterion in place of this package's, for a dense model.
+        added_symbols: symbols that it adds to a dictionary after reading it.
+        arch: name of its supernets.
+        examples: description of its sets' examples, for messages.
+        option_table: the commands in which its options act.
+        metrics_need: the metrics that need an option, for messages.
     """
 
     name: ClassVar[str]
@@ -75,10 +75,10 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "SupernetTask":
-        """As fairseq's task.
+        """Set up as fairseq's task does.
 
         Raises:
-            InputError: data are missing, a subnet is bad, or an option is given that has no effect under this command.
+            InputError: data are missing, a subnet is invalid, or an option has no effect in this command.
         """
         cls.check_data(cfg)
         task = super().setup_task(cfg, **kwargs)
@@ -94,20 +94,20 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
 
     @classmethod
     def dictionary_names(cls, cfg: Any, folder: str) -> tuple[str, ...]:
-        """Names of the files in a data ``folder`` that hold the dictionaries, one for each stack of its supernets.
+        """Return the names of the dictionary files in a data ``folder``, one for each stack of its supernets.
 
         Raises:
-            InputError: neither options nor folder tell them.
+            InputError: neither options nor folder identify them.
         """
         raise NotImplementedError
 
     @classmethod
     def check_data(cls, cfg: Any) -> None:
-        """Raise InputError where the first data folder lacks what the task reads from it."""
+        """Raise InputError if the first data folder lacks a file that the task needs."""
         raise NotImplementedError
 
     def load_dataset(self, split, *args, **kwargs) -> None:
-        """As fairseq's task. Raises InputError where the split is missing, or targets that the command needs."""
+        """Load as fairseq's task does. Raises InputError if the split or needed targets are missing."""
         try:
             super().load_dataset(split, *args, **kwargs)
         except FileNotFoundError as error:
@@ -116,16 +116,17 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
             self.check_targets(split)
 
     def check_targets(self, split: str) -> None:
-        """Raise InputError where the examples of a loaded split have nothing to predict."""
+        """Raise InputError if the examples of a loaded split have no targets."""
 
     # --- models and generators -------------------------------------------------------------------------------------
 
     def build_model(self, cfg, from_checkpoint: bool = False):
-        """As fairseq's task, for supernets only. A checkpoint's has the subnet of ``--subnet`` active (default:
-        the largest), until the caller chooses another.
+        """Build as fairseq's task does, supernets only. In a model from a checkpoint, the subnet of ``--subnet`` is
+        active (default: the largest), until the caller chooses another.
 
         Raises:
-            InputError: no search space, a model that is no supernet, a checkpoint of another space, or a bad subnet.
+            InputError: there is no search space, the model is no supernet, the checkpoint has another space, or a
+                subnet is invalid.
         """
         stored: Any = getattr(cfg, "search_space", None)
         if from_checkpoint and not stored:
@@ -164,7 +165,7 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
         return model
 
     def _subnet_of_checkpoint(self) -> Subnet:
-        """The subnet of ``--subnet``. One that training recorded as a file, as version 0.1.0 did, may be gone."""
+        """Return the subnet of ``--subnet``. A file that training recorded, as version 0.1.0 did, may be gone."""
         try:
             return self.subnet
         except InputError as error:
@@ -177,8 +178,8 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
             return self._space().largest()
 
     def build_generator(self, models, args, *more, **kwargs):
-        """As fairseq's, for the subnet that is active in each model."""
-        if not models[0].training:  # --eval-bleu builds a generator before training, for whatever is validated
+        """Build as fairseq does, for the active subnet of each model."""
+        if not models[0].training:  # --eval-bleu builds a generator before training, for all validation subnets
             logger.info("generating with subnet %s", models[0].describe_active_subnet())
         return super().build_generator(models, args, *more, **kwargs)
 
@@ -189,8 +190,8 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
 
     @same_batches
     def get_batch_iterator(self, dataset, *args, required_batch_size_multiple=1, **kwargs):
-        """As fairseq's, but every set is seen whole, except --train-subset in training: where the last batch is no
-        multiple of --required-batch-size-multiple (8 by default), fairseq leaves it out, and with it the longest
+        """Return fairseq's iterator, but read every set completely, except --train-subset in training. fairseq leaves
+        out a last batch that is no multiple of --required-batch-size-multiple (8 by default), and with it the longest
         sentences."""
         if not self._is_training or dataset is not self.datasets.get(self.cfg.train_subset):
             required_batch_size_multiple = 1
@@ -199,8 +200,8 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
         )
 
     def filter_indices_by_size(self, *args, **kwargs):
-        """As fairseq's. Raises InputError where a sentence is too long and --skip-invalid-size-inputs-valid-test is
-        not given (in training, fairseq leaves such sentences out and says how many)."""
+        """Filter as fairseq does. Raises InputError if a sentence is too long and --skip-invalid-size-inputs-valid-test
+        is not given (in training, fairseq skips such sentences and logs their number)."""
         try:
             return super().filter_indices_by_size(*args, **kwargs)
         except Exception as error:
@@ -216,18 +217,18 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
         return SubnetSampling(space, self.cfg, schedule, lambda: self.subnet, self._controller)
 
     def training_subnets(self, update_num: int) -> list[tuple[str, Subnet]]:
-        """(name, subnet) of those that train in this update, see :class:`SubnetSampling`."""
+        """Return (name, subnet) of the subnets that train in this update, see :class:`SubnetSampling`."""
         return self._sampling.subnets(update_num)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        """Forward and backward of every subnet of this update on the same mini-batch (sandwich rule: BigNAS, arXiv
-        2003.11142). The gradients add up; the sample size returned is the sum too, so their average is applied."""
-        self._bad_losses.tell()  # before a repetition, by which fairseq looks for what is not finite
+        """Run forward and backward of every subnet of this update on the same mini-batch (sandwich rule: BigNAS, arXiv
+        2003.11142). Gradients and sample sizes are summed, so the average gradient is applied."""
+        self._bad_losses.tell()  # early: fairseq may repeat the step to find values that are not finite
         self._learn(model, criterion, update_num)
         subnets = self.training_subnets(update_num)
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):
-            # in place, the largest subnet, the first, teaches the others
+            # in place, the largest subnet comes first and teaches the others
             if criterion.in_place and subnets[0][1] != self._space().largest():
                 first = f"{subnets[0][0]}: {subnets[0][1].summary()}"
                 raise RuntimeError(f"update {update_num + 1}: the largest subnet teaches, but the first is {first}")
@@ -247,7 +248,7 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
         return sum(losses) / len(subnets), total_size, merge_logs(logs)
 
     def _log_subnets(self, update_num: int, subnets: list[tuple[str, Subnet]]) -> None:
-        turns = 2 if str(self.cfg.subnet_sampling) == "alternate" else 1  # both kinds of updates are told
+        turns = 2 if str(self.cfg.subnet_sampling) == "alternate" else 1  # log both kinds of updates
         if update_num % self.cfg.log_interval >= turns or update_num == self._logged_update:
             return
         self._logged_update = update_num
@@ -260,23 +261,23 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
     # --- validation ------------------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch, model) -> None:
-        """As fairseq's. Before the first epoch, raises InputError where --best-checkpoint-metric is not measured."""
+        """Begin as fairseq does. At the first epoch, raises InputError for an unmeasured --best-checkpoint-metric."""
         super().begin_epoch(epoch, model)
         self.check_local_training()
         if self._controller is not None:
-            self._compared_on(model)  # fail early without that set
+            self._compared_on(model)  # fail early if that set is missing
         criterion, self._criterion = self._criterion, None
         dataset = self.datasets.get(self.cfg.valid_subset.split(",")[0])
-        if criterion is None or not dataset:  # not the first epoch; or no validation
+        if criterion is None or not dataset:  # not the first epoch, or no validation
             return
         metric = self.cfg.best_checkpoint_metric
         warn_of_direction(metric, self.cfg.maximize_best_checkpoint_metric)
-        if metric not in ("loss", *(f"loss_{name}" for name in self.valid_subnets)):  # what every criterion logs
+        if metric not in ("loss", *(f"loss_{name}" for name in self.valid_subnets)):  # logged by every criterion
             measured = self._measured_metrics(dataset, model, criterion)
             check_metric(metric, measured, self.valid_subnets, self.metrics_need)
 
     def _measured_metrics(self, dataset, model, criterion) -> set[str]:
-        """Names of what validation logs, found by validating the shortest example as every task does."""
+        """Return the names of the metrics that validation logs, by validating the shortest example."""
         shortest = int(np.asarray(dataset.sizes).reshape(len(dataset), -1).max(axis=1).argmin())
         sample = dataset.collater([dataset[shortest]])
         sample = utils.apply_to_sample(lambda tensor: tensor.to(next(model.parameters()).device), sample)
@@ -286,9 +287,9 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
             return set(found.get_smoothed_values())
 
     def valid_step(self, sample, model, criterion):
-        """Loss and other measures of each validation subnet; the loss returned is their mean.
+        """Return loss and other metrics of each validation subnet; the loss is their mean.
 
-        The subnet that was active is active afterwards."""
+        The active subnet is restored."""
         return self._validate(super().valid_step, sample, model, criterion)
 
     def _validate(self, step: Callable[..., tuple], sample, model, criterion) -> tuple:
@@ -302,7 +303,7 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
         return total_loss / len(logs), sample_size, merge_logs(logs)
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion) -> None:
-        """fairseq's metrics of the mean over subnets, and ``loss_NAME``, ``nll_loss_NAME``, ``ppl_NAME`` (and
+        """Log fairseq's metrics of the mean over subnets, and ``loss_NAME``, ``nll_loss_NAME``, ``ppl_NAME`` (and
         ``accuracy_NAME``) of each subnet."""
         self._bad_losses.tell()
         FairseqTask.reduce_metrics(self, logging_outputs, criterion)

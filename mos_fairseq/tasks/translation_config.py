@@ -21,7 +21,7 @@ OPTION_TABLE = OptionTable(
         "data": _COMMANDS,
         "source_lang": _COMMANDS,
         "target_lang": _COMMANDS,
-        "load_alignments": VALIDATES,  # a criterion reads them
+        "load_alignments": VALIDATES,  # read by a criterion
         "left_pad_source": _READS_PAIRS,  # fairseq-interactive pads on the left
         "left_pad_target": _READS_PAIRS,
         "max_source_positions": _COMMANDS,
@@ -52,11 +52,11 @@ OPTION_TABLE = OptionTable(
 
 @dataclass
 class TranslationMosConfig(SupernetTaskConfig, TranslationConfig):
-    """fairseq's translation options and the supernet's."""
+    """Options of fairseq's translation and of the supernet."""
 
 
 def check_json(name: str, text: str | None) -> None:
-    """Raise InputError unless ``text`` holds a JSON object."""
+    """Raise InputError unless ``text`` is a JSON object."""
     try:
         valid = text is not None and isinstance(json.loads(text), dict)
     except (TypeError, ValueError):
@@ -66,7 +66,7 @@ def check_json(name: str, text: str | None) -> None:
 
 
 def check_data(cfg: TranslationConfig) -> None:
-    """Raise InputError where the first data folder lacks what the translation task reads from it."""
+    """Raise InputError if the first data folder lacks a file that the translation task needs."""
     folder = next(iter(utils.split_paths(cfg.data or "")), "")
     if not PathManager.exists(folder):
         raise InputError(f"data is {folder or 'not given'}: no such folder (fairseq-preprocess makes them)")
@@ -76,14 +76,14 @@ def check_data(cfg: TranslationConfig) -> None:
 
 
 def dictionary_names(cfg: TranslationConfig, folder: str) -> tuple[str, str]:
-    """Names of the files in a data ``folder`` that hold the dictionaries: of the source, of the target. Raises
-    InputError where neither options nor files tell the languages."""
+    """Return the names of the dictionary files in a data ``folder``: of the source, of the target. Raises InputError if
+    neither options nor files identify the languages."""
     languages = [cfg.source_lang, cfg.target_lang]
     if None in languages:
         languages = infer_language_pair(folder)
     if None in languages:
         raise InputError(
-            f"data is {folder}: no file's name tells the languages, give --source-lang and --target-lang, "
+            f"data is {folder}: no file name has the languages; give --source-lang and --target-lang, "
             "or a folder that fairseq-preprocess made"
         )
     source, target = languages

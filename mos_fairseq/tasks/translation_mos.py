@@ -33,16 +33,16 @@ class TranslationMosTask(SupernetTask, TranslationTask):
 
     @classmethod
     def dictionary_names(cls, cfg: TranslationMosConfig, folder: str) -> tuple[str, str]:
-        """Those of the source and the target language. Raises InputError where nothing tells the languages."""
+        """Return the source and the target dictionary's name. Raises InputError if the languages are unknown."""
         return dictionary_names(cfg, folder)
 
     @classmethod
     def check_data(cls, cfg: TranslationMosConfig) -> None:
-        """Raise InputError where the first data folder lacks a dictionary, or does not tell the languages."""
+        """Raise InputError if the first data folder lacks a dictionary, or the languages are unknown."""
         check_data(cfg)
 
     def check_targets(self, split: str) -> None:
-        """Raise InputError where a loaded split lacks the target language, which fairseq lets pass for generation."""
+        """Raise InputError if a loaded split lacks the target language, which fairseq allows for generation."""
         if self.datasets[split].tgt is None:
             source, target = self.cfg.source_lang, self.cfg.target_lang
             raise InputError(
@@ -50,7 +50,7 @@ class TranslationMosTask(SupernetTask, TranslationTask):
             )
 
     def _measured_metrics(self, dataset, model, criterion) -> set[str]:
-        """As every supernet's, without --eval-bleu's search."""
+        """Measure as every supernet task does, without --eval-bleu's search."""
         names = super()._measured_metrics(dataset, model, criterion)
         return names | ({"bleu", *(f"bleu_{name}" for name in self.valid_subnets)} if self.cfg.eval_bleu else set())
 

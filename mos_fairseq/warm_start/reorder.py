@@ -29,6 +29,9 @@ def moves_of(model: Supernet, orders: Orders) -> Moves:
                 found[names[linear.weight]] = dim, order
                 if linear.bias is not None and dim == 2:  # of rows
                     found[names[linear.bias]] = dim, order
+                if isinstance(linear, ElasticLinear) and linear.low_rank is not None:
+                    factor = linear.low_rank.up if dim == 2 else linear.low_rank.down
+                    found[names[factor]] = dim, order
     return found
 
 

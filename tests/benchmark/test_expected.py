@@ -11,7 +11,7 @@ from mos_fairseq.modules import kernels
 from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.benchmark.test_speed import SPACE
 
-# large enough for what grows with sizes to be nearly all
+# large enough that the terms that grow with sizes dominate
 SIZES = {
     "encoder_embed_dim": [192, 96],
     "decoder_embed_dim": [128],

@@ -1,4 +1,4 @@
-"""What mos-benchmark compares is comparable, and its figures are what they are called."""
+"""The variants of mos-benchmark are comparable, and its figures are correct."""
 
 import json
 from types import SimpleNamespace
@@ -160,6 +160,8 @@ def test_memory_of_a_process_of_its_own(variants, monkeypatch):
     first, second = (section.rows() for section in run_suite("memory", variants))
     expected = [row.pop("expected_mib") for row in (*first, *second)]
     assert expected[0] == expected[1] and expected[2] < expected[3] < expected[4] < 2  # by formula
+    counted = [row.pop("parameters") for row in (*first, *second)]
+    assert counted[0] == counted[1] and counted[2] < counted[3] < counted[4] == size(variants.supernet("neuron"))
     assert first[1] == {"variant": "none as stock", "peak_mib": 4.0, "ratio": 0.5}
     assert second[2] == {"variant": "neuron", "peak_mib": 130.0, "ratio": 1.3, "target": 1.4}
 
@@ -177,7 +179,7 @@ def test_suites_run_and_are_drawn(variants, name, tmp_path):
 
 
 def test_fresh_memory_does_not_count(variants, monkeypatch):
-    """The second update of a process still meets it, and who has more parameters meets more of it."""
+    """The second update of a process still allocates new pages, and a variant with more parameters allocates more."""
     seen = []
     monkeypatch.setattr(suites, "in_turn", lambda steps, rounds, warmup=1, on_round=None: seen.append(warmup) or {})
     list(run_suite("train", variants))
@@ -218,7 +220,7 @@ def test_what_cannot_be_compiled_is_skipped(variants, monkeypatch):
 
 
 def test_every_suite_has_a_name():
-    assert list(SUITES) == ["train", "decode", "memory", "mixture", "search", "compile", "precision", "batches"]
+    assert list(SUITES) == ["train", "decode", "memory", "mixture", "search", "compile", "precision", "batches", "rank"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("tokens", 0), ("repeats", 1), ("threads", 0), ("vocab_size", 5)])

@@ -123,9 +123,9 @@ def _environment() -> dict[str, str]:
 
 
 def _cuda() -> str:
-    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES says them; "pretended" where there is none.
+    """Set the GPUs that this process sees, as in CUDA_VISIBLE_DEVICES; "pretended" for a simulated one.
 
-    Only tests of tests/gpu get a real one: the others count what the host waits for, and take place everywhere.
+    Only tests of tests/gpu get a real GPU: the others count host waits, and run everywhere.
     """
     if "tests/gpu" not in os.environ.get("PYTEST_CURRENT_TEST", "") or not _has_gpu():
         return "pretended"
@@ -169,8 +169,8 @@ class Commands:
         threads: int | None = None,
         cuda: bool = False,
     ) -> Running:
-        """The same, which may still run. ``threads`` of torch: those of the environment unless given; ``cuda``: on a
-        GPU, see :func:`_cuda`."""
+        """Start the same command without waiting for it. ``threads``: torch's threads (default: the environment's);
+        ``cuda``: on a GPU, see :func:`_cuda`."""
         self.count += 1
         files = {name: str(self.folder / f"{self.count}.{name}") for name in ("stdin", "stdout", "stderr")}
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
@@ -283,8 +283,8 @@ def raw(commands, text, joined, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def one_answer(commands, joined, text, tmp_path_factory) -> Path:
-    """Data of the same words whose every translation is A B C D E F, which some dozens of updates learn and
-    none, or a single one, does."""
+    """Data with the same words, where every translation is A B C D E F: some dozens of updates learn that, but none or
+    a single one does not."""
     folder = tmp_path_factory.mktemp("one_answer")
     for split in ("train", "valid", "test"):
         lines = (text / f"{split}.xx").read_text()
@@ -330,8 +330,8 @@ def training(
 
 
 def trainer_of(args: list[object], tpu: bool | None = None) -> Any:
-    """fairseq's Trainer in this process, as ``fairseq-train ARGS`` makes it, with its training set; ``tpu``: not what
-    ``--bf16`` implies."""
+    """Make fairseq's Trainer in this process, as ``fairseq-train ARGS`` does, with its training set; ``tpu`` is False
+    where ``--bf16`` would imply it."""
     from fairseq import options, tasks, utils
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.trainer import Trainer
@@ -378,7 +378,7 @@ def language_supernet(commands, monolingual, tmp_path_factory) -> Path:
 
 
 def spec(name: str, folder: Path) -> str:
-    """What --subnet takes for a validation subnet's name; middle.yaml is in ``folder``."""
+    """Return the --subnet value of a validation subnet's name; middle.yaml is in ``folder``."""
     return {"random7": "random:7", "middle": str(folder / "middle.yaml")}.get(name, name)
 
 

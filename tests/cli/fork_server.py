@@ -1,9 +1,9 @@
-"""Runs fairseq's commands, each in a forked process of its own, without paying for the imports every time.
+"""Run fairseq's commands, each in its own forked process, without importing everything again.
 
-``conftest.py`` starts it as a process that imports fairseq and what takes long of others' packages, but not
-mos_fairseq. Requests with plugin: true go to a fork of it that has imported that too. One request a line on stdin, as
-JSON {command, args, cwd, stdin, stdout, stderr, threads, cuda, plugin}; the answers are two lines on stdout, the
-fork's process id and then its exit status.
+``conftest.py`` starts the server, which imports fairseq and other slow packages, but not mos_fairseq. Requests with
+plugin: true go to a fork of it that has imported mos_fairseq, too. One request a line on stdin, as JSON {command, args,
+cwd, stdin, stdout, stderr, threads, cuda, plugin}; the answers are two lines on stdout, the fork's process id and then
+its exit status.
 """
 
 import gc
@@ -35,7 +35,7 @@ OTHERS += ("plotly.graph_objects", "lightgbm", "pymoo.algorithms.moo.nsga2", "sk
 for name in FAIRSEQ:
     importlib.import_module(name)
 for name in OTHERS:
-    with suppress(ImportError):  # who needs it imports it again, and fails
+    with suppress(ImportError):  # a command that needs it imports it again, and fails
         importlib.import_module(name)
 # hydra's parser, which reads some 300 options in each of fairseq's commands, learns its grammar as it goes
 parse = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create().parse_overrides
@@ -43,7 +43,7 @@ values = ("null", "1", "0.1", "true", "word", "'two words'", "['a,b']", "[0.1,2]
 parse([f"group.name_{number}={value}" for number, value in enumerate(values)] + ["task=translation", "model._name=x"])
 importlib.import_module("tests.composition").remember(Path(sys.argv[1]))
 gc.freeze()  # a collection in a fork would copy every page
-logging.root.handlers.clear()  # of what fairseq logged while it was imported; each command sets its own
+logging.root.handlers.clear()  # set while fairseq was imported; each command sets its own
 
 
 _pretended: list = []
@@ -67,7 +67,7 @@ def run_command(request: dict) -> None:
     command = request["command"]
     ours = command.startswith("mos-")
     sys.argv = [command if ours else f"fairseq-{command}", *request["args"]]
-    if request["plugin"]:  # what the package does where a command imports it
+    if request["plugin"]:  # as when a command imports the package
         importlib.import_module("mos_fairseq.noise").leave_out_known()
         hooks = importlib.import_module("mos_fairseq.compat.error_hook")
         hooks.install_error_hook()
@@ -81,7 +81,7 @@ def run_command(request: dict) -> None:
 
 
 def ended(program: Callable[[], None]) -> int:
-    """The exit status of a program, after what the interpreter does at its end."""
+    """Return the exit status of a program, after the interpreter's work at its end."""
     try:
         program()
     except SystemExit as stop:
@@ -98,7 +98,7 @@ def ended(program: Callable[[], None]) -> int:
 
 
 def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | None) -> None:
-    """Answer requests to their end; ``plugin`` takes those that need the plugin."""
+    """Answer requests until they end; requests that need the plugin go to ``plugin``."""
     for line in iter(requests.readline, ""):
         request = json.loads(line)
         if request["plugin"] and plugin is not None:
@@ -112,7 +112,7 @@ def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | Non
 
 
 class ForkedTraining:
-    """In the place of ``subprocess.Popen`` for architectures that are trained alone: a fork, which imports no more.
+    """Replaces ``subprocess.Popen`` for standalone trainings: a fork, which imports nothing again.
 
     ``Commands.spawn`` shows the real process.
     """

@@ -13,14 +13,14 @@ from mos_fairseq.search_space import SearchSpace
 
 from .conftest import MIDDLE, SPACE, USER_DIR, generation, training
 
-# name -> (file's content, what the one line must hold)
+# name -> (file's content, required parts of the error line)
 SPACES = {
     "unknown_key": (SPACE | {"encoder_width": [3]}, ["encoder_width", "encoder_embed_dim"]),
     "duplicate_choices": (SPACE | {"encoder_embed_dim": [24, 24]}, ["encoder_embed_dim", "duplicate", "24"]),
     "heads": (SPACE | {"encoder_attention_heads": [3]}, ["encoder_attention_heads", "3", "qkv_dim=16"]),
     "two_widths": (SPACE | {"head_dim": 4}, ["qkv_dim", "head_dim", "exactly one"]),
 }
-# name -> (options, what the one line must hold); FILES/ stands for the folder of the fixture
+# name -> (options, required parts of the error line); FILES/ stands for the folder of the fixture
 OPTIONS = {
     "preset": (["--search-space", "wmt15"], ["search space", "wmt15", "tiny", "wmt14_en_de"]),
     "no_space_file": (["--search-space", "FILES/none.yaml"], ["none.yaml", "no preset and no file"]),
@@ -59,7 +59,7 @@ def check(done, save_dir: Path, words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_bad_space(tmp_path, name):
-    """What reads the space says it; one of them through the command is enough."""
+    """The reader of the space reports it; one case through the command is enough."""
     content, words = SPACES[name]
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(InputError) as error:
@@ -201,7 +201,7 @@ def test_console_scripts(commands, joined, supernet, files, tmp_path, number):
 
 @pytest.mark.slow
 def test_a_sentence_that_is_too_long(commands, joined, files, tmp_path):
-    """Training leaves it out; validation has to be told to."""
+    """Training skips it; validation does so only with an option."""
     options = ["--max-source-positions", 5, "--max-update", 1, "--required-batch-size-multiple", 1]
     arguments = training(joined, tmp_path / "save", *options, space=files / "space.yaml")
     message = commands.fork("train", *arguments, check=False).error()

@@ -26,7 +26,7 @@ def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
 
 
 def test_on_a_gpu(commands, files, tmp_path):
-    """A pretended one: models and batches are there, and its events tell the time."""
+    """A simulated GPU: models and batches are on it, and its events measure the time."""
     sizes = ["--vocab-size", 40, "--tokens", 24, "--length", 6, "--repeats", 2]
     options = ["--search-space", files / "space.yaml", *sizes, "--device", "cuda", "--suite", "precision"]
     commands.fork("mos-benchmark", *options, "--output", tmp_path / "out", cuda=True)
@@ -56,7 +56,7 @@ def test_bad_options(commands, tmp_path, arguments, message):
 
 
 def test_generation_in_turn_with_stock_fairseq(commands, joined, supernet, tmp_path, monkeypatch, capsys):
-    """examples/benchmarks/generate.py, whose commands are forks here."""
+    """Run examples/benchmarks/generate.py, whose commands are forks here."""
     monkeypatch.setattr(logging.root.manager, "disable", 0)  # the script silences fairseq
     monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
     generate = importlib.import_module("generate")

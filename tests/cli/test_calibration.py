@@ -1,4 +1,4 @@
-"""mos-search --calibrate: few parameters of the best subnets train on, alone, and rank them anew."""
+"""mos-search --calibrate: few parameters of the best subnets train alone, and the subnets are ranked again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def digest(supernet) -> str:
 
 @pytest.fixture(scope="module")
 def calibrated(joined, supernet, tmp_path_factory):
-    """(folder, digest of the supernet before) of a search whose best two were calibrated."""
+    """Return (folder, digest of the supernet before) of a search whose best two were calibrated."""
     output, before = tmp_path_factory.mktemp("calibrated"), digest(supernet)
     search.main(arguments(joined, supernet, output, *CALIBRATE))
     return output, before
@@ -75,7 +75,7 @@ def test_without_it_nothing_of_it_stays(calibrated, joined, supernet):
 
 
 def test_a_model_of_one_subnet_is_exported(supernet, tmp_path):
-    """As what was calibrated or fine-tuned is: to fairseq's own model, the same as from the supernet."""
+    """Calibrated and fine-tuned subnets are exported to fairseq's own model like those of a supernet."""
     path, twin = str(supernet[0] / "checkpoint_last.pt"), str(tmp_path / "twin.pt")
     export.main(["--path", path, "--subnet", "smallest", "--output", twin])
     for name, words in {"from_twin": [twin], "from_supernet": [path, "--subnet", "smallest"]}.items():

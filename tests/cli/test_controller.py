@@ -1,4 +1,4 @@
-"""A controller through the commands: a training that learns its answer, goes on with it, and what is done with it."""
+"""A controller through the commands: a training learns its answer and resumes, and commands use the answer."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def state_of(path) -> dict:
 
 @pytest.fixture(scope="module")
 def controlled(commands, joined, files, tmp_path_factory):
-    """Folder of checkpoints, and log of a run of ten updates (an epoch has six), of which the last six are one that
-    goes on."""
+    """Return folder of checkpoints, and log of a run of ten updates (an epoch has six); the last six are in a resumed
+    run."""
     folder = tmp_path_factory.mktemp("controlled")
     more = [*LEARNS, "--dropout", 0.2, "--controller-from", 2, "--valid-subnets", "largest,controller"]
     more += ["--best-checkpoint-metric", "loss_controller", "--no-epoch-checkpoints"]
@@ -88,7 +88,7 @@ def test_without_a_controller_there_is_no_answer(supernet, joined, tmp_path):
 
 @pytest.mark.parametrize("family", ["decoder_only", "encoder_only"])
 def test_other_families(commands, monolingual, family, tmp_path):
-    """Three updates, of which each learns from held-out text."""
+    """Three updates, and the controller learns from held-out text in each."""
     space, task, arch = {
         "decoder_only": (LM_SPACE, "language_modeling_mos", "transformer_lm_mos"),
         "encoder_only": (BERT_SPACE, "masked_lm_mos", "roberta_mos"),

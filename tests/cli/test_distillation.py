@@ -1,4 +1,4 @@
-"""In-place distillation, progressive shrinking, and the rest of what is to close the gap, through the commands."""
+"""In-place distillation, progressive shrinking, and other means against the gap, through the commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ELASTIC = ["--elastic-from", "encoder_embed_dim:2,decoder_embed_dim:2,decoder_la
 
 
 def test_training_with_distillation(commands, joined, files, tmp_path):
-    """Losses of the students fall; what they are is in the log; the checkpoint translates."""
+    """Losses of the students fall; the log describes them; the checkpoint translates."""
     options = ["--max-update", 18, "--label-smoothing", 0.1, "--amp", "--update-freq", 2]
     arguments = training(joined, tmp_path, *options, *ALPHA, space=files / "space.yaml", criterion="distillation_mos")
     done = commands.fork("train", *arguments)

@@ -1,4 +1,4 @@
-"""mos-export and mos-cost, and fairseq's commands on what was exported."""
+"""mos-export and mos-cost, and fairseq's commands on exported models."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import mos_fairseq  # noqa: F401  makes checkpoints readable
 
 from .conftest import MIDDLE, USER_DIR, generation, same_translations, training
 
-# fairseq's own tasks leave out the longest sentences of a set whose size is no multiple of 8
+# fairseq's own tasks skip the longest sentences of a set whose size is no multiple of 8
 WHOLE = ("--required-batch-size-multiple", 1)
-# of a language model: blocks of tokens, which fairseq alone makes under numpy 2 too
+# for a language model: blocks of tokens, which also work in fairseq alone under numpy 2
 SCORING = ("--batch-size", 4, "--tokens-per-sample", 32, "--sample-break-mode", "none", "--no-progress-bar", *WHOLE)
 
 
@@ -80,10 +80,10 @@ def test_ctranslate2s_own_converter_reads_the_stock_checkpoint(commands, joined,
 
 @pytest.fixture(scope="module")
 def by_heart(supernet, text, tmp_path_factory) -> Path:
-    """The supernet's checkpoint after its smallest subnet has learnt the test set by heart.
+    """Return the supernet's checkpoint after its smallest subnet has memorised the test set.
 
-    With every word's probability above 0.9 all programs choose the same word at each step, whatever they round. (A
-    larger beam does not make it certain: a search ends with its second finished hypothesis, however bad that is.)
+    With every word's probability above 0.9, all programs choose the same word at each step, independent of rounding. (A
+    larger beam gives no such certainty: a search ends with its second finished hypothesis, however bad that is.)
     """
     path = supernet[0] / "checkpoint_last.pt"
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(path)])
@@ -126,7 +126,7 @@ def test_ctranslate2_translates_as_the_active_subnet(commands, joined, text, by_
 
 
 def test_ctranslate2_with_quantized_weights(commands, text, supernet, tmp_path):
-    """What 8 bits leave of so small a model's words is luck; that its matrices have 8 bits is not."""
+    """With 8 bits, the words of so small a model are luck, but the type of its matrices is not."""
     for name, options in (("float32", []), ("int8", ["--quantization", "int8"])):
         export(commands, supernet, "smallest", tmp_path / name, "--format", "ctranslate2", *options)
     whole, small = ((tmp_path / name / "model.bin").stat().st_size for name in ("float32", "int8"))
@@ -161,8 +161,8 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
         (["--subnet", "largset"], "subnet 'largset': no such file; allowed are largest"),
         (["--subnet", "largest", "--path", "absent.pt"], "checkpoint absent.pt: no such file"),
         (["--subnet", "largest", "--path", "empty.pt"], "checkpoint empty.pt: the file is empty"),
-        (["--subnet", "largest", "--path", "tensor.pt"], "checkpoint tensor.pt: it is not one of fairseq's"),
-        (["--subnet", "largest", "--path", "dict.pt"], "checkpoint dict.pt: it is not one of fairseq's"),
+        (["--subnet", "largest", "--path", "tensor.pt"], "checkpoint tensor.pt: not a fairseq checkpoint"),
+        (["--subnet", "largest", "--path", "dict.pt"], "checkpoint dict.pt: not a fairseq checkpoint"),
         (["--subnet", "smallest", "--output", "."], ".: cannot be written (it names a folder)"),
         (["--subnet", "largest", "--allow-padding"], "allow_padding is given with format twin"),
         (["--subnet", "largest", "--format", "fairseq"], "stock fairseq"),

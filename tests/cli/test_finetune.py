@@ -1,4 +1,4 @@
-"""mos-finetune end to end: what it writes is what it scores, a killed run goes on, and mistakes are told first."""
+"""mos-finetune end to end: the written model is the scored one, a killed run resumes, mistakes are reported first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def arguments(data, supernet, output, *options: object) -> list[object]:
 
 @pytest.fixture(scope="module")
 def finetuned(commands, one_answer, supernet, tmp_path_factory):
-    """(output folder, what it printed) of a subnet that has learnt what its supernet has not; killed on the way."""
+    """Return (output folder, output text) of a subnet that has learned more than its supernet; killed on the way."""
     output = tmp_path_factory.mktemp("finetune") / "tuned"
     words = arguments(one_answer, supernet, output, "--", "--dropout", 0.0, "--seed", 3, "--log-interval", 1)
     running = commands.start("mos-finetune", *words)
@@ -88,7 +88,7 @@ def test_started_again_it_trains_nothing(commands, one_answer, supernet, finetun
         (["--gen-subset", "dev"], "dev"),
         (["--metric", "loss"], "beam is 2: it has no effect with metric loss"),
         (["--", "--max-update", 3], "--max-update cannot be given after --: mos-finetune sets it"),
-        (["--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: fairseq here knows"),
+        (["--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: this fairseq has"),
     ],
 )
 def test_bad_input(joined, supernet, tmp_path, log_level, options, message):
@@ -103,7 +103,7 @@ def test_a_checkpoint_that_tells_no_learning_rate(joined, supernet, tmp_path, lo
     del state["last_optimizer_state"]
     torch.save(state, tmp_path / "bare.pt")
     words = arguments(joined, supernet, tmp_path / "out", "--path", tmp_path / "bare.pt")
-    with pytest.raises(InputError, match="its optimizer's state tells no learning rate: give --lr"):
+    with pytest.raises(InputError, match="its optimizer's state has no learning rate: give --lr"):
         main([str(word) for word in words])
 
 

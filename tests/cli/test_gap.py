@@ -34,7 +34,7 @@ def rows_of(output: Path) -> dict[tuple[str, str, str], dict]:
 
 @pytest.fixture(scope="module")
 def measured(commands, joined, supernet, text, tmp_path_factory):
-    """(output folder, finished command) of two architectures, trained alone."""
+    """Return (output folder, finished command) of two architectures, trained alone."""
     output = tmp_path_factory.mktemp("gap")
     chosen = ["--subnet", "smallest", "--num-subnets", 1, "--seed", 7, "--reference", text / "test.yy"]
     return output, commands.fork("mos-gap", *arguments(joined, supernet, output, *chosen, *BUDGET, *MORE))
@@ -136,7 +136,7 @@ def test_raw_data(commands, raw, supernet, text, measured, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp_path):
-    """Fine-tuning on what the supernet has not learnt, and a model trained alone has."""
+    """Fine-tune on data that a model trained alone has learned and the supernet has not."""
     tuning = ["--finetune-updates", "1,60", "--finetune-options", "--lr 0.01 --seed 3"]
     words = arguments(one_answer, supernet, tmp_path, "--subnet", "largest", "--max-update", 90, *tuning, *MORE)
     running = commands.start("mos-gap", *words)
@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
         (["--subnet", "largest", "--metric", "loss"], "it has no effect with metric loss"),
         (["--num-subnets", 2, "--subnet", "random:2"], "'random:2' is given twice"),
         (["--subnet", "huge"], "subnet 'huge': no such file"),
-        (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are growing"),
+        (["--subnet", "largest", "--finetune-updates", "20,10"], "finetune_updates is 20,10: allowed are increasing"),
         (["--subnet", "largest", "--finetune-updates", "20,x"], "finetune_updates is 20,x: allowed are whole"),
         (["--subnet", "largest", "--gen-subset", "dev"], "dev"),
         (["--subnet", "largest", "--max-len-a", "nan"], "max_len_a is nan: allowed are numbers from 0"),
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
         (["--subnet", "largest", "--path", "a.pt", "--path", "b.pt"], "give each supernet a name of its own"),
         (["--subnet", "largest", "--", "--arch", "transformer"], "--arch cannot be given after --: mos-gap sets it"),
         (["--subnet", "largest", "--", "--distributed-world-size", 2], "--distributed-world-size cannot be given"),
-        (["--subnet", "largest", "--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: fairseq here knows"),
+        (["--subnet", "largest", "--", "--lr-scheduler", "cosinus"], "--lr-scheduler is cosinus: this fairseq has"),
     ],
 )
 def test_bad_input(joined, supernet, tmp_path, log_level, options, message):
@@ -201,7 +201,7 @@ def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_pa
         space = files / ("space.yaml" if name == "smooth" else "other.yaml")
         commands.fork("train", *training(joined, tmp_path / name, *more, "--validate-interval", 5, space=space))
     messages = {
-        "other": "supernets a and b are of different search spaces: encoder_ffn_embed_dim",
+        "other": "supernets a and b have different search spaces: encoder_ffn_embed_dim",
         "smooth": "supernets a and b were trained with --label-smoothing 0.1 and --label-smoothing 0.3",
     }
 

@@ -89,14 +89,14 @@ def test_largest_from_the_repository_with_a_relative_user_dir(commands, joined, 
     ],
 )
 def test_chosen_subnet(commands, joined, supernet, files, tmp_path, expected, spec, options):
-    """From any folder, with or without --search-space, whose file at training is gone."""
+    """It works from any folder, with or without --search-space, after the file used in training is gone."""
     options = [str(option).replace("FILES", str(files)) for option in options]
     done = commands.fork("generate", *generation(joined, supernet[0] / "checkpoint_last.pt", *options), cwd=tmp_path)
     assert same_translations(done.found("H"), expected(spec.replace("FILES", str(files))))
 
 
 def test_subnets_and_sentences_differ(expected):
-    """So that the comparisons tell one from another."""
+    """The comparisons can distinguish subnets."""
     found = [expected(spec) for spec in ("largest", "smallest", "random:7")]
     assert not any(same_translations(one, other) for one, other in itertools.combinations(found, 2))
     assert all(len({round(float(score), 3) for score, _ in lines.values()}) > 6 for lines in found)

@@ -1,4 +1,4 @@
-"""Files that come from elsewhere run nothing, whatever command reads them; odd names work."""
+"""Foreign files run no code, in any command that reads them; odd names work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Payload:
 
 @pytest.fixture(scope="module")
 def hostile(supernet, tmp_path_factory):
-    """(checkpoint with a payload beside a good supernet's content, what the payload would make)."""
+    """Return (checkpoint with a payload beside a good supernet's content, file that the payload would make)."""
     folder = tmp_path_factory.mktemp("hostile")
     state = torch.load(supernet[0] / "checkpoint_last.pt")
     state["extra_state"]["more"] = Payload(folder / "ran")

@@ -1,4 +1,4 @@
-"""Language models through fairseq's commands: a supernet trained once, and what is done with it."""
+"""Language models through fairseq's commands: one trained supernet, and its uses."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_measure_fit_predict_report(commands, measured, files, tmp_path):
 
 
 def test_report_tells_rows_that_fit_did_not_have(commands, measured, tmp_path):
-    """A file that grew since; and a predictor that does not say what it was fitted to."""
+    """A file that has grown since; and a predictor without a record of its rows."""
     path, _ = measured
     (tmp_path / "less.jsonl").write_text("".join(path.read_text().splitlines(keepends=True)[:23]))
     predictor = tmp_path / "predictor.json"
@@ -92,7 +92,7 @@ def test_fit_says_how_many_subnets_are_missing(commands, measured, tmp_path):
 
 
 def test_a_busy_machine_is_told(commands, measured, tmp_path):
-    """By whatever reads the file: here by fit and report, of a reference that took twice as long in the end."""
+    """Every reader of the file reports it: here fit and report, for a reference that took twice as long in the end."""
     header, *rows = [json.loads(line) for line in measured[0].read_text().splitlines()]
     cost = {key: 10.0 + index for index, key in enumerate(dict.fromkeys(json.dumps(row["subnet"]) for row in rows))}
     options = ["--held-out", 0, "--folds", 2, "--output", tmp_path / "p.json"]
@@ -112,7 +112,7 @@ def test_a_busy_machine_is_told(commands, measured, tmp_path):
 
 
 def test_rows_of_averages_are_told_apart(commands, tmp_path):
-    """Rows that say the same of two subnets: one that was fitted to is no test of the other."""
+    """Rows of two subnets may be equal: a row that was fitted to is no test of the other."""
     values = [[*[64 + i // 2] * 10, 5 + i // 2, 7] for i in range(40)]
     lines = [",".join(map(str, row)) for row in ((*HAT_COLUMNS, *HAT_LATENCIES), *values)]
     (tmp_path / "hat.csv").write_text("\n".join(lines) + "\n")
@@ -138,7 +138,7 @@ def test_a_killed_measurement_goes_on(commands, files, tmp_path):
     commands.fork("mos-latency", "measure", *options)
     after = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(after) == max(41, len(before))
-    for old, new in zip(before, after, strict=False):  # each line as it was, and what is known in the end
+    for old, new in zip(before, after, strict=False):  # each line is unchanged, plus the fields known at the end
         assert old == {key: new[key] for key in old}
 
 
@@ -166,5 +166,5 @@ def test_bad_input(commands, files, measured, tmp_path, arguments, message):
 
 @pytest.mark.slow
 def test_commands_say_nothing_of_fairseqs_imports(commands, files):
-    """As users start them: nothing but what was asked for."""
+    """Processes as users start them, with only the requested options."""
     assert commands.spawn("mos-cost", "--search-space", files / "space.yaml").err == ""

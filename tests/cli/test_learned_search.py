@@ -1,4 +1,4 @@
-"""Searches that learn, end to end: what they print, judge and keep, and what they refuse."""
+"""Learning searches end to end: their output, judgements and files, and refused options."""
 
 from __future__ import annotations
 

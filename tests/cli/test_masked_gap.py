@@ -33,7 +33,7 @@ def supernet(commands, text, spaces, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(commands, text, spaces, supernet, tmp_path_factory):
-    """(output folder, what it printed); the supernet has learnt nothing, standalone models learn by another seed."""
+    """Return (output folder, output); the supernet is untrained, standalone models learn with another seed."""
     output = tmp_path_factory.mktemp("gap")
     words = ["--path", supernet, "--subnet", spaces / "middle.yaml", "--metric", "loss", "--finetune-updates", "5"]
     words += ["--max-update", 12, "--output", output, "--", "--seed", 5, "--mask-prob", 0.2, "--lr", 0.01]
@@ -54,7 +54,7 @@ def test_losses_and_perplexities(measured):
 
 
 def test_all_are_judged_on_the_words_that_the_supernet_is(text, supernet, measured):
-    """Whatever seed and mask rate a standalone model was trained with."""
+    """The masks do not depend on a standalone model's seed and mask rate in training."""
     evaluator = SubnetEvaluator(str(supernet), str(text / "bin"), OPTIONS)
     row = read_table(measured[0] / "gap.jsonl")[0]
     assert row.inherited == evaluator.evaluate(Subnet.from_dict(MIDDLE))

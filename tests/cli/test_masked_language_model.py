@@ -1,4 +1,4 @@
-"""Masked language models through fairseq's commands: a supernet trained once, and what is done with it."""
+"""Masked language models through fairseq's commands: one trained supernet, and its uses."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ HEAD = "sentence_classification_head"
 
 
 def chain(draw: random.Random, words: str) -> list[str]:
-    """Words each of which follows from the one before."""
+    """Return words, each determined by the one before."""
     start, length = draw.randrange(4), draw.randrange(4, 12)
     return [words[(start + place) % 4] for place in range(length)]
 
 
 @pytest.fixture(scope="module")
 def text(commands, tmp_path_factory) -> Path:
-    """Binarised sentences in ``bin``, and in ``labelled`` the same with a label that tells which words they have."""
+    """Binarised sentences in ``bin``, and the same in ``labelled`` with a label that depends on their words."""
     folder = tmp_path_factory.mktemp("masked")
     draw = random.Random(6)
     for split, count in (("train", 90), ("valid", 23), ("test", 21)):
@@ -173,7 +173,7 @@ def test_a_trained_model_teaches(commands, text, spaces, trained, tmp_path):
 
 
 def test_validate(commands, text, trained):
-    """Whoever is judged and in whatever order, the same words are masked."""
+    """The same words are masked for every judged model, in any order."""
     save_dir, done = trained
     arguments = [text / "bin", *PLUGIN, "--task", "masked_lm_mos", "--path", save_dir / "checkpoint_last.pt", *LOG]
     arguments += ["--max-tokens", 60]
@@ -187,7 +187,7 @@ def test_validate(commands, text, trained):
 
 
 def test_the_evaluator_finds_what_validation_found(text, trained):
-    """Per masked token, not as a mean of batches' means; to the bit whatever was judged before."""
+    """Per masked token, not as a mean of batches' means; bit-equal after any earlier judgement."""
     path, last = str(trained[0] / "checkpoint_last.pt"), trained[1].rows("valid")[-1]
     evaluator = SubnetEvaluator(path, str(text / "bin"), EvaluationOptions(max_tokens=70))
     largest, smallest = evaluator.space.largest(), evaluator.space.smallest()
@@ -235,7 +235,7 @@ def test_an_exported_subnet_is_fine_tuned_by_stock_sentence_prediction(finetuned
 
 
 def test_a_subnet_is_fine_tuned_inside_the_supernet(commands, text, trained, spaces, tmp_path):
-    """By fairseq's own task; what the subnet does not use stays as it was, and the checkpoint knows the subnet."""
+    """Fine-tuning by fairseq's own task: unused weights stay unchanged, and the checkpoint has the subnet."""
     checkpoint = trained[0] / "checkpoint_last.pt"
     model = ["--arch", "roberta_mos", "--search-space", spaces / "space.yaml", "--subnet", spaces / "middle.yaml"]
     start = ["--restore-file", checkpoint, "--reset-optimizer", "--reset-dataloader", "--reset-meters"]
@@ -363,7 +363,7 @@ def test_a_stock_roberta_needs_no_plugin(commands, text, spaces, trained, tmp_pa
     assert done.error().startswith("encoder has 3 heads of width 6 and 2 heads of width 6: stock fairseq has one")
     assert not output.exists()
     commands.fork("mos-export", "--path", checkpoint, *options, "--allow-padding")
-    blocks = ["--sample-break-mode", "none", "--batch-size", 1, *LOG]  # which fairseq alone makes under numpy 2 too
+    blocks = ["--sample-break-mode", "none", "--batch-size", 1, *LOG]  # these also work in fairseq alone under numpy 2
     blocks += ["--required-batch-size-multiple", 1]
     scored = commands.fork("validate", text / "bin", "--task", "masked_lm", "--path", output, *blocks)
     assert "| mos_fairseq." not in scored.out  # no logger of it
@@ -373,7 +373,7 @@ def test_a_stock_roberta_needs_no_plugin(commands, text, spaces, trained, tmp_pa
 
 
 def test_a_fine_tuned_subnet_for_hugging_face_and_stock_fairseq(commands, text, finetuned, tmp_path):
-    """Its classes in transformers' pipeline are those that fairseq finds, for all sentences of the test set."""
+    """transformers' pipeline predicts the same classes as fairseq, for all sentences of the test set."""
     path = finetuned[0] / "checkpoint_best.pt"
     options = ["--path", path, "--allow-padding"]
     done = commands.fork("mos-export", *options, "--format", "huggingface", "--output", tmp_path / "out")

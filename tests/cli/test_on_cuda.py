@@ -1,4 +1,4 @@
-"""fairseq's commands and ours where torch sees a GPU (a pretended one): they end well, and as on the CPU."""
+"""fairseq's and our commands where torch finds a (simulated) GPU: they succeed with the CPU's results."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ STOCK_SIZES |= {"encoder-ffn-embed-dim": 32, "decoder-ffn-embed-dim": 32}
 
 
 def waits_of_update(args: list[object]) -> list[Wait]:
-    """What the host waits for in an update of two mini-batches, logging left out; an update before it has made tables
-    of positions."""
+    """Return the host waits of an update of two mini-batches, without logging; an earlier update has made tables of
+    positions."""
     with pretend_cuda() as waits:
         trainer = trainer_of(args)
         batches = iter(trainer.get_train_iterator(1, load_dataset=False).next_epoch_itr(shuffle=False))
@@ -69,7 +69,7 @@ def run_here(monkeypatch, log_level):
 
 
 def resumed(args: list[object], updates: int = 1):
-    """The trainer in this process that goes on from what ``args`` name, and has made so many updates more."""
+    """Return a trainer in this process that resumes from ``args`` and has made ``count`` more updates."""
     trainer = trainer_of(args)
     checkpoint_utils.load_checkpoint(trainer.cfg.checkpoint, trainer)
     batches = iter(trainer.get_train_iterator(1, load_dataset=False).next_epoch_itr(shuffle=False))

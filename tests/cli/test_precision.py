@@ -1,4 +1,4 @@
-"""Training in half precision: on the CPU, whose fp16 and bf16 are real, and by autocast on a pretended GPU."""
+"""Training in half precision: on the CPU, whose fp16 and bf16 are real, and by autocast on a simulated GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRECISIONS = {
 
 
 def updates_of(trainer, count: int, each=lambda: None) -> list[dict]:
-    """What ``count`` updates log; ``each`` is called before every one."""
+    """Return the logs of ``count`` updates; ``each`` is called before every one."""
     batches, logs = iter(trainer.get_train_iterator(1, load_dataset=False).next_epoch_itr(shuffle=False)), []
     with metrics.aggregate(new_root=True):
         for _ in range(count):
@@ -83,8 +83,8 @@ def test_training_is_about_that_of_fp32(joined, files, losses_in_fp32, precision
 
 
 def test_a_run_goes_on(commands, joined, files, tmp_path):
-    """fairseq-train --bf16, which stock fairseq takes for a TPU's option; resumed nearly as undisturbed: checkpoints of
-    fairseq hold no fp32 copies of the parameters."""
+    """fairseq-train --bf16, which stock fairseq takes for a TPU option. A resumed run is nearly equal: fairseq's
+    checkpoints have no fp32 copies of the parameters."""
     bleu = ["--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 3}', "--valid-subnets", "smallest"]
     options = ["--bf16", "--mos-routing", "neuron", "--optimizer", "adam_fused", *bleu]
     args = training(joined, tmp_path, *options, space=files / "space.yaml")

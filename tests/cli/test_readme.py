@@ -20,7 +20,7 @@ from .conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-# what is made smaller: the training, and the search
+# reductions of the training and the search
 SMALLER = {"--max-epoch 12": "--max-update 2", "--population-size 50 --parents 15": "--population-size 8 --parents 3"}
 SMALLER |= {"--mutations 20 --crossovers 20": "--mutations 2 --crossovers 2", "--iterations 5": "--iterations 1"}
 TYPED = {". .venv/bin/activate", "bash examples/quickstart.sh", "bash tests/run.sh"}

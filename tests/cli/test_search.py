@@ -106,7 +106,7 @@ def test_the_fingerprint_is_of_what_was_read(joined, supernet, tmp_path, monkeyp
         return []
 
     monkeypatch.setattr(SubnetEvaluator, "_batches", written_meanwhile)
-    with pytest.raises(InputError, match="it was written while it was read"):
+    with pytest.raises(InputError, match="it changed while it was read"):
         load()
 
 
@@ -133,7 +133,7 @@ def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
 
 
 def test_a_language_without_spaces_is_warned_of(joined, supernet, tmp_path, caplog):
-    """The same set in other words: those of a language that 13a leaves whole."""
+    """The same set in other words, of a language that 13a does not split."""
     shutil.copytree(joined, tmp_path / "data")
     for dictionary in (tmp_path / "data").glob("dict.*.txt"):
         dictionary.write_text("".join(f"{'海' * 9}{line}\n" for line in dictionary.read_text().splitlines()))
@@ -188,7 +188,7 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
     (judged,) = (tmp_path / "out" / "cache").iterdir()
     losses = {row["key"]: row["loss"] for row in map(json.loads, judged.read_text().splitlines())}
-    # what it is compared with is judged last: smallest, largest, and at most eight uniform ones and eight beyond
+    # subnets to compare are judged last: smallest, largest, and at most eight uniform ones and eight beyond
     assert 30 <= results["judged"] <= len(losses) <= results["judged"] + 18
     found = list(losses.values())[: results["judged"]]
     assert losses[best.key] == min(found) == results["best"]["loss"]
@@ -269,7 +269,7 @@ def test_searches_of_one_checkpoint_share_what_they_judged(commands, joined, sup
 
 
 def test_the_bar_knows_the_total(commands, joined, supernet, tmp_path, budget):
-    """What was judged before is on it from the start; a search that needs fewer than it might ends in full."""
+    """Earlier judgements are on the bar from the start; a search with fewer than its maximum still ends in full."""
 
     def counts(*options: object) -> list[str]:
         return re.findall(r"(\d+/\d+) \[", search(commands, joined, supernet, tmp_path, *options).err)
@@ -296,7 +296,7 @@ def test_ctrl_c_is_one_line(commands, joined, supernet, tmp_path):
     os.kill(running.pid, signal.SIGINT)
     done = running.wait()
     assert done.status == 130 and "Traceback" not in done.err
-    assert done.err.splitlines()[-1] == "interrupted; the same command goes on"
+    assert done.err.splitlines()[-1] == "interrupted; the same command resumes"
 
 
 def test_sentences_longer_than_the_model_takes_are_refused(joined, supernet, monkeypatch):
@@ -384,7 +384,7 @@ def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, tmp_
 
 
 def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
-    """With the predictor's options, and into the same file: what was measured before is not measured again."""
+    """Measure with the predictor's options into the same file; earlier measurements are not repeated."""
     latencies, predictor = tmp_path / "latency.jsonl", tmp_path / "predictor.json"
     words = len((joined / "dict.xx.txt").read_text().splitlines()) + 4
     small = ["--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
@@ -407,7 +407,7 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     assert f" {results['best']['measured_latency_ms']:.6g} " in line
     search(commands, joined, supernet, tmp_path / "again", *options)
     assert len(latencies.read_text().splitlines()) == len(lines) + 1
-    # what does not fit is told before the search
+    # a predictor that does not fit is reported before the search
     content = json.loads(predictor.read_text())
     for part, key, value in [
         ("options", "vocab_size", words + 1),
@@ -424,7 +424,7 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
 
 
 def test_the_front_is_measured_with_the_predictors_threads():
-    """Where measure was not told how many, torch chose: a search's workers have shared the cores out since."""
+    """If measure had no number of threads, torch chose it; since then, a search's workers have divided the cores."""
     before, asked = torch.get_num_threads(), SimpleNamespace(predictor="p.json")
     options = {"vocab_size": 20, "threads": None, "device": "cpu"}
     predictor = SimpleNamespace(measured={"options": options, "machine": {"threads": before + 1}})

@@ -96,7 +96,7 @@ def test_what_is_missing_or_has_no_effect_is_refused(commands, joined, supernet,
 
 
 def test_two_processes_and_a_connection_translate_as_one(commands, joined, supernet, tmp_path):
-    """The same hypotheses in float32; as many bytes as foretold, whatever is sent."""
+    """The same hypotheses in float32; the number of bytes is as predicted in each dtype."""
     export = ["--path", supernet[0] / "checkpoint_last.pt", "--subnet", "largest", "--output", tmp_path / "twin.pt"]
     commands.fork("mos-export", *export)
     options = ["--gen-subset", "test", "--max-len-a", 1.2, "--batch-size", 3, "--required-batch-size-multiple", 1]

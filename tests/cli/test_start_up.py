@@ -1,4 +1,4 @@
-"""What needs no torch comes before it: help, versions, mistakes in what is typed; and whole commands that never do."""
+"""Work that needs no torch comes before its import: help, versions, input errors; some commands never import it."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_commands_that_never_need_torch(tmp_path):
 
 
 def test_a_commands_workers_have_everything_from_the_start(tmp_path):
-    """What they are given to unpickle may need the plugin; and fairseq, imported later, would leave a semaphore."""
+    """Their pickled input may need the plugin; and a later import of fairseq would leave a semaphore."""
     script = tmp_path / "mos-search"
     script.write_text("""
 import multiprocessing, sys

@@ -1,7 +1,7 @@
-"""fairseq's own models do with the plugin loaded what they do without, to the last bit; and what fairseq cannot do on
-today's numpy, it can with the plugin.
+"""fairseq's own models give bit-equal results with and without the plugin; and with it, they also do what fairseq
+alone cannot on a current numpy.
 
-Without the plugin, torch >= 2.6 reads fairseq's checkpoints only where its safe reader is turned off.
+Without the plugin, torch >= 2.6 reads fairseq's checkpoints only with its safe reader turned off.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LANGUAGE_MODEL = ["--task", "language_modeling", "--arch", "transformer_lm", "--
 LANGUAGE_MODEL += ["--decoder-embed-dim", 12, "--decoder-ffn-embed-dim", 16, "--decoder-attention-heads", 2]
 LANGUAGE_MODEL += ["--tokens-per-sample", 24]
 
-# what fairseq's scripts/average_checkpoints.py does, which is not in its wheels; and the reading of EMA weights
+# as fairseq's scripts/average_checkpoints.py, which is not in its wheels; and the reading of EMA weights
 AVERAGE = """
 import sys
 import torch
@@ -70,7 +70,7 @@ class Side:
     environment: dict[str, str]
 
     def run(self, command: str, data: Path, *args: object) -> Done:
-        """``fairseq-COMMAND``, whose relative paths are of this side's folder."""
+        """Run ``fairseq-COMMAND`` with relative paths in this side's folder."""
         plugin = ["--user-dir", USER_DIR] if self.name == "plugin" else []
         return self.commands.fork(command, data, *plugin, *args, cwd=self.folder)
 
@@ -171,7 +171,7 @@ def test_a_roberta(sides, monolingual, classes):
 
 
 def test_a_language_model(sides, monolingual):
-    """Sentence by sentence (``eos``), which reads a name that numpy 2 has no more: fairseq alone cannot."""
+    """Sentence by sentence (``eos``), which uses a name removed in numpy 2: fairseq alone fails."""
     _, plugin = sides
     options = [*LANGUAGE_MODEL, *TRAINING, "--save-dir", "lm"]
     plugin.run("train", monolingual, *options, "--sample-break-mode", "eos", "--max-update", 4)

@@ -50,7 +50,7 @@ def test_all_subnets_learn_from_it(commands, joined, files, teacher, tmp_path):
     assert teacher.read_bytes() == before
     state = torch.load(tmp_path / "a" / "checkpoint_last.pt", weights_only=False)
     assert state["cfg"]["criterion"]["teacher"] == str(teacher) and state.get("criterion") is None
-    # what validates, or trains an architecture alone, needs no teacher
+    # validation and standalone training need no teacher
     teacher_gone = state["cfg"]["criterion"]["teacher"] = str(tmp_path / "gone.pt")
     torch.save(state, tmp_path / "moved.pt")
     plugin = ["--user-dir", USER_DIR, "--task", "translation_mos", "--max-tokens", 999, "--path", tmp_path / "moved.pt"]
@@ -117,4 +117,4 @@ def test_other_dictionaries_are_refused(commands, joined, separate, files, tmp_p
     commands.fork("train", *training(separate, tmp_path / "stock", *SIZES, "--max-update", 1, **how))
     other = taught(joined, tmp_path / "save", tmp_path / "stock" / "checkpoint_last.pt", files)
     done = commands.fork("train", *other, check=False)
-    check(done, tmp_path / "save", ["its source dictionary, of ", "is not that of the training"])
+    check(done, tmp_path / "save", ["its source dictionary, of ", "is not the training's"])

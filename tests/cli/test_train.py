@@ -1,4 +1,4 @@
-"""Training runs through fairseq-train: what they log, keep and go on from."""
+"""Training runs through fairseq-train: their logs, their files and how they resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def updates_of(checkpoint) -> int:
 
 
 def best_updates(done, metric: str, choose=min) -> set[int]:
-    """When the metric was best; the log rounds it, and may so tell several times alike."""
+    """Return the update of the best metric; the log rounds it, so several updates may look equal."""
     values = {int(row["valid_num_updates"]): float(row[f"valid_{metric}"]) for row in done.rows("valid")}
     return {updates for updates, value in values.items() if value == choose(values.values())}
 
@@ -235,7 +235,7 @@ def test_scaled_adam_and_eden_resume_in_mid_period(commands, joined, files, tmp_
 
 
 def test_ema_and_either_adam(commands, joined, files, tmp_path):
-    """--store-ema, and a run that goes on with the other Adam; the EMA is a model of its own that translates."""
+    """--store-ema, and a run that resumes with the other Adam; the EMA is a separate model that translates."""
     ema = ["--store-ema", "--ema-fp32", "--ema-decay", 0.9, "--disable-validation"]
     save_dir = tmp_path / "save"
     for optimizer, updates in (("adam", 3), ("adam_fused", 5), ("adam", 7)):

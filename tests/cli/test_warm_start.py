@@ -52,7 +52,7 @@ def test_translations_and_training(commands, joined, source, tmp_path):
     expected = commands.fork("generate", *stock)
     found = commands.fork("generate", *generation(joined, output))
     assert same_translations(found.found("H"), expected.found("H")) and len(expected.hypotheses()) == 12
-    # what it says of training is true, by either option
+    # the printed training command works, with either option
     words = done.out.split("--arch transformer_mos ")[1].split(" --finetune-from-model")[0].split()
     assert "--encoder-learned-pos" in words and "--share-all-embeddings" in words
     reset = [f"--reset-{name}" for name in ("optimizer", "lr-scheduler", "meters", "dataloader")]
@@ -66,7 +66,7 @@ def test_translations_and_training(commands, joined, source, tmp_path):
 
 
 def test_a_stock_model_in_a_supernets_place(commands, joined, source, tmp_path):
-    """Whoever starts from it, or searches it, is told of the command that makes a supernet of it."""
+    """Commands that cannot use the model name the command that makes a supernet from it."""
     reset = [f"--reset-{name}" for name in ("optimizer", "lr-scheduler", "meters", "dataloader")]
     for start in (["--finetune-from-model", source[0]], ["--restore-file", source[0], *reset]):
         words = training(joined, tmp_path / "save", *start, space=source[1])
@@ -92,7 +92,7 @@ def idle_first(source, tmp_path_factory):
 @pytest.mark.parametrize("by_gradient", [False, True])
 def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_first, tmp_path, by_gradient):
     data = ["--data", joined, "--valid-subset", "train", "--valid-samples", 60] if by_gradient else []
-    # judged on the sentences that tell what counts: a neuron that none of them needs may be any other's
+    # judged on the relevant sentences: a neuron that none of them needs may have any place
     sentences = EvaluationOptions(valid_subset="train", valid_samples=60)
     losses = []
     for options in ([*data], ["--no-reorder"]):
@@ -167,3 +167,34 @@ def test_reordering_in_mid_training(commands, joined, files, tmp_path):
     assert [int(row["num_updates"]) for row in done.rows("train_inner")] == [9, 10]
     moments = torch.load(tmp_path / "on" / "checkpoint_last.pt", weights_only=False)["last_optimizer_state"]["state"]
     assert max(moment["step"] for moment in moments.values()) == 10
+
+
+# --- a supernet with experts of low rank ---
+
+
+def test_a_frozen_supernet_with_experts_of_low_rank(commands, joined, files, tmp_path):
+    """From plain weight sharing: what it translates stays, training leaves its weights alone, a subnet is exported."""
+    how = {"space": files / "space.yaml"}
+    few = ["--max-update", 3, "--disable-validation", "--no-epoch-checkpoints"]
+    commands.fork("train", *training(joined, tmp_path / "none", *few, "--mos-routing", "none", **how))
+    base, warm = tmp_path / "none" / "checkpoint_last.pt", tmp_path / "warm.pt"
+    options = ["--search-space", files / "space.yaml", "--mos-routing", "rank", "--expert-rank", 3]
+    done = commands.fork("mos-warm-start", "--path", base, "--output", warm, *options)
+    words = done.out.split("--arch transformer_mos ")[1].split()[:-2]
+    more = [*words, "--finetune-from-model", warm, "--freeze-shared", "--weight-decay", 0.1, *few]
+    commands.fork("train", *training(joined, tmp_path / "rank", *more, share=False, **how))
+    last = tmp_path / "rank" / "checkpoint_last.pt"
+    before, after = (torch.load(path, weights_only=False)["model"] for path in (base, last))
+    for name, value in before.items():
+        assert name == "identity" or torch.equal(after[name], value), name
+    assert all(after[name].any() for name in after if name.endswith("low_rank.up"))
+    subnet = ["--subnet", "smallest"]
+    expected = commands.fork("generate", *generation(joined, base, *subnet))
+    assert same_translations(
+        commands.fork("generate", *generation(joined, warm, *subnet)).found("H"), expected.found("H")
+    )
+    trained = commands.fork("generate", *generation(joined, last, *subnet)).found("H")
+    commands.fork("mos-export", "--path", last, *subnet, "--output", tmp_path / "twin.pt")
+    whole = ["--required-batch-size-multiple", 1]
+    twin = commands.fork("generate", *generation(joined, tmp_path / "twin.pt", *whole, task="translation"))
+    assert same_translations(twin.found("H"), trained)

@@ -28,7 +28,7 @@ WORDS = "abcdefgh"
 
 
 class Built:
-    """What fairseq builds from a configuration. The model has shapes but no data: WMT's is large."""
+    """Objects that fairseq builds from a configuration. The model has shapes but no data, because WMT's is large."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
@@ -110,7 +110,7 @@ def compose(monkeypatch, data, monolingual) -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def build(compose) -> Callable[..., Built]:
-    """``build(*overrides)``: what fairseq-train builds from the composed configuration."""
+    """Return ``build(*overrides)``, which builds as fairseq-train does from the composed configuration."""
 
     def build(*overrides: str, **how: str) -> Built:
         cfg = compose(*overrides, **how)

@@ -38,7 +38,7 @@ WMT = {
     # linear warm-up, then half a cosine: its top, its middle, its bottom
     "lr": {0: 1e-7, 5000: 5.0005e-4, 10000: 1e-3, 25000: 5.0005e-4, 39999: 1e-7},
 }
-# as published with HAT (the sources stand in the files); tiny as in the quickstart
+# as published with HAT (sources are in the files); tiny as in the quickstart
 RECIPES = {
     "wmt14_en_de": WMT,
     "wmt14_en_fr": WMT,
@@ -75,7 +75,7 @@ def test_every_preset_has_a_recipe():
 
 @pytest.mark.parametrize("name", SearchSpace.preset_names())
 def test_a_space_brings_its_recipe(compose, name):
-    """One name chooses both, and either group takes it."""
+    """One name chooses both, and either group accepts it."""
     family = SearchSpace.from_spec(name).family.name
     config = {task.family.name: task.task for task in SUPERNETS.values()}[family]
     by_space, by_recipe = (compose(f"{group}={name}", name=config) for group in ("search_space", "recipe"))
@@ -129,7 +129,7 @@ def test_recipe_reaches_what_is_built(build, name):
 
 
 def standalone(cfg: DictConfig) -> tuple[DictConfig, FairseqLRScheduler]:
-    """What a standalone model of the gap trains with, for another number of updates."""
+    """The configuration of a standalone model of the gap, for another number of updates."""
     recorded = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     kind = kind_of(recorded)
     words = ["data", *kind.command, "--subnet", "{}", "--max-update", "77", *overridden(training_options(recorded), [])]
@@ -171,6 +171,13 @@ def test_overrides_change_what_is_built(build):
     for override, (seen, value) in OVERRIDES.items():
         assert seen(before) != value, override
         assert seen(after) == pytest.approx(value), override
+
+
+def test_experts_of_low_rank(build):
+    built = build("search_space=tiny", "model.mos_routing=rank", "model.expert_rank=4", "model.freeze_shared=true")
+    assert (
+        encoder_layer(built)["fc1.low_rank.up"][-1] == 4 and not built.model.encoder.layers[0].fc1.weight.requires_grad
+    )
 
 
 def test_distillation(build):

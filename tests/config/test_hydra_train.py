@@ -42,6 +42,6 @@ def test_language_model(command, monolingual, tmp_path):
 def test_a_mistake_is_one_line(command, data, tmp_path):
     config = ["--config-dir", CONFIG, "--config-name", "translation_mos", "search_space=tiny", f"task.data={data}"]
     done = command(tmp_path, "fairseq-hydra-train", *config, "model.mos_routing=neurons", "checkpoint.save_dir=one")
-    words = "model.mos_routing: Invalid value 'neurons', expected one of [none, layer, neuron]"
+    words = "model.mos_routing: Invalid value 'neurons', expected one of [none, layer, neuron, rank]"
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"error: {words}")
     assert "Traceback" not in done.stderr and not [path for path in tmp_path.rglob("*") if path.is_file()]

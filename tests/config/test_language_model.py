@@ -1,4 +1,4 @@
-"""The configuration of language models: its recipes arrive, and those of another family are refused."""
+"""The configuration of language models: their recipes work, and recipes of another family are refused."""
 
 from argparse import Namespace
 

@@ -76,7 +76,7 @@ def test_limits_are_the_two_kullback_leibler_divergences():
                 torch.testing.assert_close(value, expected, rtol=tolerance, atol=0)
                 gradients = [largest_divergence(student, teacher, (a,), INF)[1] for a in (alpha, end)]
                 torch.testing.assert_close(*gradients, rtol=0, atol=tolerance)
-                # in fp32, where the definition as it stands has nothing but rounding errors
+                # in fp32, where the plain definition has only rounding errors
                 value = alpha_divergence(student.float(), teacher.float(), alpha, INF)[0]
                 torch.testing.assert_close(value.double(), expected, rtol=tolerance + 1e-5, atol=0)
 

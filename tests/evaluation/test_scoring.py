@@ -72,7 +72,7 @@ def test_options():
     assert "sacrebleu_tokenizer" not in EvaluationOptions("bleu").identity()
     assert EvaluationOptions("bleu", sacrebleu_tokenizer="zh").identity()["sacrebleu_tokenizer"] == "zh"
     for objective in ("loss", "chrf"):
-        with pytest.raises(InputError, match=f"sacrebleu_tokenizer is zh: it belongs to bleu, and {objective} is"):
+        with pytest.raises(InputError, match=f"is zh: it belongs to bleu, objective is {objective}"):
             EvaluationOptions(objective, sacrebleu_tokenizer="zh")
     with pytest.raises(InputError, match="sacrebleu_tokenizer is 14a: allowed are none, zh, 13a"):
         EvaluationOptions("bleu", sacrebleu_tokenizer="14a")

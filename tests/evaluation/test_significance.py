@@ -1,4 +1,4 @@
-"""The paired bootstrap knows chance from difference, and its table says so."""
+"""The paired bootstrap separates chance from difference, and its table reports both."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_chance_and_difference():
 
 
 def test_other_metrics_and_tokenizers():
-    """What was asked for is compared, and recorded under its name."""
+    """The requested systems are compared, and recorded under their names."""
     systems = {"good": GOOD, "near": [line.replace("e", "ee") for line in GOOD]}
     for options, name in ((("chrf",), "chrf_ci"), (("bleu", "char"), "bleu_ci")):
         found = paired_bootstrap(systems, REFERENCES, 100, *options)

@@ -1,4 +1,4 @@
-"""The study of Debian's descriptions: what becomes text, a label or a pair, how it is cut, and the table."""
+"""The study of Debian's descriptions: its texts, labels and pairs, their tokens, and the table."""
 
 from __future__ import annotations
 

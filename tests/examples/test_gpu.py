@@ -1,4 +1,4 @@
-"""examples/gpu: what the script refuses, what it leaves out, and the rows that its parts make."""
+"""examples/gpu: refusals of the script, skipped parts, and the rows of its parts."""
 
 from __future__ import annotations
 

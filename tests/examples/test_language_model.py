@@ -1,4 +1,4 @@
-"""The study of language models: its table of losses, and what it refuses."""
+"""The study of language models: its table of losses, and refused input."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ COSTS = [{"subnet": "largest", "params": 1200, "flops": 9}, {"subnet": "random:2
 
 @pytest.fixture
 def measured(tmp_path):
-    """What run.sh leaves behind for two seeds: with one seed 0.1 more, with another routing 1 more."""
+    """Results of run.sh for two seeds: one seed has 0.1 more, another routing 1 more."""
     (tmp_path / "costs.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in COSTS))
     for i, seed in enumerate((4, 5)):
         for j, routing in enumerate(losses.ROUTINGS):

@@ -1,4 +1,4 @@
-"""What the corpora of examples/ share: sentences, filters and splits."""
+"""Shared parts of the corpora of examples/: sentences, filters and splits."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_report_says_that_the_machine_was_busy(tmp_path, capsys, monkeypatch):
 
 
 def test_report_with_latencies(tmp_path, capsys):
-    """Two subnets are measured: then BLEU stands against latency; a YAML file is shown by its name."""
+    """With two measured subnets, BLEU is plotted against latency; a YAML file is shown by its name."""
     known = quickstart_report.Known
     results = [quickstart_report.Result("best", 31.25, known(1234567, None, 8.125))]
     results.append(quickstart_report.Result("a", 7.0, known(9, 9.5, 10.0)))
@@ -188,7 +188,7 @@ def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
 
 
 def test_quickstart_keeps_what_other_settings_made(tmp_path):
-    """A changed setting trains anew; the old checkpoints and all that came of them lie aside, and it is told."""
+    """A changed setting trains anew; old checkpoints and their results are moved aside, with a message."""
     quickstart = Quickstart(tmp_path)
     quickstart.run()
     made = {

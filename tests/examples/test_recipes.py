@@ -1,4 +1,4 @@
-"""The study of training recipes: its table of BLEU, and what it refuses."""
+"""The study of training recipes: its table of BLEU, and refused input."""
 
 import json
 import os
@@ -19,7 +19,7 @@ BLEU = {"largest": 80.0, "random:3": 70.0, "random:5": 75.5, "random:7": 66.0, "
 
 @pytest.fixture
 def measured(tmp_path):
-    """What run.sh leaves behind: two seeds of one recipe, and of another the first subnet only."""
+    """Results of run.sh: two seeds of one recipe, and only the first subnet of another."""
     for name, seed, more, subnets in (("one", 1, 0, BLEU), ("one", 2, 1, BLEU), ("two-b", 1, 5, ["largest"])):
         for subnet in subnets:
             stem = f"translations-{name}-{seed}-{subnet.replace(':', '-')}"
@@ -43,7 +43,7 @@ def test_rows_and_table(measured, capsys):
 
 
 def test_rows_of_several_days(measured, tmp_path, capsys):
-    """A recipe that is measured anew replaces its old row."""
+    """A recipe that is measured again replaces its old row."""
     kept = tmp_path / "kept.json"
     old = {"recipe": "one", "seed": 1, "subnet": "largest", "bleu": 1.0}
     other = {"recipe": "other", "seed": 3, "subnet": "r1", "bleu": 2.0}
@@ -92,7 +92,7 @@ def test_architectures_span_the_costs():
 
 
 def report(path, shift: float, scale: float) -> str:
-    """Six architectures whose standalone scores are 0 to 5; one supernet's are shifted, the other's closer together."""
+    """Six architectures with standalone scores 0 to 5; one supernet's scores are shifted, the other's compressed."""
     rows = []
     for index, name in enumerate(["a1", "a2", "a3", "a4", "a5", "largest"]):
         common = {"metric": "bleu", "subnet": name, "standalone": float(index)}

@@ -1,4 +1,4 @@
-"""What the example of warm starts compares."""
+"""Comparisons of the example of warm starts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What tests of exports to Hugging Face's transformers share."""
+"""Shared parts of the tests of exports to Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def transformers():
-    """The package, which would import the torchaudio of fairseq, whose version is not that of torch."""
+    """The package, kept from importing fairseq's torchaudio, whose version does not fit torch's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torchaudio", None)
         import transformers

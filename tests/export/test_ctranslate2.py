@@ -56,7 +56,7 @@ def test_a_q_for_each_layer(tmp_path):
 def test_refusals(tmp_path):
     with pytest.raises(InputError, match=r"decoder_arbitrary_ende_attn is \[-1, 2\].*last encoder layer"):
         save_ctranslate2(twin_of(EQUAL | {"decoder_arbitrary_ende_attn": [-1, 2]}), vocabularies(), tmp_path / "model")
-    with pytest.raises(InputError, match="activation_fn is linear: CTranslate2 knows relu"):
+    with pytest.raises(InputError, match="activation_fn is linear: CTranslate2 supports relu"):
         save_ctranslate2(twin_of(EQUAL, activation_fn="linear"), vocabularies(), tmp_path / "model")
     with pytest.raises(InputError, match="no_token_positional_embeddings"):
         save_ctranslate2(twin_of(EQUAL, no_token_positional_embeddings=True), vocabularies(), tmp_path / "model")

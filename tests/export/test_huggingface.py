@@ -1,4 +1,4 @@
-"""Folders for Hugging Face's transformers compute what the subnets compute, and tokenize into fairseq's numbers."""
+"""Folders for Hugging Face's transformers compute the same as the subnets, and tokenize into fairseq's numbers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_words_between_spaces(transformers, tmp_path):
 
 
 def test_pieces_of_sentencepiece(transformers, tmp_path):
-    """Their numbers are the dictionary's, in which they stand in another order and not all."""
+    """Their numbers come from the dictionary, which has another order and not all of them."""
     lines = ["the cat sat on the mat", "a dog ate the cat's dinner", "Ａ ﬁne  day, the dog sat"] * 20
     (tmp_path / "text").write_text("\n".join(lines))
     sentencepiece.SentencePieceTrainer.train(
@@ -99,7 +99,7 @@ def test_pieces_of_sentencepiece(transformers, tmp_path):
     symbols = sorted(pieces.IdToPiece(i) for i in range(3, len(pieces)))
     words = ["<s>", "<pad>", "</s>", "<unk>", *symbols, "madeupword0", "<mask>"]
     twin = twin_of(BERT_SPACE, "smallest")
-    twin.encoder.dictionary.symbols = words  # of whose number alone the sizes in the folder depend
+    twin.encoder.dictionary.symbols = words  # the sizes in the folder depend on their number only
     save_huggingface(twin, words, tmp_path / "out", tokenizer=str(tmp_path / "sp.model"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     for line in [*lines[:3], "  the ﬁne mat ", "the dog's cat"]:
@@ -148,9 +148,9 @@ def refusals() -> list[tuple[RobertaSubnetModel, dict, str]]:
         (twin_of(BERT_SPACE, "largest", activation_fn="relu"), {}, "activation_fn is relu"),
         (twin_of(FACTORISED_SPACE | {"encoder_hidden_dim": [14]}, "largest"), {}, "encoder_hidden_dim is 14, as wide"),
         (uneven, {}, "the model has 2 classification heads"),
-        (narrow, {}, "the classification head is 7 wide inside"),
+        (narrow, {}, "the classification head has inner width 7"),
         (electra, {"allow_padding": True}, "pooler_activation_fn is tanh: .* has gelu; fine-tune with"),
-        (twin_of(BERT_SPACE, "largest"), {"tokenizer": __file__}, "it is no model of SentencePiece's"),
+        (twin_of(BERT_SPACE, "largest"), {"tokenizer": __file__}, "it is no SentencePiece model"),
         (twin_of(BERT_SPACE, "largest"), {"tokenizer": "none.json"}, "none.json: cannot be read"),
     ]
 

@@ -1,5 +1,5 @@
 """Folders of translation models for Hugging Face's transformers: the subnets' logits and translations, the words'
-numbers, and what is refused."""
+numbers, and refusals."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def prone_to_end(twin):
 @pytest.mark.parametrize("beam", [1, 4])
 @torch.no_grad()
 def test_translations_are_fairseqs(transformers, tmp_path, beam):
-    """All that fairseq's search finds, best first; its default is that of generation_config.json."""
+    """Return all results of fairseq's search, best first; its default is that of generation_config.json."""
     twin = prone_to_end(twin_of(PADDED, share_all_embeddings=False))
     folder = save(twin, tmp_path / "out")
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
@@ -120,7 +120,7 @@ def test_pieces_of_sentencepiece_and_two_dictionaries(transformers, tmp_path, pi
 
 
 class Pieces:
-    """A model of SentencePiece's, of which dictionaries are made."""
+    """A SentencePiece model, from which dictionaries are made."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "text").write_text("the cat sat on the mat\na dog ate the cat's dinner\n" * 20)
@@ -159,7 +159,7 @@ REFUSALS = [
     (EQUAL | {"decoder_attention_heads": [4, 2]}, {}, "transformers has one number of heads"),
     (EQUAL, {"encoder_normalize_before": True}, "encoder_normalize_before and decoder_normalize_before differ"),
     (EQUAL, SEPARATE | BEFORE, "share_all_embeddings is not set: transformers' Pegasus"),
-    (EQUAL, {"tokenizer": __file__}, "it is no model of SentencePiece's"),
+    (EQUAL, {"tokenizer": __file__}, "it is no SentencePiece model"),
 ]
 
 

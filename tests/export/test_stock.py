@@ -1,4 +1,4 @@
-"""A twin written as fairseq's own transformer computes the same, and what cannot be written is refused."""
+"""A twin written as fairseq's own transformer computes the same, and a twin that cannot be written is refused."""
 
 import io
 from argparse import Namespace
@@ -34,7 +34,7 @@ STATE = {
     },
     "optimizer_history": [{"num_updates": 7}],
 }
-# widths of which heads of 6 and 4 make up the whole
+# widths that heads of 6 and 4 fill
 SPACE = HEAD_DIM_SPACE | {
     "encoder_embed_dim": [24, 12],
     "decoder_embed_dim": [30, 24, 12],
@@ -119,7 +119,7 @@ def test_configuration_is_stock_fairseqs(criterion):
 
 
 def test_options_are_attributes_too():
-    """As in the namespace that fairseq writes, but in a form that torch's safe reader takes."""
+    """As in fairseq's own namespace, but in a form that torch's safe reader supports."""
     file, cfg = io.BytesIO(), STATE["cfg"] | {"optimizer": Namespace(_name="sgd", momentum=0.5)}
     torch.save(stock_checkpoint(STATE | {"cfg": cfg}, twin_of(EQUAL)), file)
     file.seek(0)
@@ -165,7 +165,7 @@ def test_a_model_that_has_diverged():
     twin = twin_of(EQUAL)
     with torch.no_grad():
         twin.decoder.layers[0].fc1.bias[0] = torch.inf
-    with pytest.raises(InputError, match="the subnet: its logits are nan, nothing is written"):
+    with pytest.raises(InputError, match="the subnet: its logits are nan; nothing is written"):
         stock_checkpoint(STATE, twin)
 
 
@@ -222,7 +222,7 @@ def test_heads_of_unequal_width_are_padded():
 
 
 def test_a_q_for_each_layer_is_padded():
-    """Where every layer has a q of its own, heads are of unequal width too."""
+    """If every layer has its own q, heads have unequal widths, too."""
     without = {key: value for key, value in SPACE.items() if key != "head_dim"}
     space = without | {"encoder_qkv_dim": [20, 8], "decoder_qkv_dim": [20, 8], "decoder_attention_heads": [4, 2]}
     space |= {"encoder_attention_heads": [4, 2], "decoder_ende_attention_heads": [4, 2]}

@@ -1,4 +1,4 @@
-"""Tables of scores: what is read, what is refused, and the report's figures of them."""
+"""Tables of scores: accepted and refused files, and the report's figures for them."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_summary_and_tables(tmp_path):
         ["none", "2", "1.300", "-1.300", "0.141", "1.000", "1.000", "1", "400"],
         ["neuron", "1", "1.900", "-1.900", "-", "-", "-", "1", "0"],
     ]
-    # standalone scores that differ between supernets stand beside each
+    # standalone scores that differ between supernets appear side by side
     others = [*rows[:2], Row("r1", 25.1, 27.5, "neuron")]
     assert score_table(others, "bleu")[:2] == [
         ["bleu", "none", "alone", "neuron", "alone"],

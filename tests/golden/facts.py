@@ -1,6 +1,6 @@
-"""What files of earlier versions depend on, computed anew: keys, order, drawing, encodings, genes, costs, names.
+"""Facts that files of earlier versions depend on, recomputed: keys, order, drawing, encodings, genes, costs, names.
 
-``architecture.json`` holds these facts as commit f468d68 computed them. The test beside it compares; a difference means
+``architecture.json`` has these facts as commit f468d68 computed them. The test beside it compares. A difference means
 that checkpoints, searches or predictors of earlier versions no longer mean the same. Made by
 
     python -m tests.golden.facts >tests/golden/architecture.json
@@ -73,7 +73,7 @@ def subnet_facts(subnet: Subnet, space: SearchSpace, genes: GeneSpace) -> dict[s
 
 
 def supernet_facts(options: dict[str, Any]) -> dict[str, Any]:
-    """Of a supernet of the small space: what its checkpoints call the weights, and their shapes."""
+    """Return the names and shapes of the weights in checkpoints of a supernet of the small space."""
     model = supernet(**{"num_experts": 2} | options)
     twin = model.get_active_subnet()
     return {

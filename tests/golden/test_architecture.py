@@ -1,4 +1,4 @@
-"""Keys, order, drawing, encodings, genes, costs, features and weights' names are those of f468d68."""
+"""Keys, order, drawing, encodings, genes, costs, features and weights' names equal those of commit f468d68."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that need a GPU. Elsewhere they are deselected, unless MOS_TEST_CUDA=pretended runs them on a pretended one."""
+"""Tests that need a GPU. Elsewhere they are deselected, unless MOS_TEST_CUDA=pretended runs them on a simulated one."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def gpu():
 
 @pytest.fixture
 def real():
-    """For what is nothing without a real one."""
+    """Skip a test that is meaningless without a real GPU."""
     if PRETENDED or not torch.cuda.is_available():
         pytest.skip("the GPU is a pretended one")

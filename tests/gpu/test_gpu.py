@@ -72,7 +72,7 @@ def test_half_precision_lowers_the_loss(joined, files, tmp_path, precision, opti
 
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_a_second_subnet_makes_nobody_wait(real, routing):
-    """What the driver itself says: after a batch's first forward, an update of the sandwich never waits."""
+    """The driver itself reports: after a batch's first forward, an update of the sandwich never waits."""
     task, criterion = make_task(), LabelSmoothedCrossEntropyMosCriterion(fake_task(), False, 0.1)
     model, sample = model_of(routing).to("cuda"), utils.move_to_cuda(SAMPLES[0])
     for _ in range(2):

@@ -69,7 +69,7 @@ def test_trimmed_mean():
 
 
 class Clock:
-    """Timers that take 10 ms times a factor for the reference, 30 for others; the factor is the machine's drift."""
+    """Timers: 10 ms times a factor for the reference, 30 for others; the factor is the machine's drift."""
 
     def __init__(self):
         self.factor, self.runs = 1.0, []
@@ -115,7 +115,7 @@ def test_a_file_is_continued(clock, tmp_path):
         file.write(b'{"subnet": {"enco')  # killed while writing
     clock.runs = []
     found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=1)
-    assert len(clock.runs) == 2 * 2 * 6  # two subnets with their reference; those that were there are not run again
+    assert len(clock.runs) == 2 * 2 * 6  # two subnets with their reference; measured ones are not run again
     assert (found.space, found.subnets) == (SPACE, subnets) and found.latency_ms == pytest.approx([30.0] * 4)
     read = read_latencies(path)
     assert read == found and read.repeats_std is None
@@ -164,7 +164,7 @@ def test_the_files_latency_ms_is_what_is_reported(clock, tmp_path, monkeypatch):
 
 
 def test_an_unfinished_file_has_no_latency_ms(clock, tmp_path, monkeypatch):
-    """What an earlier run wrote there is no longer right when another line has moved the median."""
+    """The latency that an earlier run wrote is no longer right after another line has changed the median."""
     path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(3)]
     latency_file.measure_to_file(path, SPACE, subnets[:2], OPTIONS, repeats=1)
     assert all("latency_ms" in row for row in lines_of(path)[1:])
@@ -210,7 +210,7 @@ def test_repeats_go_through_the_whole_list_and_are_averaged(clock, tmp_path):
     path.write_text(content.replace('"std_ms":0.0', '"std_ms":9.0'))
     shown = []
     found = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=3, on_measured=shown.append)
-    assert len(shown) == len(measured()) == 12  # the first four are taken over
+    assert len(shown) == len(measured()) == 12  # the first four are reused
     wanted = [subnet.to_dict() for subnet in subnets]
     passes = [measured()[begin : begin + 4] for begin in (0, 4, 8)]
     assert passes[0] == wanted
@@ -367,7 +367,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "latency"
 
 
 def test_files_of_format_1_are_read_to_the_same_meaning(tmp_path):
-    """A file, and a predictor that was fitted to it, of the version before ``latency_ms`` was what is reported."""
+    """A file, and a predictor fitted to it, from the version before ``latency_ms`` was the reported value."""
     wanted = json.loads((GOLDEN / "read.json").read_text())
     found = read_latencies(GOLDEN / "latency.jsonl")
     assert found.latency_ms == pytest.approx(wanted["latency_ms"], rel=1e-12)
@@ -392,12 +392,12 @@ def test_a_file_of_format_1_is_continued(clock, tmp_path, monkeypatch, use_kerne
     found = latency_file.measure_to_file(path, space, before.subnets, options, repeats=2)
     assert found == before  # nothing was missing
     header, *rows = lines_of(path)
-    assert header["format"] == "mos-latency 2" and "kernels" not in header  # nobody knows the thresholds of then
+    assert header["format"] == "mos-latency 2" and "kernels" not in header  # the thresholds at that time are unknown
     assert {row["latency_ms"] for row in rows} == set(before.latency_ms)
 
 
 def made_up(tmp_path, references, scatter=0.0):
-    """A file of one subnet for every two of ``references``, whose two visits differ by the part ``scatter``."""
+    """Write a file of one subnet for every two of ``references``, whose two visits differ by the share ``scatter``."""
     path = tmp_path / "made-up.jsonl"
     rows = [{"format": measured.FORMAT, "search_space": SPACE.to_dict()}]
     for number, reference_ms in enumerate(references):
@@ -409,7 +409,7 @@ def made_up(tmp_path, references, scatter=0.0):
 
 
 def test_a_busy_machine_shows(tmp_path):
-    """By the reference's drift, of which a few bad moments are none, and by the scatter of a subnet's visits."""
+    """By the reference's drift, where a few bad moments do not count, and by the scatter of a subnet's visits."""
     assert made_up(tmp_path, [40.0] * 38 + [90.0] * 2).busy() is None
     assert made_up(tmp_path, [40.0 + 0.2 * i for i in range(40)]).busy() is None  # a fifth from end to end
     found = made_up(tmp_path, [40.0] * 20 + [60.0] * 20).busy()

@@ -72,7 +72,7 @@ def test_the_best_family_is_chosen_by_held_out_error():
     predictor, held_out = fit_predictor(Features.of_subnets(SUBNETS, SPACE), LATENCIES, SPACE)
     assert predictor.family == min(MODELS, key=lambda f: predictor.scores[f]["mape"]) != "boosting"
     assert predictor.scores[predictor.family] == score(LATENCIES, held_out)
-    assert predictor.scores["ridge"]["mape"] < predictor.scores["boosting"]["mape"]  # what was made up is linear
+    assert predictor.scores["ridge"]["mape"] < predictor.scores["boosting"]["mape"]  # the synthetic data is linear
     again, _ = fit_predictor(Features.of_subnets(SUBNETS, SPACE), LATENCIES, SPACE)
     assert (again.predict(SUBNETS) == predictor.predict(SUBNETS)).all()
 

@@ -1,4 +1,4 @@
-"""Latency of an encoder here and a decoder there: parts that add up, and what is refused."""
+"""Latency of an encoder on one machine and a decoder on another: parts that add up, and refusals."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What is timed: the work that the workload's name says, of a family that can do it."""
+"""Timed work matches the workload's name, for families that support it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def timer(family: str, **options) -> SubnetTimer:
 
 
 def decoded(running: SubnetTimer) -> list[torch.Size]:
-    """Shapes of the tokens that the last stack gets in one run, those before them included."""
+    """Return the shapes of the tokens that the last stack gets in one run, including earlier ones."""
     shapes, last = [], getattr(running.model, running.model.family.output)
     forward = last.forward
 

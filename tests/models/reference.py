@@ -1,5 +1,6 @@
-"""A naive Transformer of one subnet, written from DESIGN section 2 alone: one sentence at a time, without padding or
-masks, with loops over heads, layers and experts. Reads the supernet's parameters by name, shares none of its code."""
+"""A naive Transformer of one subnet, written only from the equations in ``mos_fairseq/README.md``: one sentence at a
+time, without padding or masks, with loops over heads, layers and experts. It reads the supernet's parameters by name
+and shares none of its code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dropout of a subnet is scaled by d/d_max, everywhere alike (DESIGN section 2)."""
+"""Dropout of a subnet is scaled by d/d_max, the same everywhere (``mos_fairseq/README.md``)."""
 
 import pytest
 from fairseq.modules import FairseqDropout

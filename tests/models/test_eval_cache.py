@@ -1,4 +1,4 @@
-"""In evaluation the weights are merged once per subnet, and anew whenever something they depend on has changed."""
+"""In evaluation the weights are merged once per subnet, and again after any change to them or to the subnet."""
 
 import copy
 
@@ -53,7 +53,7 @@ def evaluate(model) -> torch.Tensor:
 
 
 def recomputed(model) -> torch.Tensor:
-    """What the model gives without any cache."""
+    """Return the model's output without any cache."""
     with torch.enable_grad():
         return forward(model).detach()
 
@@ -182,7 +182,7 @@ def test_every_kind_of_parameter_is_watched(model):
 
 
 def test_writes_through_data_alone_are_not_seen_until_the_mode_is_set(model):
-    """torch counts no version for ``.data``: without a forward with autograd nothing tells of it."""
+    """torch counts no version for ``.data``: without a forward with autograd, nothing detects the change."""
     before = evaluate(model)
     model.decoder.layers[0].fc1.weight.data.add_(1.0)
     close(evaluate(model), before)
@@ -190,7 +190,7 @@ def test_writes_through_data_alone_are_not_seen_until_the_mode_is_set(model):
     assert not torch.allclose(evaluate(model), before)
 
 
-# --- optimizers that raise no version counter, where the mode stays as it is between updates ---
+# --- optimizers that raise no version counter, where the mode does not change between updates ---
 
 OPTIMIZERS = {
     "adam": lambda params: Adam(params, lr=0.01),

@@ -1,7 +1,7 @@
-"""Checkpoints of earlier versions stay readable, and compute what they computed then.
+"""Checkpoints of earlier versions stay readable, and give the same results.
 
-``tests/golden`` was made by version 0.1.0, commit f468d68: a supernet that was trained for 40 updates, the export of
-its smallest subnet, and the log-probabilities of both. The optimizer's state was left out.
+Version 0.1.0, commit f468d68, made ``tests/golden``: a supernet trained for 40 updates, the export of its smallest
+subnet, and the log-probabilities of both. The optimizer's state was left out.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def test_a_whole_model_may_be_saved(tmp_path):
 
 @pytest.mark.parametrize("name", ["supernet.pt", "twin.pt"])
 def test_hub_tells_alignments_and_attention(name):
-    """fairseq's hub interface, whose preparation of the model knows nothing of what is asked later."""
+    """fairseq's hub interface prepares the model without knowing the later calls."""
     model, cfg, task = load(name)
     hub = hub_utils.GeneratorHubInterface(cfg, task, [model])
     (hypotheses,) = hub.generate([hub.binarize("a b c")], beam=2, print_alignment="hard")

@@ -46,7 +46,7 @@ def loss_of(model, scale: float = 1.0) -> torch.Tensor:
 
 
 def active_slice(name: str, subnet) -> tuple[slice, ...] | None:
-    """What of a parameter the subnet uses: slices of its last axes; None if nothing."""
+    """Return the part of a parameter that the subnet uses: slices of its last axes; None if unused."""
     parts = name.split(".")
     side = parts[0]
     dims = {"encoder": subnet.encoder_embed_dim, "decoder": subnet.decoder_embed_dim}

@@ -1,4 +1,4 @@
-"""A fresh supernet's merged weights have the spread of an ordinary Transformer's, whatever the number of experts."""
+"""A fresh supernet's merged weights have an ordinary Transformer's spread, for any number of experts."""
 
 import math
 
@@ -60,13 +60,13 @@ def test_experts_start_equal_and_part_where_routers_tell_subnets_apart(routing, 
     model = fresh(mos_routing=routing, num_experts=3, mos_linears="all").train()
     experts = [p for n, p in model.named_parameters() if n.endswith("weight") and p.dim() == 4 and p.size(0) == 3]
     assert len(experts) == (2 + 2) + (2 + 3 + 2)
-    assert all(bool((p == p[:1]).all()) for p in experts)  # so the merged weight is one expert's, whatever the router
+    assert all(bool((p == p[:1]).all()) for p in experts)  # so the merged weight is one expert's, for any router
     if blind:  # routers that give every subnet the same mixture
         for name, parameter in model.named_parameters():
             if "router" in name and "head" in name:
                 parameter.requires_grad_(False).normal_(std=float(name.endswith("bias")))
     train_largest_and_smallest(model)
-    # the median over what both subnets use: Adam moves even what has next to no gradient, where rounding differs
+    # the median over used entries: Adam also moves entries with nearly no gradient, where rounding differs
     parted = [(p - p.mean(0))[:, :, :128, :128].abs().flatten(1).median(1).values for p in experts]
     assert all(bool((p < 1e-5).all() if blind else (p > 1e-4).all()) for p in parted)
 

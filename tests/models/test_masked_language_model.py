@@ -106,7 +106,7 @@ def check_equal(ours: RobertaMosModel, stock: RobertaModel) -> None:
         if theirs is not None:
             mine = parameter.grad
             if mine.dim() > theirs.dim():
-                mine = mine.sum(0)  # of experts, whose shares add up to one
+                mine = mine.sum(0)  # experts' shares add up to one
             torch.testing.assert_close(mine.view_as(theirs), theirs.grad, atol=1e-6, rtol=1e-5, msg=name)
             checked += 1
     assert checked > 30

@@ -1,4 +1,4 @@
-"""Random subnets equal a naive model of DESIGN section 2, in padded batches."""
+"""Random subnets equal a naive model of the equations in ``mos_fairseq/README.md``, in padded batches."""
 
 import pytest
 import torch

@@ -207,7 +207,7 @@ def test_fairseqs_ema(kind, half, fp32):
 
 
 def test_states_hold_nothing_but_floating_point():
-    """Whatever calculates on them may calculate on all entries."""
+    """Programs that compute on weights may compute on all entries."""
     model = supernet(**BASE)
     for state in (model.state_dict(), model.get_active_subnet().state_dict()):
         assert all(value.is_floating_point() for value in state.values())

@@ -1,4 +1,4 @@
-"""The static twin computes what the active subnet computes, has its parameters and no others."""
+"""The static twin computes the same as the active subnet, with its parameters and no others."""
 
 import copy
 
@@ -175,7 +175,7 @@ def test_twin_weights_travel_by_state_dict():
     assert torch.equal(logits(fresh, src, prev), logits(twin, src, prev))
 
 
-# --- nothing is left out, with python -O too: no assert may stand for it ---
+# --- nothing is left out, with python -O too, so no assert may check it ---
 
 
 LEFT_OUT = {

@@ -127,7 +127,7 @@ def test_incremental_decoding_equals_stock(options):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_attention_weights_equal_stock(training):
-    """Those of the last layer, to whoever reads them, and of another layer and fewer heads."""
+    """Attention of the last layer for every caller, and of another layer and fewer heads."""
     options = {"share_all_embeddings": True, "dropout": 0.0}
     stock, ours = stock_model(**options).train(training), our_model(False, **options).train(training)
     copy_weights(ours, stock)

@@ -1,4 +1,4 @@
-"""A static twin of which few parameters train."""
+"""A static twin with few trained parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ASNG: its distribution, and its search on landscapes whose optimum is known."""
+"""ASNG: its distribution, and its search on landscapes with a known optimum."""
 
 import json
 import random

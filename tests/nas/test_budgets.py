@@ -1,4 +1,4 @@
-"""What lies around a budget, of spaces that are enumerated: a hole, and what a little more buys."""
+"""The neighbourhood of a budget in enumerated spaces: a hole, and the gain from a slightly larger budget."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_a_little_more_buys():
     assert 0 < candidates.excess(candidates.costs_of([found])[0]) <= 0.1
     assert 0 < len(counter.evaluated) <= most_beyond(True)
     assert made_up_loss(found) == min(candidates.known.values())
-    # what was judged before counts, too
+    # earlier judgements count, too
     near = [s for s in LITTLE.iterate() if 0 < candidates.excess(candidates.costs_of([s])[0]) <= 0.1]
     candidates.losses(near)
     assert beyond(candidates, best) == min(near, key=made_up_loss)

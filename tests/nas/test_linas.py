@@ -1,4 +1,4 @@
-"""LINAS on made-up losses: what its predictor learns, and what it finds with fewer judged subnets than the others."""
+"""LINAS on synthetic losses: its predictor learns, and it finds the best with fewer judged subnets than others."""
 
 import random
 
@@ -50,7 +50,7 @@ def test_equal_subnets_have_equal_features_and_others_have_not(space):
     choices = rows[:, : rows.shape[1] - genes.num_totals]
     assert choices.shape[1] == sum(size for size in genes.sizes if size > 1) and set(np.unique(choices)) == {0.0, 1.0}
     taken = rows[:, rows.shape[1] - genes.num_totals :][:, : len(space["decoder_ffn_embed_dim"])].sum(1)
-    stack = space.family.stacks[0].name  # whose layers' sizes come first
+    stack = space.family.stacks[0].name  # its layers' sizes come first
     assert taken.tolist() == [len(genes.decode(vector)[f"{stack}_ffn_embed_dim"]) for vector in vectors]
     assert np.array_equal(rows, canonical)
     keys = {genes.decode(vector).key for vector in vectors}
@@ -74,7 +74,7 @@ def test_every_predictor_tells_good_from_bad(family):
     found = agreement(y[110:], predictor.predict(x[110:]))
     assert found["kendall_tau"] > 0.7 and found["mae"] < 0.5 * np.abs(y[110:] - y[:110].mean()).mean()
     assert predictor.family == family or family == "auto"
-    # in whatever unit
+    # in any unit
     other = QualityPredictor(x[:110], 1000 * y[:110] - 7, family)
     assert np.allclose(other.predict(x[110:]), 1000 * predictor.predict(x[110:]) - 7, rtol=1e-3, atol=0.5)
 
@@ -92,7 +92,7 @@ def test_spread_takes_whole_fronts_and_thins_the_last():
     assert set(spread(points, 5)) == {0, 1, 2, 3, 4}
     assert set(spread(points, 6)) == {0, 1, 2, 3, 4, 6}
     few = spread(points, 4)
-    assert {0, 1, 3} <= set(few) and len(few) == 4  # the ends, and who stands apart
+    assert {0, 1, 3} <= set(few) and len(few) == 4  # the ends, and the isolated point
     assert spread(points, 20) == spread(points, 8) and spread(points[:0], 3) == spread(points, 0) == []
 
 

@@ -84,7 +84,7 @@ def test_the_page_in_a_browser(view, tmp_path):
     def budget_line() -> float:
         return view.evaluate("document.getElementById('front').layout.shapes[0].x0")
 
-    # the budget is that of the search; within it are rows 0 to 3, of which 3 has the least loss
+    # the budget is the search's; rows 0 to 3 are within it, and 3 has the lowest loss
     assert budget_line() == 13.5 and "13.50" in view.locator("#limit").text_content()
     found = table()
     assert (found["best within the budget"], found["smallest"], found["largest"]) == ("4.0000", "5.0000", "3.0000")

@@ -1,4 +1,4 @@
-"""Search algorithms on made-up losses: they find what enumeration finds, keep budgets, and repeat themselves."""
+"""Search algorithms on synthetic losses: they find the enumerated optimum, keep budgets, and are deterministic."""
 
 import hashlib
 import random
@@ -44,7 +44,7 @@ def made_up_loss(subnet) -> float:
 
 
 class Counter:
-    """Candidates of a space that count what they judge."""
+    """Candidates of a space that count their judgements."""
 
     def __init__(self, space, *constraints: str, known=None):
         self.evaluated: list[str] = []
@@ -122,7 +122,7 @@ def test_numbers_of_constraints(number, limit):
         ("flops<=-1", "must be a positive number"),
         ("flops<=+0.0", "must be a positive number"),
         ("flops<=1e999", "must be a positive number"),
-        # Python takes these for numbers
+        # Python parses these as numbers
         ("flops<=nan", "'flops<=nan': allowed is KEY<=NUMBER, the number in digits with a point or an exponent"),
         ("flops<=inf", "allowed is KEY<=NUMBER"),
         ("flops<=1_000", "allowed is KEY<=NUMBER"),
@@ -172,7 +172,7 @@ def test_of_several_constraints_each_ones_smallest_value_is_named():
 @pytest.mark.parametrize("part", [1.0, 1.03])
 def test_nsga2_within_a_budget_that_random_draws_hardly_ever_keep(part):
     least = subnet_cost(TINY.smallest()).params_without_embeddings
-    known = {TINY.largest().key: 0.1}  # of another search: not this one's best
+    known = {TINY.largest().key: 0.1}  # from another search, so not this one's best
     counter, shown = Counter(TINY, f"params_without_embeddings<={part * least}", known=known), []
     options = ParetoOptions("params_without_embeddings", 8, 4)
     found = pareto_search(counter.candidates, options, lambda n, loss: shown.append(loss))
@@ -321,7 +321,7 @@ def test_bad_options(options, message):
 
 @pytest.mark.parametrize("search", ["evolution", "nsga2"])
 def test_no_more_is_judged_than_foretold(search):
-    """And nearly as many, where neither budgets nor a small space cost any."""
+    """And nearly the same number where neither budgets nor a small space exclude any."""
     counter = Counter(TINY)
     if search == "evolution":
         evolve(counter.candidates, options := EvolutionOptions(24, 6, 9, 0.3, 8, 5, 1))

@@ -1,4 +1,4 @@
-"""Evaluations spread over workers: every one once, whoever is lost meanwhile."""
+"""Evaluations on several workers: each subnet once, even if workers are lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store():
 
 
 def start(store, evaluate, fingerprint="same") -> threading.Thread:
-    """A worker with a connection of its own."""
+    """A worker with its own connection."""
     connection = TCPStore("127.0.0.1", store.port)
     thread = threading.Thread(target=serve, args=(connection, fingerprint, evaluate), daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Progressive shrinking: what a search space holds after how many updates, and how users write it."""
+"""Progressive shrinking: the content of a search space after a number of updates, and the users' notation."""
 
 import pytest
 

@@ -42,7 +42,7 @@ def test_a_space_knows_all_its_subnets(data):
 
 
 def test_layers_are_as_wide_as_the_embeddings_and_have_the_heads_that_fit():
-    """Of 4 heads of width 6, a layer of width 16 has room for 2: what stock roberta has."""
+    """A layer of width 16 fits 2 of the 4 heads of width 6, as in stock roberta."""
     largest, narrow = (SearchSpace.from_dict(UNIFORM).largest().replace(encoder_embed_dim=d) for d in (24, 16))
     assert largest.layers("encoder")[0] == LayerSizes(24, 40, {"self_attn": AttentionSizes(4, 24, 24)})
     assert narrow.layers("encoder")[0] == LayerSizes(16, 40, {"self_attn": AttentionSizes(2, 12, 16)})

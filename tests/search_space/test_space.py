@@ -266,7 +266,7 @@ def test_hats_space_file_is_the_preset(name, tmp_path):
         ("qkv-dim: 512\n", "", "missing key qkv-dim, "),
         ("encoder-embed-choice", "encoder-embed", "search space: missing key encoder_embed_dim$"),
         ("[512, 640]", "640", "search space: encoder_embed_dim: expected a list of integers, got 640$"),
-        ("-choice", "-subtransformer", "a subnet of HAT's, not a search space; give it as --subnet$"),
+        ("-choice", "-subtransformer", "a HAT subnet, not a search space; give it as --subnet$"),
     ],
 )
 def test_bad_space_file_of_hat(tmp_path, old, new, message):

@@ -180,7 +180,7 @@ def test_hat_file(tmp_path):
 
 
 def test_hat_file_with_the_options_of_its_training(tmp_path):
-    """HAT's training takes a subnet's file and a common one, which users put together."""
+    """HAT's training takes a subnet's file and a common one, and users concatenate them."""
     path, alone = tmp_path / "whole.yaml", tmp_path / "hat.yaml"
     alone.write_text(HAT_FILE)
     options = "train-subtransformer: True\nadam-betas: (0.9, 0.98)\nfp16: True\nencoder-embed-dim: 640\nqkv-dim: 512\n"
@@ -189,7 +189,7 @@ def test_hat_file_with_the_options_of_its_training(tmp_path):
     assert Subnet.load(path) == Subnet.load(alone)
     for text, message in (
         (options, "subnet: unknown key train-subtransformer"),
-        (choices, "a search space of HAT's, not a subnet; give it as --search-space"),
+        (choices, "a HAT search space, not a subnet; give it as --search-space"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=f"^{path}: {message}"):

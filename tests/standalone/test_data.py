@@ -1,4 +1,4 @@
-"""Standalone models are shared by runs of the same data: what counts as the same."""
+"""Runs of the same data share standalone models: the definition of the same data."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ FILES = ("dict.xx.txt", "dict.yy.txt", "train.xx-yy.xx.bin", "train.xx-yy.xx.idx
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two folders as training on shards has them: dictionaries and other sets are read in the first alone."""
+    """Two folders as in training on shards: dictionaries and other sets are read from the first only."""
     for number in (1, 2):
         folder = tmp_path / f"bin{number}"
         folder.mkdir()
@@ -65,7 +65,7 @@ def test_a_folder_that_is_not_there(folders):
 
 
 def test_how_sets_are_stored(tmp_path):
-    assert dataset_impl(str(tmp_path), "train") is None  # fairseq tells what is missing
+    assert dataset_impl(str(tmp_path), "train") is None  # fairseq reports what is missing
     for name in ("train.xx-yy.xx", "train.xx-yy.yy"):
         (tmp_path / name).write_text("a b\n")
     assert dataset_impl(str(tmp_path), "train") == "raw"

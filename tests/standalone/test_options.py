@@ -1,4 +1,4 @@
-"""Options of standalone training: those that a supernet's checkpoint records."""
+"""Options of standalone training that a supernet's checkpoint records."""
 
 import argparse
 import ast
@@ -97,7 +97,7 @@ def change(cfg: dict, section: str, names: set[str]) -> None:
 
 
 def literal(value: object) -> object:
-    """A parsed value; of a string that fairseq evaluates later, what it stands for."""
+    """Return a parsed value; for a string that fairseq evaluates later, the evaluated one."""
     try:
         value = ast.literal_eval(value)
     except ValueError:
@@ -131,7 +131,7 @@ def test_every_field_is_passed_on(names):
 
 
 def test_every_field_is_known_to_matter_or_not():
-    """What is neutral exists; nothing that matters is in it under the same name in another section."""
+    """Neutral fields exist, and no relevant field has the same name in another section."""
     sections = SECTIONS | {"checkpoint": CheckpointConfig}
     for section, neutral in NEUTRAL.items():
         assert set(neutral) <= {field.name for field in fields(sections[section])}, section
@@ -213,7 +213,7 @@ def test_a_schedule_does_not_follow_the_standalone_models_updates(name):
     assert rates(name, found["lr_scheduler"], updates) == rates(name, cfg["lr_scheduler"], updates)
 
 
-# --- several processes, and what cannot be passed on ---
+# --- several processes, and settings that cannot be passed on ---
 
 
 def test_batches_of_several_processes_become_those_of_one():
@@ -292,13 +292,13 @@ def test_fairseqs_criterion_is_kept():
 def test_overrides_win():
     cfg = configuration(WORDS)
     more = ["--lr-scheduler", "fixed", "--dropout", "0.0", "--lr=0.5"]
-    found = standalone(cfg, more)  # without --warmup-init-lr, which the other schedule does not know
+    found = standalone(cfg, more)  # without --warmup-init-lr, which the other schedule lacks
     assert found["lr_scheduler"]["_name"] == "fixed" and found["model"]["dropout"] == 0.0
     assert found["optimization"]["lr"] == [0.5]
 
 
 def test_overrides_by_other_names():
-    """fairseq's short and second names, and a schedule that needs an option of its own."""
+    """fairseq's short and alternative names, and a schedule with its own option."""
     cfg = configuration([*PLAIN, "--batch-size", "5", "--source-lang", "xx"])
     more = ["--max-sentences", "7", "-s", "yy", "--lr-scheduler", "polynomial_decay", "--total-num-update=9"]
     assert training_options(cfg, more).keys() & {"--batch-size", "--source-lang", "--lr-scheduler"} == set()
@@ -323,11 +323,11 @@ def test_overrides_that_fairseq_does_not_take(more, message):
 
 def test_unknown_optimizer():
     cfg = configuration(SUPERNET.split())
-    with pytest.raises(InputError, match="optimizer of the checkpoint is sophia: fairseq here knows .*adam"):
+    with pytest.raises(InputError, match="optimizer of the checkpoint is sophia: this fairseq has .*adam"):
         training_options({**cfg, "optimizer": {"_name": "sophia"}})
-    with pytest.raises(InputError, match="criterion of the checkpoint is theirs: fairseq here knows .*cross_entropy"):
+    with pytest.raises(InputError, match="criterion of the checkpoint is theirs: this fairseq has .*cross_entropy"):
         training_options({**cfg, "criterion": {"_name": "theirs"}})
-    with pytest.raises(InputError, match="--lr-scheduler is cosinus: fairseq here knows .*cosine"):
+    with pytest.raises(InputError, match="--lr-scheduler is cosinus: this fairseq has .*cosine"):
         training_options(cfg, ["--lr-scheduler", "cosinus"])
 
 

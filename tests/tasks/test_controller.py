@@ -1,4 +1,4 @@
-"""A controller in training: what it draws, how it learns, and what it leaves alone."""
+"""A controller in training: its draws, its learning, and the state that it does not change."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def budget(space: SearchSpace = SPACE, part: float = 0.7) -> float:
 
 
 def separable(subnet: Subnet) -> float:
-    """A loss of which each size has its part: wide is good, layers are not."""
+    """Return a loss with a contribution of each size: width is good, layers are bad."""
     sizes = sum(sum(subnet[key]) for key in ("decoder_ffn_embed_dim", "decoder_attention_heads"))
     return 5.0 * subnet["decoder_layers"] - subnet["decoder_embed_dim"] - sizes / 100
 
@@ -71,7 +71,7 @@ def put_sentences(task) -> None:
 
 @pytest.fixture
 def make_controlled(make_task, make_model, make_criterion):
-    """Task, model and criterion of a training with a controller, and what it compares on."""
+    """Return task, model and criterion of a training with a controller, and its held-out set."""
 
     def make(rates=0.0, **changes):
         task = make_task(**ON | {"max_tokens_valid": 24, "batch_size_valid": None} | changes)
@@ -176,7 +176,7 @@ def test_it_goes_on_where_it_was():
 
 
 def test_training_is_sandwichs_where_all_draws_are_uniform(make_controlled):
-    """Bit for bit, with dropout: comparing subnets leaves weights, gradients and random numbers alone."""
+    """Bit-equal, with dropout: comparing subnets does not change weights, gradients and random numbers."""
     trained = []
     for changes in ({"controller_uniform": 1.0}, {"subnet_sampling": "sandwich"}):
         task, model, criterion = make_controlled(rates=0.2, **changes)
@@ -189,7 +189,7 @@ def test_training_is_sandwichs_where_all_draws_are_uniform(make_controlled):
 
 
 def test_it_compares_by_the_loss_on_one_batch(make_controlled, monkeypatch):
-    """Both subnets on the same sentences, in evaluation; the next step takes the next batch."""
+    """Both subnets are compared on the same sentences, in evaluation; the next step uses the next batch."""
     task, model, criterion = make_controlled(rates=0.5)
     seen = []
     valid_step = FairseqTask.valid_step

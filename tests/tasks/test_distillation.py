@@ -126,7 +126,7 @@ def test_sentence_average(make_task, make_model):
 
 @pytest.mark.parametrize("options", [{}, {"distillation": "alpha", "hidden_weight": 1.0}])
 def test_students_do_not_change_their_teacher(make_task, make_model, make_criterion, options):
-    """The teacher learns from the labels alone, and a student moves nothing that it has not."""
+    """The teacher learns from the labels only, and a student moves only its own weights."""
     task, sample = make_task(), SAMPLES[0]
     model, criterion = make_model(task, mos_routing="none"), make(task, **options)
     teaching = []
@@ -191,7 +191,7 @@ def test_validation_and_interrupted_updates(make_task, make_model, make_criterio
 
 
 def test_distillation_may_begin_later(make_task, make_model, make_criterion):
-    """Until then an update is that of the label-smoothed cross entropy."""
+    """Until then an update equals that of label-smoothed cross entropy."""
     task, sample = make_task(), SAMPLES[0]
     model, criteria = make_model(task), [make_criterion(task), make(task, distillation_from=5), make(task)]
     for update, same in ((4, 0), (5, 2)):
@@ -205,7 +205,7 @@ def test_distillation_may_begin_later(make_task, make_model, make_criterion):
 
 
 def test_dropout_of_the_teacher_is_that_of_its_own_training(make_task, make_model):
-    """Its logits are those of the pass that trains it: with dropout, another pass would differ."""
+    """Its logits come from the pass that trains it: with dropout, another pass would differ."""
     task, sample = make_task(), SAMPLES[0]
     model, criterion, outputs = make_model(task, dropout=0.3), make(task), []
     model.register_forward_hook(lambda _, __, out: outputs.append(out[0].detach()))
@@ -254,7 +254,7 @@ def test_needs_the_supernets_task():
 
 
 def test_layers_of_a_language_model():
-    """A family of one stack: the distance is that of the decoder's layers, over the tokens that are predicted."""
+    """In a family of one stack, the distance is over the decoder's layers and the predicted tokens."""
     task = fake_task()
     task.cfg = SimpleNamespace(subnet_sampling="sandwich")
     model, criterion = language_model(dropout=0.0, router_dropout=0.0), make(task, hidden_weight=0.7)

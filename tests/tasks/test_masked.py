@@ -1,4 +1,4 @@
-"""Updates of masked language models' supernets: what is predicted, what teaches, and what an update adds up."""
+"""Updates of masked language models' supernets: predicted words, teachers, and the sum over an update."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(space: dict = BERT_SPACE, **options):
 
 
 def sample(seed: int = 3) -> dict:
-    """A mini-batch of which some words are masked."""
+    """Return a mini-batch with some masked words."""
     tokens = sentences(seed)
     generator = torch.Generator().manual_seed(seed)
     masked = tokens.gt(3) & torch.rand(tokens.shape, generator=generator).lt(0.5)
@@ -68,7 +68,7 @@ def test_our_cross_entropy_is_fairseqs_masked_lm():
 
 
 def test_students_learn_at_masked_words_only():
-    """In place: the divergence from the largest subnet's words, summed over what is masked, and layers' distance."""
+    """In place: the divergence from the largest subnet's words, summed over masked words, and layers' distance."""
     task, model = make()
     criterion = DistillationMosCriterion(task, False, 0.0, distillation_weight=0.7, hidden_weight=0.3)
     space, mini_batch = task.search_space, sample()
@@ -100,7 +100,7 @@ def test_students_learn_at_masked_words_only():
 
 @pytest.mark.parametrize("space", SPACES)
 def test_micro_batches_of_an_update_train_the_same_subnets(space):
-    """Gradients of two micro-batches are those of one batch of both (--update-freq 2)."""
+    """Gradients of two micro-batches equal those of one batch of both (--update-freq 2)."""
     task, model = make(SPACES[space])
     criterion = MaskedLmLoss(MaskedLmConfig(tpu=False), task)
     parts = [sample(3), sample(4)]

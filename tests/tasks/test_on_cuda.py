@@ -1,4 +1,4 @@
-"""On a GPU (a pretended one) an update is that of the CPU, and makes the host wait no more than stock fairseq's."""
+"""On a (simulated) GPU an update equals the CPU's, and causes no more host waits than stock fairseq's."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_an_update_waits_no_more_than_stock_fairseqs(make_task, make_model, make
 
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_a_fixed_subnet_reads_nothing(use_kernels, routing):
-    """As a CUDA graph has it: a subnet is chosen, memory of fixed addresses holds the batch, and the graph's owner says
-    that it is padded. Then neither forward nor backward waits, copies between devices, or depends on values."""
+    """As in a CUDA graph: a subnet is chosen, a batch is at fixed addresses, and the graph's owner declares it padded.
+    Then neither forward nor backward waits, copies between devices, or depends on values."""
     use_kernels(remade_mixture=1)
     with pretend_cuda() as waits:
         model = supernet(**ROUTINGS[routing], dropout=0.1).to("cuda")
@@ -161,7 +161,7 @@ def test_bad_losses_are_told_without_waiting(make_task, make_model, make_criteri
         task.train_step(sample, model, spoiled, OPTIMIZER, 1)
         assert not waits and not caplog.records
         arrived.append(True)
-        task.train_step(sample, model, criterion, OPTIMIZER, 1)  # as fairseq repeats it to find what is not finite
+        task.train_step(sample, model, criterion, OPTIMIZER, 1)  # fairseq repeats it to find bad values
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [f"update 2: the loss of subnet random is nan: {bad.summary()}"]
 

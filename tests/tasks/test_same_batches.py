@@ -15,7 +15,7 @@ from tests.helpers import dictionary
 def batches(task, epoch: int, **options) -> list[list[int]]:
     """The groups of a run that starts in ``epoch``, as the trainer asks for them."""
     words = dictionary()
-    sentences = [torch.tensor([4 + i % 9, 2]) for i in range(40)]  # of one length: only the draw tells them apart
+    sentences = [torch.tensor([4 + i % 9, 2]) for i in range(40)]  # of one length: only the draw distinguishes them
     data = LanguagePairDataset(sentences, [2] * 40, words, sentences, [2] * 40, words)
     task.datasets["train"] = data
     iterator = task.get_batch_iterator(dataset=data, max_sentences=4, seed=5, epoch=epoch, **options)
@@ -42,6 +42,6 @@ def test_other_tasks_are_as_they_were(monkeypatch):
     assert not hasattr(FairseqTask.get_batch_iterator, "__wrapped__")
     first = batches(stock_task(), 1)
     assert batches(stock_task(), 3) != first
-    # as for the models that are trained alone to be compared with a supernet's
+    # as for standalone models that are compared with a supernet's
     monkeypatch.setattr(TranslationTask, "get_batch_iterator", same_batches(TranslationTask.get_batch_iterator))
     assert batches(stock_task(), 3) == first

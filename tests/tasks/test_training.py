@@ -331,5 +331,5 @@ def test_another_vocabulary_is_told(make_task, make_model):
     model = make_model(make_task())
     state = model.state_dict()
     state["encoder.embed_tokens.weight"] = state["encoder.embed_tokens.weight"][:-3]
-    with pytest.raises(InputError, match="encoder knows 28 words, this run's dictionary has 31"):
+    with pytest.raises(InputError, match="encoder has 28 words, this run's dictionary has 31"):
         model.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Validation of several subnets: every metric equals what a direct computation over the whole set gives."""
+"""Validation of several subnets: every metric equals a direct computation over the whole set."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_losses_equal_a_direct_computation(validated, at_once):
     for name in SPECS:
         assert found[f"ppl_{name}"] == pytest.approx(2 ** expected[f"nll_loss_{name}"], rel=1e-3)
     assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-3)
-    assert len({round(expected[f"loss_{name}"], 2) for name in SPECS}) == 3  # the test tells them apart
+    assert len({round(expected[f"loss_{name}"], 2) for name in SPECS}) == 3  # the losses are distinguishable
 
 
 def test_step_returns_the_mean_loss(validated):
@@ -198,7 +198,7 @@ def with_criterion(task, name: str = "label_smoothed_cross_entropy_mos", **optio
 def test_accuracy_of_each_subnet(make_task, make_model, at_once):
     task = make_task(valid_subnets=",".join(SPECS.values()))
     model, criterion = make_model(task), with_criterion(task, report_accuracy=True)
-    samples = references(task, model)  # what the largest says, mostly
+    samples = references(task, model)  # mostly the largest subnet's output
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(globals(), "SAMPLES", samples)
         found = validate(task, model, criterion, at_once)

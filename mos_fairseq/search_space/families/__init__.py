@@ -1,4 +1,4 @@
-"""The architecture families, one declaration a file."""
+"""The architecture families, one declaration per file."""
 
 from collections.abc import Collection
 from dataclasses import fields
@@ -14,7 +14,7 @@ FAMILIES = {family.name: family for family in (ENCODER_DECODER, DECODER_ONLY, EN
 
 
 def check_options(options: Any, family: Family) -> None:
-    """Raise InputError where one of a dataclass of options is not at its default and means nothing for ``family``."""
+    """Raise InputError if a field of the dataclass ``options`` is not at its default but unknown to ``family``."""
     unused = frozenset().union(*(other.options for other in FAMILIES.values())) - family.options
     for option in fields(options):
         if option.name in unused and (value := getattr(options, option.name)) != option.default:
@@ -22,7 +22,7 @@ def check_options(options: Any, family: Family) -> None:
 
 
 def check_family(command: str, names: Collection[str], what: str, family: Family) -> None:
-    """Raise InputError unless ``family``, that of ``what``, is one of the ``names`` that ``command`` is for."""
+    """Raise InputError unless ``family``, the family of ``what``, is one of the ``names`` that ``command`` supports."""
     if family.name not in names:
         raise InputError(f"{command}: for {', '.join(names)}, {what} is {family.name}")
 

@@ -11,7 +11,7 @@ DECODER_ONLY = Family(
             "dec",
             tokens="target",
             causal=True,
-            # as fairseq's transformer_lm_gpt and _big: training is not stable without
+            # as in fairseq's transformer_lm_gpt and _big: post-norm training is not stable
             fixed={"decoder_normalize_before": True},
         ),
     ),

@@ -1,6 +1,6 @@
 """``encoder_decoder``: the translation Transformer of HAT (arXiv 2005.14187).
 
-Files of search spaces and subnets that name no family are of this one."""
+It is the default: files of search spaces and subnets without a family have this one."""
 
 from mos_fairseq.search_space.families.stacks import transformer_stack
 from mos_fairseq.search_space.family import Attention, Dimension, Family
@@ -19,7 +19,7 @@ ENCODER_DECODER = Family(
                 span=Dimension(
                     "decoder_arbitrary_ende_attn",
                     "span",
-                    codes={-1: 1, 1: 2, 2: 3},  # HAT's
+                    codes={-1: 1, 1: 2, 2: 3},  # HAT's codes
                     allowed="-1, 1 and 2 (the last 1, 2 or 3 encoder layers)",
                 ),
             ),
@@ -30,7 +30,7 @@ ENCODER_DECODER = Family(
     output="decoder",
     workloads=("beam_search", "forward"),
     objectives=("loss", "bleu", "chrf"),
-    # as predictors were first written: by stack, matrix products after depths
+    # the order of the first predictor files: by stack, matrix products after depths
     term_order=(
         "encoder_layers",
         "encoder_layers*encoder_embed_dim",

@@ -1,7 +1,7 @@
 """``encoder_only``: a masked language model, fairseq's ``roberta``, and MoS-BERT's supernets of it (arXiv 2306.04845).
 
-Layers are as wide as the embeddings; or all of another width, with one map into them and one out (Electra,
-arXiv 2003.10555); or each of its own width, with maps around each (SuperShaper, arXiv 2110.04711).
+Layers are as wide as the embeddings; or all have another width, with one map into them and one out (Electra,
+arXiv 2003.10555); or each has its own width, with maps around each (SuperShaper, arXiv 2110.04711).
 """
 
 from dataclasses import replace

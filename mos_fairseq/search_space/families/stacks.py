@@ -1,4 +1,4 @@
-"""The stack that Transformers are made of."""
+"""The stack of all Transformers."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,14 +7,14 @@ from mos_fairseq.search_space.family import Attention, Dimension, FeedForward, S
 
 
 def transformer_stack(name: str, label: str, *more: Attention, **properties: Any) -> Stack:
-    """A stack of Transformer layers: a feed-forward network, self-attention and ``more`` attention.
+    """Return a stack of Transformer layers: a feed-forward network, self-attention and ``more`` attention.
 
     Its keys are fairseq's option names: ``NAME_embed_dim``, ``NAME_layers``, ``NAME_ffn_embed_dim`` and
-    ``NAME_attention_heads``; and ``NAME_qkv_dim``, one value for all attention of a layer, which a space may leave out.
+    ``NAME_attention_heads``; and ``NAME_qkv_dim``, one value for all attention of a layer, which is optional.
 
     Args:
         name, label, properties: see :class:`Stack`.
-        more: attention beside self-attention, whose ``inner`` becomes the layer's.
+        more: attention beside self-attention; its ``inner`` is replaced by the layer's.
     """
     inner = Dimension(f"{name}_qkv_dim", "qkv", optional=True)
     blocks: tuple[FeedForward | Attention, ...] = (
