@@ -146,10 +146,13 @@ def _reorder(args: argparse.Namespace) -> None:
     from mos_fairseq.checkpoints import build_supernet, read_supernet, save_checkpoint, updates_of
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
     from mos_fairseq.export.check import check_same_model
+    from mos_fairseq.models.trained_parts import train_experts
     from mos_fairseq.warm_start import moves_of, reordered, supernet_orders
 
     state = read_supernet(args.path)
     model = build_supernet(state)
+    if model.cfg.freeze_shared:
+        train_experts(model)  # the optimizer has moments of these only
     batches = None if args.data is None else SubnetEvaluator(args.path, args.data, _sentences(args)).batches
     largest, heads = model.get_active_subnet(), has_narrower_attention(model.search_space)
     changed = reordered(state, model, moves_of(model, supernet_orders(largest, batches, heads=heads)))

@@ -54,8 +54,8 @@ def let_models_choose_data_parallelism() -> None:
 
 
 def let_processes_differ() -> None:
-    """Take gradients of different norms in data parallel processes as they are, where the task says that these train on
-    their own (``trains_locally``). fairseq takes them for a defect, and stops."""
+    """Accept different gradient norms in data-parallel processes if the task trains in local rounds
+    (``trains_locally``). fairseq otherwise stops with an error."""
     if hasattr(Trainer._check_grad_norms, "_mos_fairseq_original"):
         return
     original = Trainer._check_grad_norms
@@ -204,8 +204,8 @@ def give_tasks_back_their_state() -> None:
 
 
 def announce_checkpoints() -> None:
-    """Tell tasks that have ``before_checkpoint`` in all processes before a checkpoint is written: fairseq tells them
-    nothing, and reads weights and moments of the first process alone. They are not told of ``crash.pt``."""
+    """Call ``task.before_checkpoint()``, if the task has it, in all processes before a checkpoint is written. fairseq
+    only reads weights and moments of the first process. ``crash.pt`` is written without the call."""
     if hasattr(checkpoint_utils.save_checkpoint, "_mos_fairseq_original"):
         return
     original = checkpoint_utils.save_checkpoint

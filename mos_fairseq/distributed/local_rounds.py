@@ -28,8 +28,7 @@ class LocalRounds:
 
 @dataclass(frozen=True)
 class RoundLog:
-    """Of a round: its updates, tensors that were averaged and those that could have been, and bytes that each process
-    handed over."""
+    """One round: its updates, the number of averaged and of trained tensors, and the bytes that each process sent."""
 
     updates: int
     averaged: int
@@ -38,13 +37,14 @@ class RoundLog:
 
 
 class LocalDataParallel(SupernetDataParallel):
-    """As its base, but gradients are not exchanged: each process takes the steps of its own mini-batches, divided by
-    its own tokens, and :meth:`end_round` averages what was touched.
+    """Data-parallel training without exchange of gradients. Each process steps by its own mini-batches' gradients,
+    divided by its own tokens, and :meth:`end_round` averages the touched parameters.
 
-    A tensor is touched as a whole: by a process in whose update it has a gradient, whichever slice of it that is of.
-    With ``holders`` a tensor becomes the mean over the processes that touched it in this round, weighted by the tokens
-    of the updates in which they did; with ``all`` over all processes, weighted by their tokens. What nobody touched
-    stays as it is. Learning rates, updates and the order of rounds are common; clipping is each process's own.
+    A process touches a whole tensor when the tensor has a gradient in an update, even if only a slice was active. With
+    ``holders`` a tensor becomes the mean over the processes that touched it in this round, weighted by the tokens of
+    the updates in which they touched it. With ``all`` it is the mean over all processes, weighted by their tokens. A
+    tensor that no process touched is unchanged. Learning rates, updates and rounds are common to all processes;
+    clipping is not.
 
     Args:
         rounds: how they average.
@@ -68,7 +68,7 @@ class LocalDataParallel(SupernetDataParallel):
         self._touched = [0.0] * len(self._trained())
 
     def note_tokens(self, tokens: float) -> None:
-        """To be told of each mini-batch of this process before :meth:`all_reduce_grads`: by what fairseq divides."""
+        """Count a mini-batch's tokens of this process, before :meth:`all_reduce_grads`. fairseq divides by them."""
         self._own += float(tokens)
 
     @torch.no_grad()
@@ -117,8 +117,8 @@ class LocalDataParallel(SupernetDataParallel):
 
     @torch.no_grad()
     def average_moments(self, optimizer: torch.optim.Optimizer) -> int:
-        """Replace all moments by their plain mean over the ranks, which all have to call it; the bytes that each of
-        them handed over. Raises as :meth:`end_round`."""
+        """Replace all moments by their unweighted mean over the ranks, which all have to call it. Return the bytes that
+        each of them sent. Raises as :meth:`end_round`."""
         return self._average_moments(optimizer, dict.fromkeys(self._trained(), 1 / self._size()))
 
     def _average_moments(self, optimizer: torch.optim.Optimizer, shares: dict[nn.Parameter, float]) -> int:
@@ -133,7 +133,7 @@ class LocalDataParallel(SupernetDataParallel):
         )
 
     def _average(self, parts: list[tuple[Tensor, float]]) -> int:
-        """Replace tensors by the sum over ranks of each times its share; how many bytes of them there are."""
+        """Replace each tensor by the sum over ranks of the tensor times the rank's share. Return the bytes sent."""
         share = {id(tensor): factor for tensor, factor in parts}
         tensors = [tensor for tensor, _ in parts]
         self._sum(tensors, lambda bucket: torch.cat([tensor.reshape(-1) * share[id(tensor)] for tensor in bucket]))
@@ -141,8 +141,7 @@ class LocalDataParallel(SupernetDataParallel):
 
 
 def _share_steps(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], group: Any) -> None:
-    """Give every process moments of the same parameters, zeros where it had none, and the same counts of steps: the
-    largest of them."""
+    """Give every process moments of the same parameters, zeros where it had none, and the largest count of steps."""
     mine = {
         index: {key: _told(kept, p) for key, kept in optimizer.state[p].items() if kept is not None}
         for index, p in enumerate(params)

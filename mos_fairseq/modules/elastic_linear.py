@@ -117,11 +117,15 @@ class ElasticLinear(nn.Module):
         if len(self.weight) > 1:
             return partial(mix_experts, self.weight, probs, o, i), (self.weight, probs)
         shared = self._shared()
-        # without gradients, a fresh supernet's weights are the very slices that plain weight sharing multiplies
-        if self.low_rank is None or (not torch.is_grad_enabled() and self.low_rank.is_zero):
+        if self.low_rank is None or self._adds_nothing(self.low_rank):
             return lambda: shared, ()
         left, right = self.low_rank.factors(probs, o, i)
         return partial(add_low_rank, shared, left, right), (shared, left, right)
+
+    def _adds_nothing(self, low_rank: LowRankExperts) -> bool:
+        """Whether to multiply the shared slice itself: then a fresh supernet's results are bit-equal to those of plain
+        weight sharing, on a CPU without gradients. On a GPU the host would wait for the answer in every merge."""
+        return not (torch.is_grad_enabled() or self.weight.is_cuda) and low_rank.is_zero
 
     def _shared(self) -> Tensor:
         return self.weight[0, :, : self.active_out_features, : self.active_in_features]

@@ -16,7 +16,7 @@ from fairseq.optim.adam import FairseqAdam
 from omegaconf import II
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.optim.betas import read_betas
+from mos_fairseq.optim.values import read_betas
 
 _ADAM_OPTIONS = ("lr", "betas", "eps", "weight_decay", "amsgrad")  # of a parameter group
 

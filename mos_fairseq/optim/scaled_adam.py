@@ -14,7 +14,7 @@ from omegaconf import II
 from torch import Tensor
 
 from mos_fairseq.errors import InputError, at_least
-from mos_fairseq.optim.betas import read_betas
+from mos_fairseq.optim.values import read_betas
 
 _FIRST_THRESHOLDS = (10, 20, 40)  # updates of provisional thresholds, twice as high
 _SCALAR_MAX = 10.0

@@ -1,4 +1,4 @@
-"""What a task does in local rounds (``--local-updates``): when they end, and what is told of them."""
+"""Local rounds (``--local-updates``) of a task: when a round ends, and its log line."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mos_fairseq.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:  # what the mixin is put in front of
+if TYPE_CHECKING:  # the class that the mixin precedes
     from fairseq.tasks import FairseqTask as _Base
 else:
     _Base = object
 
 
 class LocalTraining(_Base):
-    """Mixin: a round ends after every Nth update, counted from the first of the training, and before validations and
-    checkpoints, which so see one model, whatever process they are in. A training that goes on begins a round.
+    """Mixin that ends a round after every Nth update, counted from the first of the training. A round also ends before
+    a validation and before a checkpoint, so that all processes have one model there. A resumed training begins a round.
 
-    A checkpoint holds the first process's moments of the optimizer: with ``--local-moments keep`` they are averaged
-    before it is written, so that whoever goes on from it does what this training does.
+    A checkpoint contains the optimizer's moments of the first process only. With ``--local-moments keep`` they are
+    averaged before the checkpoint is written, so that a resumed training equals this one.
     """
 
     cfg: Any
@@ -32,16 +32,23 @@ class LocalTraining(_Base):
 
     @property
     def trains_locally(self) -> bool:
-        """Read by the repairs of fairseq's trainer, which expects equal gradients otherwise."""
+        """Whether processes train on their own. The repairs of fairseq's trainer read it."""
         return self.cfg.local_updates > 0
 
     def check_local_training(self) -> None:
-        """Raise InputError where there are no processes to average."""
-        if self.trains_locally and data_parallel_size() == 1:
+        """Raise InputError if there is one process only, or if --store-ema would follow the first process's weights."""
+        if not self.trains_locally:
+            return
+        if data_parallel_size() == 1:
             raise InputError(f"local_updates is {self.cfg.local_updates}: it has no effect in one process")
+        if self.cfg.store_ema:
+            raise InputError(
+                f"store_ema is True with local_updates {self.cfg.local_updates}: the average would follow the first "
+                "process's weights only; allowed is False"
+            )
 
     def optimizer_step(self, optimizer, model, update_num) -> None:
-        """As fairseq's, and the end of a round."""
+        """Step as fairseq does, and end a round that is complete."""
         if self.trains_locally:
             if isinstance(optimizer, (AMPOptimizer, FP16Optimizer, MemoryEfficientFP16Optimizer)):
                 raise InputError("local_updates is given with --fp16, --bf16 or --amp: allowed is full precision")
@@ -53,12 +60,12 @@ class LocalTraining(_Base):
             self._end_round()
 
     def begin_valid_epoch(self, epoch, model) -> None:
-        """As fairseq's, and the end of a round."""
+        """Begin as fairseq does, after the end of the round."""
         super().begin_valid_epoch(epoch, model)
         self._end_round()
 
     def before_checkpoint(self) -> None:
-        """Called in every process."""
+        """End the round; every process has to call it."""
         self._end_round()
         if self._local is not None and str(self.cfg.local_moments) == "keep":
             model, optimizer = self._local

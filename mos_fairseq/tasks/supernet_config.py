@@ -109,3 +109,4 @@ class SupernetTaskConfig(FairseqDataclass):
     valid_subset: str = II("dataset.valid_subset")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
+    store_ema: bool = II("ema.store_ema")

@@ -63,12 +63,7 @@ def importance_orders(
             for side in SIDES:
                 channel_scores[side] += _channel_gradients(model, side)
         model.zero_grad(set_to_none=True)
-    order = {key: torch.argsort(score, descending=True, stable=True) for key, score in found.items()}
-    return Orders(
-        ffn={key: value for key, value in order.items() if len(key) == 2},
-        heads={key: value for key, value in order.items() if len(key) == 3} if heads else {},
-        channels=_channel_orders(model, channel_scores) if channels else {},
-    )
+    return _sorted(found, heads, _channel_orders(model, channel_scores) if channels else {})
 
 
 def masked_orders(
@@ -93,12 +88,7 @@ def masked_orders(
                 channels += _channel_gradients(model, name)
         model.zero_grad(set_to_none=True)
         _check_any(found)
-    order = {key: torch.argsort(score, descending=True, stable=True) for key, score in found.items()}
-    return Orders(
-        ffn={key: value for key, value in order.items() if len(key) == 2},
-        heads={key: value for key, value in order.items() if len(key) == 3} if heads else {},
-        channels={name: torch.argsort(channels, descending=True, stable=True)},
-    )
+    return _sorted(found, heads, {name: torch.argsort(channels, descending=True, stable=True)})
 
 
 def supernet_orders(twin: StaticTwin, batches: Sequence[dict[str, Any]] | None = None, *, heads: bool = True) -> Orders:
@@ -119,15 +109,21 @@ def supernet_orders(twin: StaticTwin, batches: Sequence[dict[str, Any]] | None =
                 _add(found, _twin_units(twin, _by_gradient))
         _check_any(found)
         twin.zero_grad(set_to_none=True)
+    return _sorted(found, heads)
+
+
+def _sorted(found: Mapping[Any, Tensor], heads: bool, channels: Mapping[str, Tensor] | None = None) -> Orders:
+    """Sort the units of ``found``, by (side, layer) and (side, layer, name of the attention), by their scores."""
     order = {key: torch.argsort(score, descending=True, stable=True) for key, score in found.items()}
     return Orders(
         ffn={key: value for key, value in order.items() if len(key) == 2},
         heads={key: value for key, value in order.items() if len(key) == 3} if heads else {},
+        channels=channels or {},
     )
 
 
 def _twin_backward(twin: StaticTwin, batch: dict[str, Any], padding: int) -> bool:
-    """Fresh gradients of the mean loss of a predicted word; false where none is predicted."""
+    """Compute gradients of the mean loss of a predicted word. Return false if no word is predicted."""
     twin.zero_grad(set_to_none=True)
     count = predicted_tokens(twin, batch, padding)
     if count:

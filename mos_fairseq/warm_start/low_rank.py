@@ -1,4 +1,4 @@
-"""A trained supernet of plain weight sharing that gets experts of low rank (after TAS-LoRA, arXiv 2605.07256)."""
+"""Add experts of low rank to a trained supernet of plain weight sharing (after TAS-LoRA, arXiv 2605.07256)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mos_fairseq.search_space import SearchSpace
 
 
 def low_rank_supernet(state: dict[str, Any], space: SearchSpace, routing: Mapping[str, Any], seed: int = 1) -> Supernet:
-    """A supernet, in eval mode, each of whose subnets computes what it does in the one of ``state``, bit by bit: the
-    experts add zero at first (see :class:`~mos_fairseq.modules.LowRankExperts`).
+    """Build a supernet in eval mode whose subnets are bit-equal to those of the supernet in ``state``: the experts add
+    zero at first (see :class:`~mos_fairseq.modules.LowRankExperts`).
 
     Args:
         state: of the checkpoint, see :func:`~mos_fairseq.checkpoints.read_supernet`.
@@ -29,16 +29,20 @@ def low_rank_supernet(state: dict[str, Any], space: SearchSpace, routing: Mappin
             of low rank.
     """
     if not routing["expert_rank"]:
-        raise InputError("expert_rank is 0: experts of low rank, 1 or more, are what a trained supernet is given")
+        raise InputError(
+            "expert_rank is 0: a trained supernet can be given experts of low rank only, --expert-rank 1 or more"
+        )
     base = build_supernet(state)
     if difference := base.search_space.difference(space):
         raise InputError(f"search_space is not the checkpoint's (checkpoint against --search-space): {difference}")
     if str(base.cfg.mos_routing) != "none":
-        raise InputError(f"mos_routing of the checkpoint is {base.cfg.mos_routing}: experts are given to one of none")
+        raise InputError(
+            f"mos_routing of the checkpoint is {base.cfg.mos_routing}: experts can be added to mos_routing none only"
+        )
     cfg = copy.deepcopy(base.cfg)
     for name, value in routing.items():
         setattr(cfg, name, value)
-    if hasattr(cfg, "load_checkpoint_heads"):  # that is how checkpoints are read
+    if hasattr(cfg, "load_checkpoint_heads"):  # it is set when a checkpoint is read
         cfg.load_checkpoint_heads = False
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

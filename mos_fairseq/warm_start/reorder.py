@@ -1,5 +1,5 @@
-"""A trained supernet with its neurons and heads in the order of their importance, between two parts of its training, as
-BootstrapNAS does before a stage of narrower subnets (arXiv 2112.10878)."""
+"""Sort a supernet's neurons and heads by importance in the middle of its training, as BootstrapNAS does before a stage
+of narrower subnets (arXiv 2112.10878)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mos_fairseq.modules import ElasticLinear, ElasticTransformerLayer
 from mos_fairseq.warm_start.importance import Orders
 
 Moves = Mapping[str, tuple[int, Tensor]]
-"""By a parameter's name: a dimension, and the old index at each new place of it."""
+"""Parameter name -> (dimension, old index at each new place of it)."""
 
 
 def moves_of(model: Supernet, orders: Orders) -> Moves:
-    """What moves where if the units of ``model``, whose largest subnet is active, take the places of ``orders``; all
-    experts and the routers' outputs alike. Channels stay."""
+    """Return the moves that sort the units of ``model`` by ``orders``. Its largest subnet is active. Experts and
+    routers' outputs move alike; channels stay."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     found: dict[str, tuple[int, Tensor]] = {}
     for stack in model.stacks():
@@ -60,8 +60,9 @@ def _rows(layer: ElasticTransformerLayer, name: str, order: Tensor) -> Iterator[
 
 
 def reordered(state: dict[str, Any], model: Supernet, moves: Moves) -> dict[str, Any]:
-    """The checkpoint ``state`` of ``model`` with weights, averages of them and the optimizer's state moved; all else
-    is as it was, so that training goes on.
+    """Return the checkpoint ``state`` of ``model`` with weights, their averages and the optimizer's state moved. The
+    rest is unchanged, so that training can resume. The optimizer has a state for each parameter of ``model`` that
+    requires a gradient.
 
     Raises:
         InputError: the optimizer keeps something that has no place for each unit.
@@ -88,7 +89,7 @@ def _moved_weights(weights: Mapping[str, Tensor], moves: Moves) -> dict[str, Ten
 
 
 def _moved_moments(optimizer: dict[str, Any], model: Supernet, moves: Moves) -> dict[str, Any]:
-    """What optimizers keep of a parameter is by its place among those that are trained."""
+    """Move the optimizer's states, which are numbered like the parameters that require a gradient."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     indices = [index for group in optimizer["param_groups"] for index in group["params"]]
     if len(indices) != len(trained):

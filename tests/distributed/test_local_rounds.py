@@ -261,7 +261,7 @@ def test_when_rounds_end(make_task, caplog):
     assert "round of 3 updates: 1 of 2 tensors averaged; each process sent 0.000 MB" in caplog.text
 
 
-def test_what_does_not_fit_is_refused(make_task, make_model):
+def test_what_does_not_fit_is_refused(make_task, make_model, monkeypatch):
     with pytest.raises(InputError, match="local_updates is -1: allowed are whole numbers from 0"):
         make_task(local_updates=-1)
     with pytest.raises(InputError, match="local_updates is given with subnet_sampling controller"):
@@ -271,5 +271,9 @@ def test_what_does_not_fit_is_refused(make_task, make_model):
     assert make_model(make_task()).local_rounds is None
     with pytest.raises(InputError, match="local_updates is 2: it has no effect in one process"):
         task.check_local_training()
+    monkeypatch.setattr("mos_fairseq.tasks.local_training.data_parallel_size", lambda: 2)
+    task.check_local_training()
+    with pytest.raises(InputError, match="store_ema is True with local_updates 2"):
+        make_task(local_updates=2, store_ema=True).check_local_training()
     with pytest.raises(InputError, match="--fp16, --bf16 or --amp"):
         task.optimizer_step(FP16Optimizer.__new__(FP16Optimizer), None, 0)

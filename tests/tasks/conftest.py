@@ -16,6 +16,7 @@ def make_task():
         options = {"search_space": small_space().dumps(), "seed": 1, "log_interval": 100} | options
         words = dictionary()
         best = {"best_checkpoint_metric": "loss", "maximize_best_checkpoint_metric": False, "valid_subset": "valid"}
+        best["store_ema"] = False
         return TranslationMosTask(TranslationMosConfig(**best | options), words, words)
 
     return make

@@ -73,7 +73,7 @@ def test_every_subnet_computes_what_it_did(trained, tmp_path, capsys, routing):
         (["--search-space", "tiny"], "search_space is not the checkpoint's"),
         (
             ["--path", GOLDEN / "supernet.pt"],
-            "mos_routing of the checkpoint is neuron: experts are given to one of none",
+            "mos_routing of the checkpoint is neuron: experts can be added to mos_routing none only",
         ),
         (["--mos-routing", "none"], "expert_rank is 3: mos_routing none has no experts"),
     ],
@@ -82,7 +82,7 @@ def test_refusals(trained, tmp_path, more, message):
     with pytest.raises(InputError, match=message):
         warm_start.main(words(trained, tmp_path / "warm.pt", *more))
     assert not (tmp_path / "warm.pt").exists()
-    with pytest.raises(InputError, match="expert_rank is 0: experts of low rank"):
+    with pytest.raises(InputError, match="expert_rank is 0: a trained supernet can be given experts of low rank only"):
         low_rank_supernet(read_supernet(trained), SearchSpace.from_spec("tiny"), {"expert_rank": 0})
 
 

@@ -8,6 +8,7 @@ import torch
 
 from mos_fairseq.cli.warm_start import main
 from mos_fairseq.errors import InputError
+from mos_fairseq.models.trained_parts import train_experts
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import Orders, moves_of, reordered, supernet_orders
 from tests.helpers import HEAD_DIM_SPACE, batch, language_model, masked_language_model, sample_of, supernet
@@ -139,6 +140,24 @@ def test_scaled_adams_sizes_stay_with_their_experts():
         kept |= {"rms": sizes[index], "scale_grads": sizes[index].expand(4, *sizes[index].shape).clone()}
     changed = reordered(state, model, moves_of(model, random_orders(model)))["last_optimizer_state"]["state"]
     assert all(torch.equal(kept["rms"], sizes[index]) for index, kept in changed.items())
+
+
+def test_the_moments_of_a_frozen_supernet_move():
+    """Its optimizer keeps experts and routers only."""
+    options = {"mos_routing": "rank", "expert_rank": 2, "freeze_shared": True}
+    model = SPACES["translation"](**options)
+    train_experts(model)
+    state = trained(model)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    moments = {i: {"exp_avg": dict(model.named_parameters())[name].detach() * 2} for i, name in enumerate(names)}
+    state["last_optimizer_state"] = {"state": moments, "param_groups": [{"params": list(range(len(names)))}]}
+    changed = reordered(state, model, moves_of(model, random_orders(model)))
+    assert any("low_rank.up" in name for name in names) and not any("fc1.weight" in name for name in names)
+    for index, name in enumerate(names):
+        assert torch.equal(changed["last_optimizer_state"]["state"][index]["exp_avg"], changed["model"][name] * 2)
+    assert not torch.equal(
+        changed["model"]["encoder.layers.0.fc1.weight"], state["model"]["encoder.layers.0.fc1.weight"]
+    )
 
 
 def test_states_without_a_place_for_each_unit_are_refused():

@@ -7,6 +7,7 @@ from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
 from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.optim.values import only_rate
 
 
 @dataclass
@@ -35,21 +36,18 @@ class EdenSchedule(FairseqLRScheduler):
 
     def __init__(self, cfg: EdenScheduleConfig, optimizer) -> None:
         super().__init__(cfg, optimizer)
-        rates = list(cfg.lr)
-        if len(rates) != 1:
-            raise InputError(f"lr is {rates}: lr_scheduler eden takes one number")
+        self.base_lr = only_rate(cfg.lr, "eden")
         at_least(0, warmup_updates=cfg.warmup_updates)
         for name in ("eden_updates", "eden_epochs"):
             if not 0 < getattr(cfg, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(cfg, name)}: allowed are numbers above 0")
         if not 0 <= cfg.eden_warmup_start <= 1:
             raise InputError(f"eden_warmup_start is {cfg.eden_warmup_start}: allowed are numbers from 0 to 1")
-        self.base_lr: float = rates[0]
-        self.epochs = 0  # whole ones; fairseq tells it at every start
+        self.epochs = 0  # completed; fairseq sets it whenever a training starts or resumes
         self.step_update(0)
 
     def step_begin_epoch(self, epoch: int) -> None:
-        """Take note of the epoch, the first of which is 1."""
+        """Store the epoch, counted from 1."""
         self.epochs = epoch - 1
 
     def step_update(self, num_updates: int) -> float:

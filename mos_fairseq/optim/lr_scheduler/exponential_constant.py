@@ -7,6 +7,7 @@ from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
 from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.optim.values import only_rate
 
 
 @dataclass
@@ -37,14 +38,11 @@ class ExponentialConstantSchedule(FairseqLRScheduler):
 
     def __init__(self, cfg: ExponentialConstantScheduleConfig, optimizer) -> None:
         super().__init__(cfg, optimizer)
-        rates = list(cfg.lr)
-        if len(rates) != 1:
-            raise InputError(f"lr is {rates}: lr_scheduler exponential_constant takes one number")
+        self.peak_lr = only_rate(cfg.lr, "exponential_constant")
         at_least(0, warmup_updates=cfg.warmup_updates)
         at_least(1, decay_updates=cfg.decay_updates)
         if not 0 < cfg.end_lr_ratio <= 1:
             raise InputError(f"end_lr_ratio is {cfg.end_lr_ratio}: allowed are numbers above 0, up to 1")
-        self.peak_lr: float = rates[0]
         self.step_update(0)
 
     def step_update(self, num_updates: int) -> float:
