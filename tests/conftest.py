@@ -17,6 +17,7 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from tests.commands import commands  # noqa: E402, F401  a fixture
 from tests.seeds import moved  # noqa: E402
 
 

@@ -1,8 +1,6 @@
 """A command of fairseq or ours is known as such however it is started; a program that imports the package is none."""
 
 import builtins
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,19 +8,20 @@ import pytest
 
 from mos_fairseq.compat.commands import _module_option, running_command
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).resolve().parents[1]
 SAY = "from mos_fairseq.compat.commands import running_command\nprint(running_command())\n"
 
 
-def said(*words: object, **options) -> str:
-    """Return the process's own description."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "MOS_FAIRSEQ_COMPAT": "off"}
-    command = [sys.executable, "-W", "ignore", *map(str, words)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
+@pytest.fixture
+def said(commands):
+    """The process's own description."""
+
+    def said(*words: object) -> str:
+        done = commands.python(*words, MOS_FAIRSEQ_COMPAT="off")
+        assert done.status == 0, done.err
+        return done.out.splitlines()[-1]
+
+    return said
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_the_interpreters_own_arguments(words, module):
     assert _module_option(words) == module
 
 
-def test_by_a_real_process(tmp_path):
+def test_by_the_process(said, tmp_path):
     """Checked while mos_fairseq is being imported, in a command's process, in its children, and in programs."""
     script = tmp_path / "fairseq-train"
     script.write_text(SAY)
@@ -92,11 +91,8 @@ def test_by_a_real_process(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["fairseq_cli.train", "mos_fairseq.standalone.train_process"])
-def test_a_module_that_is_a_command_tells_mistakes_in_one_line(module, tmp_path):
+def test_a_module_that_is_a_command_tells_mistakes_in_one_line(commands, module, tmp_path):
     options = ["--task", "translation_mos", "--arch", "transformer_mos", "--search-space", "tiny", "--max-tokens", "9"]
-    options += ["--user-dir", str(ROOT / "mos_fairseq")]
-    command = [sys.executable, "-W", "ignore", "-m", module, "nowhere", *options]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: data is nowhere: no such folder")
+    done = commands.python("-m", module, "nowhere", *options, "--user-dir", ROOT / "mos_fairseq", cwd=tmp_path)
+    assert done.status == 1 and "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith("error: data is nowhere: no such folder")

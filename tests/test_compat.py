@@ -78,18 +78,21 @@ def stock_checkpoint(**extra):
     }
 
 
-def run_python(code, *args, script=None, **env):
-    """Run code in a fresh interpreter that finds the package under test; ``script``: as that file."""
-    if script is not None:
-        script.write_text(code)
-    command = [sys.executable, "-W", "ignore", *(["-c", code] if script is None else [str(script)]), *map(str, args)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture
+def run_python(commands):
+    """``run_python(code, *args)``, in a process that has not imported the package; ``script``: as that file."""
+
+    def run_python(code, *args, script=None, **env):
+        if script is not None:
+            script.write_text(code)
+        return commands.python(*(["-c", code] if script is None else [script]), *args, **env)
+
+    return run_python
 
 
 def own_lines(done):
     """Drop logs from the import of fairseq and the package."""
-    return [line for line in done.stderr.splitlines() if not line.startswith(("INFO:fairseq", "DEBUG:mos_fairseq"))]
+    return [line for line in done.err.splitlines() if not line.startswith(("INFO:fairseq", "DEBUG:mos_fairseq"))]
 
 
 READ = """
@@ -225,15 +228,14 @@ def test_allow_list_holds_nothing_that_acts():
         }, value
 
 
-@pytest.mark.slow
-def test_opting_out_reads_other_types(path, tmp_path):
+def test_opting_out_reads_other_types(run_python, path, tmp_path):
     torch.save(stock_checkpoint(extra_state={"colour": collections.deque([1])}), path)
     refused = run_python(READ, path, script=tmp_path / "fairseq-train")
-    assert refused.returncode == 1 and "collections.deque" in refused.stderr
+    assert refused.status == 1 and "collections.deque" in refused.err
     assert len(own_lines(refused)) == 1 and own_lines(refused)[0].startswith("error: ")
     allowed = run_python(READ, path, **FULL)
-    assert allowed.returncode == 0, allowed.stderr
-    assert "read ['colour'" in allowed.stdout
+    assert allowed.status == 0, allowed.err
+    assert "read ['colour'" in allowed.out
 
 
 @pytest.mark.parametrize("zip_format", [True, False])
@@ -335,40 +337,37 @@ finally:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["raise", "raise Exception('Cannot load')", "raise Exception('Cannot load') from ValueError()"]
 )
-def test_mistake_is_one_line(how, tmp_path):
+def test_mistake_is_one_line(run_python, how, tmp_path):
     done = run_python(MISTAKE.format(how=how), script=tmp_path / "fairseq-train")
-    assert done.returncode == 1
+    assert done.status == 1
     if "from" in how:  # another cause was named on purpose: the mistake was not the reason
-        assert "Traceback" in done.stderr
+        assert "Traceback" in done.err
     else:
         assert own_lines(done) == ["error: --subnet x.yaml: no such file"]
 
 
-@pytest.mark.slow
-def test_traceback_on_request(tmp_path):
+def test_traceback_on_request(run_python, tmp_path):
     env = {error_hook.SHOW_TRACEBACK: "1"}
     done = run_python(MISTAKE.format(how="raise"), script=tmp_path / "fairseq-train", **env)
-    assert done.returncode == 1 and "Traceback" in done.stderr and "no such file" in done.stderr
+    assert done.status == 1 and "Traceback" in done.err and "no such file" in done.err
 
 
-@pytest.mark.slow
-def test_other_errors_reach_the_previous_hook(tmp_path):
+def test_other_errors_reach_the_previous_hook(run_python, tmp_path):
     code = "import sys\nsys.excepthook = lambda *a: print('mine', a[1])\n"
     code += "from mos_fairseq import compat\ncompat.apply()\nraise KeyError('k')"
     done = run_python(code, script=tmp_path / "mos-cost")
-    assert done.returncode == 1 and "mine 'k'" in done.stdout and "error:" not in done.stderr
+    assert done.status == 1 and "mine 'k'" in done.out and "error:" not in done.err
 
 
-def test_a_program_keeps_its_hook(tmp_path):
+def test_a_program_keeps_its_hook(run_python, tmp_path):
     """In a process that is no command of fairseq or ours, a program sees the traceback of its own mistake."""
     done = run_python(MISTAKE.format(how="raise") + "\n", script=tmp_path / "program.py")
-    assert done.returncode == 1 and "Traceback" in done.stderr and "no such file" in done.stderr
+    assert done.status == 1 and "Traceback" in done.err and "no such file" in done.err
     done = run_python("import sys, mos_fairseq\nprint(sys.excepthook is sys.__excepthook__)")
-    assert done.stdout == "True\n" and not own_lines(done)
+    assert done.out == "True\n" and not own_lines(done)
 
 
 # --- all of them ---
@@ -389,28 +388,28 @@ print(readable, hasattr(fairseq.utils, "eval"), sys.excepthook.__name__)
 
 
 @pytest.mark.parametrize("value", ["off", "on"])
-def test_the_switch_leaves_fairseq_alone(value, tmp_path):
+def test_the_switch_leaves_fairseq_alone(run_python, value, tmp_path):
     environment = {compat.SWITCH: value, "LOGLEVEL": "DEBUG"}  # commands leave lines of that level out otherwise
     done = run_python(SWITCHED, script=tmp_path / "fairseq-train", **environment)
-    assert done.returncode == 0, done.stderr
-    told = [line for line in done.stderr.splitlines() if "fairseq" in line and line.startswith(("repairs", "MOS_"))]
+    assert done.status == 0, done.err
+    told = [line for line in done.err.splitlines() if "fairseq" in line and line.startswith(("repairs", "MOS_"))]
     if value == "off":
-        assert done.stdout == f"{[False] * 3} False\nFalse False excepthook\n"
+        assert done.out == f"{[False] * 3} False\nFalse False excepthook\n"
         assert told == ["MOS_FAIRSEQ_COMPAT=off: fairseq is as it is"]
     else:
-        assert done.stdout == f"{[True] * 3} True\nTrue True report\n"
+        assert done.out == f"{[True] * 3} True\nTrue True report\n"
         assert told == [f"repairs of fairseq: {', '.join(repair.__name__ for repair in repairs.ALL)}"]
 
 
-def test_the_switch_knows_on_and_off(tmp_path):
+def test_the_switch_knows_on_and_off(run_python, tmp_path):
     done = run_python("import mos_fairseq", **{compat.SWITCH: "0"})
-    assert done.returncode == 1 and "MOS_FAIRSEQ_COMPAT is 0 in the environment: allowed are on and off" in done.stderr
+    assert done.status == 1 and "MOS_FAIRSEQ_COMPAT is 0 in the environment: allowed are on and off" in done.err
 
 
-def test_a_mistake_in_another_switch_is_one_line(tmp_path):
+def test_a_mistake_in_another_switch_is_one_line(run_python, tmp_path):
     done = run_python("import mos_fairseq.modules", script=tmp_path / "fairseq-train", MOS_FAIRSEQ_KERNELS="mkl")
     message = "MOS_FAIRSEQ_KERNELS is mkl in the environment: allowed are auto and torch"
-    assert done.returncode == 1 and [line for line in own_lines(done) if message in line] == own_lines(done)
+    assert done.status == 1 and [line for line in own_lines(done) if message in line] == own_lines(done)
 
 
 def test_second_apply_changes_nothing():

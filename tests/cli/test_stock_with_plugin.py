@@ -6,17 +6,14 @@ Without the plugin, torch >= 2.6 reads fairseq's checkpoints only with its safe 
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.cli.conftest import ROOT, USER_DIR, Commands, Done
+from tests.cli.conftest import USER_DIR, Commands, Done
 from tests.cli.test_train import assert_equal
 
 UNSAFE = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
@@ -72,27 +69,23 @@ class Side:
     def run(self, command: str, data: Path, *args: object) -> Done:
         """Run ``fairseq-COMMAND`` with relative paths in this side's folder."""
         plugin = ["--user-dir", USER_DIR] if self.name == "plugin" else []
-        return self.commands.fork(command, data, *plugin, *args, cwd=self.folder)
+        return self.commands.fork(command, data, *plugin, *args, cwd=self.folder, **self.environment)
 
     def python(self, code: str, *args: object) -> None:
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
-        command = [sys.executable, "-W", "ignore", "-c", code, self.name, *map(str, args)]
-        subprocess.run(command, cwd=self.folder, env=env, check=True, capture_output=True, timeout=100)
+        done = self.commands.python("-c", code, self.name, *args, cwd=self.folder, **self.environment)
+        assert done.status == 0, done.err
 
     def load(self, name: str) -> dict:
         return torch.load(self.folder / name, weights_only=False)
 
 
 @pytest.fixture(scope="module")
-def sides(tmp_path_factory):
+def sides(commands, tmp_path_factory):
     made = []
     for name, environment in (("stock", UNSAFE), ("plugin", SAFE)):
         folder = tmp_path_factory.mktemp(name)
-        made.append(Side(name, Commands(folder, **environment), folder, environment))
-    yield made
-    for side in made:
-        side.commands.server.kill()
-        side.commands.server.wait()
+        made.append(Side(name, commands, folder, environment))
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
-"""Fixtures: configurations composed by ``fairseq-hydra-train`` itself, a small corpus, and the real commands."""
+"""Fixtures: configurations composed by ``fairseq-hydra-train`` itself, and a small corpus."""
 
 from __future__ import annotations
 
 import logging
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -119,17 +117,3 @@ def build(compose) -> Callable[..., Built]:
         return Built(cfg)
 
     return build
-
-
-@pytest.fixture(scope="session")
-def command() -> Callable[..., subprocess.CompletedProcess]:
-    """``command(cwd, NAME, *args)``: a real console script."""
-
-    def command(cwd: Path, name: str, *args: object) -> subprocess.CompletedProcess:
-        script = Path(sys.executable).with_name(name)
-        env = {**os.environ, "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
-        return subprocess.run(
-            [str(script), *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
-        )
-
-    return command

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from tests.cli.conftest import commands, files, joined, supernet, text  # noqa: F401  fixtures
+from tests.cli.conftest import files, joined, supernet, text  # noqa: F401  fixtures
 from tests.pretend_cuda import pretend_cuda
 
 PRETENDED = os.environ.get("MOS_TEST_CUDA") == "pretended"

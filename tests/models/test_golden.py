@@ -118,19 +118,19 @@ def test_another_task_is_told_what_generates(caplog):
     assert "--task translation_mos" in line and "--required-batch-size-multiple 1" in line
 
 
-@pytest.mark.parametrize("name", ["supernet.pt", "twin.pt"])
 @pytest.mark.slow
-def test_a_spawned_process_gets_model_task_and_criterion(name):
+def test_a_spawned_process_gets_model_task_and_criterion():
     """They can be pickled, also after a forward, which derives weights; a supernet keeps its active subnet."""
-    model, cfg, task = load(name)
-    criterion = task.build_criterion(cfg.criterion)
-    if name == "supernet.pt":
-        model.set_active_subnet(resolve_subnet("random:3", model.search_space))
-    check_scores(model, "twin" if name == "twin.pt" else "random:3")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        loss, sizes = pool.submit(loss_of, model, task, criterion).result(timeout=300)
-    mine = loss_of(model, task, criterion)
-    assert loss == pytest.approx(mine[0], rel=1e-6) and sizes == mine[1]
+        for name, active in (("supernet.pt", "random:3"), ("twin.pt", "twin")):
+            model, cfg, task = load(name)
+            criterion = task.build_criterion(cfg.criterion)
+            if name == "supernet.pt":
+                model.set_active_subnet(resolve_subnet(active, model.search_space))
+            check_scores(model, active)
+            loss, sizes = pool.submit(loss_of, model, task, criterion).result(timeout=300)
+            mine = loss_of(model, task, criterion)
+            assert loss == pytest.approx(mine[0], rel=1e-6) and sizes == mine[1]
 
 
 def loss_of(model, task, criterion) -> tuple[float, list[int]]:

@@ -1,9 +1,9 @@
-"""Run fairseq's commands, each in its own forked process, without importing everything again.
+"""Run fairseq's commands, and programs, each in its own forked process, without importing everything again.
 
-``conftest.py`` starts the server, which imports fairseq and other slow packages, but not mos_fairseq. Requests with
+``commands.py`` starts the server, which imports fairseq and other slow packages, but not mos_fairseq. Requests with
 plugin: true go to a fork of it that has imported mos_fairseq, too. One request a line on stdin, as JSON {command, args,
-cwd, stdin, stdout, stderr, threads, cuda, plugin}; the answers are two lines on stdout, the fork's process id and then
-its exit status.
+cwd, env, stdin, stdout, stderr, threads, cuda, plugin}, where command is null for ``python ARGS``; the answers are two
+lines on stdout, the fork's process id and then its exit status.
 """
 
 import gc
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pkgutil
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import IO, TextIO
 
 import torch
@@ -55,6 +56,7 @@ def run_command(request: dict) -> None:
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(request[name], flags, 0o644), number)
     os.chdir(request["cwd"])
+    os.environ.update(request["env"])
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
@@ -65,6 +67,9 @@ def run_command(request: dict) -> None:
         pretended.__enter__()  # to the end of the process
         _pretended.append(pretended)
     command = request["command"]
+    if command is None:
+        run_python(request["args"])
+        return
     ours = command.startswith("mos-")
     sys.argv = [command if ours else f"fairseq-{command}", *request["args"]]
     if request["plugin"]:  # as when a command imports the package
@@ -77,7 +82,21 @@ def run_command(request: dict) -> None:
         module = command.removeprefix("mos-").replace("-", "_")
         importlib.import_module(f"mos_fairseq.cli.{module}").main()
     else:
-        importlib.import_module(f"fairseq_cli.{command}").cli_main()
+        importlib.import_module(f"fairseq_cli.{command.replace('-', '_')}").cli_main()
+
+
+def run_python(words: list[str]) -> None:
+    """In the fork: as ``python WORDS`` would."""
+    sys.orig_argv = [sys.executable, *words]
+    sys.argv = words if words[0] not in ("-c", "-m") else [words[0], *words[2:]]
+    sys.path[0] = ""  # not the server's folder
+    if words[0] == "-c":
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        exec(compile(words[1], "<string>", "exec"), vars(main))
+    elif words[0] == "-m":
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def ended(program: Callable[[], None]) -> int:
