@@ -19,7 +19,7 @@ supernet=(
     --task translation_mos --search-space tiny --arch transformer_mos --share-all-embeddings
     --mos-routing neuron --num-experts 2 --dropout 0.1
 )
-# The training run: examples/recipes compares sampling rules
+# The training run: examples/studies/sampling compares sampling rules
 training=(
     --subnet-sampling random --num-random-subnets 1 --cost-strata 8 --valid-subnets largest,smallest
     --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.1
@@ -103,12 +103,12 @@ quote_log() {
 }
 
 make_corpus() {
-    python examples/embedded_corpus.py --output "$work/text" --seed "$corpus_seed" \
+    python examples/tools/embedded_corpus.py --output "$work/text" --seed "$corpus_seed" \
         --train "$train_pairs" --valid "$valid_pairs" --test "$test_pairs"
 }
 
 make_subwords() {
-    python examples/subwords.py --text "$work/text" --output "$work/spm" --vocab-size "$vocab_size"
+    python examples/tools/subwords.py --text "$work/text" --output "$work/spm" --vocab-size "$vocab_size"
 }
 
 binarize() {
@@ -180,14 +180,14 @@ translate() {
 }
 
 # what the outcome of the first and of the longest step depends on, besides the parameters
-generator=$(cat examples/embedded_corpus.py examples/embedded_lexicon.py | sha256sum | cut -c 1-12)
+generator=$(cat examples/tools/embedded_corpus.py examples/tools/embedded_lexicon.py | sha256sum | cut -c 1-12)
 package=$(find mos_fairseq -name '*.py' -o -name '*.yaml' | LC_ALL=C sort | xargs cat | sha256sum | cut -c 1-12)
 
 current="install"
 echo "== install"
-bash examples/setup_venv.sh quickstart # does nothing where nothing has changed
+bash examples/tools/setup_venv.sh quickstart # does nothing where nothing has changed
 export PATH="$root/.venv/bin:$PATH"
-. examples/cpu_env.sh
+. examples/tools/cpu_env.sh
 
 step "corpus" "$train_pairs $valid_pairs $test_pairs $corpus_seed $generator" text make_corpus
 step "subwords" "$vocab_size" spm make_subwords
@@ -215,7 +215,7 @@ for subnet in smallest largest; do
 done
 
 current="report"
-report=(python examples/quickstart_report.py --reference "$work/text/test.de" --plot "$work/bleu.png"
+report=(python examples/tools/quickstart_report.py --reference "$work/text/test.de" --plot "$work/bleu.png"
     --checkpoint "$work/checkpoints/checkpoint_best.pt" --latencies "$work/latency.jsonl" --predictor "$work/predictor.json"
     --budget "$(cat "$work/search/budget")")
 for subnet in smallest search/uniform.yaml search/best.yaml finetuned/finetuned.yaml largest; do

@@ -1,6 +1,6 @@
 """Train a tiny supernet in two processes, started by three launchers, and compare the parameters bit by bit.
 
-The launchers are ``examples/train_parallel.sh``, ``torchrun`` of ``fairseq-train``, and fairseq's own spawning. The
+The launchers are ``examples/tools/train_parallel.sh``, ``torchrun`` of ``fairseq-train``, and fairseq's own spawning. The
 last two count GPUs: their processes see two simulated ones and do not use them (gloo).
 
     python tests/launchers.py
@@ -64,7 +64,7 @@ def main() -> None:
 
         together = ["--distributed-world-size", 2, "--distributed-backend", "gloo"]
         script, port = folder / "train.py", "tcp://127.0.0.1:29617"
-        start("bash", ROOT / "examples" / "train_parallel.sh", 2, *arguments("train_parallel.sh"))
+        start("bash", ROOT / "examples" / "tools" / "train_parallel.sh", 2, *arguments("train_parallel.sh"))
         start("torchrun", "--standalone", "--nproc-per-node", 2, script, *arguments("torchrun"), *together)
         start(sys.executable, script, *arguments("spawn"), *together, "--distributed-init-method", port)
         launchers = ["train_parallel.sh", "torchrun", "spawn"]

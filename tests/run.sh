@@ -6,7 +6,7 @@
 #   PYTHON=python3.12 bash tests/run.sh -k compat
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash examples/setup_venv.sh test
+bash examples/tools/setup_venv.sh test
 # the browser for the search's page: on Debian, root installs it; elsewhere that one test says what it lacks
 if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1 ||

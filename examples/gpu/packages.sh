@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs what examples/gpu/run.sh needs besides torch into one file, for a machine without a network:
 #   bash examples/gpu/packages.sh packages.tar.xz        # for Python 3.12 on Linux x86-64; PYTHON_VERSION=3.11 for another
-# This machine needs a network, and .venv (bash examples/setup_venv.sh test).
+# This machine needs a network, and .venv (bash examples/tools/setup_venv.sh test).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 if [ $# -ne 1 ]; then

@@ -45,7 +45,7 @@ if [ -n "${PACKAGES:-}" ]; then
     export PYTHONPATH="$work/packages:$root${PYTHONPATH:+:$PYTHONPATH}"
     python=${PYTHON:-python3}
 else
-    bash "$root/examples/setup_venv.sh" test
+    bash "$root/examples/tools/setup_venv.sh" test
     python=$root/.venv/bin/python
 fi
 python=$(command -v "$python") || fail "PYTHON is $python: not found"
@@ -56,7 +56,7 @@ if [ -n "${MOS_GPU_TRIAL:-}" ]; then
 else
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || fail "torch sees no GPU here"
     device=cuda amp=(--amp) export_tests=
-    sizes=(--repeats 10) small=$root/examples/benchmarks/small.yaml wmt=wmt14_en_de few=4096 many=16384
+    sizes=(--repeats 10) small=$root/examples/studies/benchmarks/small.yaml wmt=wmt14_en_de few=4096 many=16384
     lines=20000 updates=1200 subnets=40 visits=3 vocabulary=32000
 fi
 # fairseq's commands and ours, by this interpreter
@@ -81,8 +81,8 @@ data=$work/data-bin
 plugin=(--user-dir "$root/mos_fairseq" --task translation_mos)
 
 part_data() {
-    "$python" "$root/examples/embedded_corpus.py" --output "$work/text" --seed 1 --train "$lines" --valid 500 --test 500
-    "$python" "$root/examples/subwords.py" --text "$work/text" --output "$work/spm" --vocab-size "$((lines > 2000 ? 2000 : 250))"
+    "$python" "$root/examples/tools/embedded_corpus.py" --output "$work/text" --seed 1 --train "$lines" --valid 500 --test 500
+    "$python" "$root/examples/tools/subwords.py" --text "$work/text" --output "$work/spm" --vocab-size "$((lines > 2000 ? 2000 : 250))"
     rm -rf "$data"
     fairseq-preprocess --source-lang en --target-lang de --joined-dictionary --srcdict "$work/spm/dict.txt" \
         --trainpref "$work/spm/train" --validpref "$work/spm/valid" --testpref "$work/spm/test" --destdir "$data" --workers 1

@@ -56,9 +56,9 @@ def test_bad_options(commands, tmp_path, arguments, message):
 
 
 def test_generation_in_turn_with_stock_fairseq(commands, joined, supernet, tmp_path, monkeypatch, capsys):
-    """Run examples/benchmarks/generate.py, whose commands are forks here."""
+    """Run examples/studies/benchmarks/generate.py, whose commands are forks here."""
     monkeypatch.setattr(logging.root.manager, "disable", 0)  # the script silences fairseq
-    monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "examples" / "studies" / "benchmarks")
     generate = importlib.import_module("generate")
 
     def run(command: list[str]) -> str:

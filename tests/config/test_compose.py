@@ -99,7 +99,7 @@ def test_recipe_reaches_what_is_built(build, name):
         space.max("encoder_embed_dim"),
     )
     assert any(".router." in parameter for parameter, _ in model.named_parameters())
-    by_cost = name == "tiny"  # as compared in examples/recipes
+    by_cost = name == "tiny"  # as compared in examples/studies/sampling
     trains = ["random"] if by_cost else ["largest", "random", "smallest"]
     assert [subnet for subnet, _ in built.task.training_subnets(0)] == trains
     assert built.task.cfg.cost_strata == (8 if by_cost else 0)

@@ -104,7 +104,7 @@ def test_other_backends_are_refused(monkeypatch, group):
 
 @pytest.mark.slow
 def test_launcher(joined, files, tmp_path):
-    """examples/train_parallel.sh: one run, one log, one set of checkpoints."""
+    """examples/tools/train_parallel.sh: one run, one log, one set of checkpoints."""
     script = [str(ROOT / "examples" / "train_parallel.sh"), "2"]
     arguments = training(joined, tmp_path / "save dir", "--max-update", 3, space=files / "space.yaml")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}

@@ -8,9 +8,9 @@ from pathlib import Path
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 # debian_catalogues comes last: `import extract` means the script of libreoffice_help
-STUDIES = ("benchmarks", "bert_debian", "gap", "language_model", "libreoffice_help", "recipes", "warm_start")
-STUDIES += ("debian_catalogues",)
-
-for folder in (EXAMPLES, *(EXAMPLES / name for name in STUDIES)):
+FOLDERS = [EXAMPLES / "tools"]
+FOLDERS += [EXAMPLES / "studies" / name for name in ("benchmarks", "gap", "language_model", "sampling", "warm_start")]
+FOLDERS += [EXAMPLES / "recipes" / name for name in ("bert_debian", "libreoffice_help", "debian_catalogues")]
+for folder in FOLDERS:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))

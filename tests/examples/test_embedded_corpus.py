@@ -81,7 +81,7 @@ def test_impossible_size_is_told_in_one_line():
 
 
 def test_command_line(tmp_path):
-    script = EXAMPLES / "embedded_corpus.py"
+    script = EXAMPLES / "tools" / "embedded_corpus.py"
     sizes = ["--train", "30", "--valid", "5", "--test", "5"]
     subprocess.run([sys.executable, script, "--output", tmp_path / "a", *sizes], check=True)
     files = sorted(file.name for file in (tmp_path / "a").iterdir())

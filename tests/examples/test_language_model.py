@@ -46,6 +46,6 @@ def test_a_log_without_a_loss(measured):
 
 @pytest.mark.parametrize(("arguments", "status", "told"), [([], 2, "run.sh WORK_DIR"), (["w", "x"], 1, "SEED is x")])
 def test_bad_arguments(tmp_path, arguments, status, told):
-    command = ["bash", str(EXAMPLES / "language_model" / "run.sh"), *arguments]
+    command = ["bash", str(EXAMPLES / "studies" / "language_model" / "run.sh"), *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, list(tmp_path.iterdir())) == (status, []) and told in done.stderr

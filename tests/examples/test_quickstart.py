@@ -171,10 +171,10 @@ class Quickstart:
         return [words[0] if words[0] in plain else " ".join(words) for words in names if words[1] != "-m"]
 
 
-DATA = ["python examples/embedded_corpus.py", "python examples/subwords.py", "fairseq-preprocess"]
+DATA = ["python examples/tools/embedded_corpus.py", "python examples/tools/subwords.py", "fairseq-preprocess"]
 SUPERNET = ["fairseq-train", "mos-latency measure", "mos-latency fit", "mos-latency predict", "mos-search"]
 SUPERNET += ["mos-export", "mos-finetune", "mos-latency measure", *["fairseq-generate"] * 5]
-REPORT = ["python examples/quickstart_report.py"]
+REPORT = ["python examples/tools/quickstart_report.py"]
 
 
 def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# From a small Hugging Face encoder to classifiers within budgets, beside the same architectures without the supernet:
+#   bash examples/recipes/bert_debian/run.sh WORK_DIR [SEED…]
+# A warm start of all-MiniLM-L6-v2 becomes a supernet, trained on masked words of Debian's descriptions with in-place
+# distillation; mos-search finds subnets within BUDGETS (per cent of the encoder's parameters); each is exported, fine-tuned
+# by fairseq's own sentence_prediction on EXAMPLES examples of two tasks, scored, and exported for transformers. For
+# comparison, each architecture is also cut out of the warm start before the supernet was trained (source "start").
+# WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on where it stopped. SMALL=1 is for one
+# core and an hour; all settings below can be given by name.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+. "$here/../../tools/cpu_env.sh"
+. "$here/../../tools/steps.sh"
+seeded_study "$@"
+prepared=${DATA:-$root/data/bert_debian}
+space=${SPACE:-$here/space.yaml}
+length=${LENGTH:-96}
+if [ -n "${SMALL:-}" ]; then
+    defaults=(layer 60 60 1024 2e-4 40 10 2 1000 1000 2 50 supernet)
+else
+    defaults=("none layer neuron" 1000 4000 2048 2e-4 1000 50 10 "4000 all" all 3 "50 25" "supernet start")
+fi
+read -ra routings <<<"${ROUTINGS:-${defaults[0]}}"
+head_updates=${HEAD_UPDATES:-${defaults[1]}} updates=${UPDATES:-${defaults[2]}} max_tokens=${MAX_TOKENS:-${defaults[3]}}
+lr=${LR:-${defaults[4]}} samples=${VALID_SAMPLES:-${defaults[5]}} population=${POPULATION:-${defaults[6]}}
+iterations=${ITERATIONS:-${defaults[7]}}
+read -ra examples <<<"${EXAMPLES:-${defaults[8]}}"
+test_examples=${TEST_EXAMPLES:-${defaults[9]}} epochs=${EPOCHS:-${defaults[10]}}
+read -ra budgets <<<"${BUDGETS:-${defaults[11]}}"
+read -ra sources <<<"${SOURCES:-${defaults[12]}}"
+if ! command -v fairseq-train >/dev/null; then
+    export PATH="$root/.venv/bin:$PATH" # of prepare.sh
+fi
+if [ ! -d "$prepared/data-bin/pair/label" ]; then
+    echo "error: $prepared is not prepared: bash examples/recipes/bert_debian/prepare.sh" >&2
+    exit 1
+fi
+plugin=(--user-dir "$root/mos_fairseq" --log-format simple --log-interval 50 --num-workers 0)
+
+# part_of TASK N: the first N examples for training and the first of the test set, binarized
+part_of() {
+    local task=$1 from=$prepared/pieces/$1 to=$work/data/$1-$2 column split pref
+    for split in train test; do
+        local count=$2
+        [ "$split" = train ] || count=$test_examples
+        [ "$count" != all ] || count=$(wc -l <"$from/$split.label")
+        for column in "$prepared/data-bin/$task"/*; do
+            column=$(basename "$column")
+            mkdir -p "$to/text"
+            head -n "$count" "$from/$split.$column" >"$to/text/$split.$column"
+        done
+    done
+    for column in "$prepared/data-bin/$task"/*; do
+        column=$(basename "$column")
+        rm -rf "${to:?}/$column"
+        fairseq-preprocess --only-source --srcdict "$prepared/data-bin/$task/$column/dict.txt" \
+            --trainpref "$to/text/train.$column" --testpref "$to/text/test.$column" --destdir "$to/$column" --workers 1
+    done
+}
+
+# tune NAME CHECKPOINT SUBNET DATA SEED: fine-tunes a static twin
+tune() {
+    local classes
+    classes=$(wc -l <"$4/label/dict.txt")
+    step "tune-$1" fairseq-train "$4" "${plugin[@]}" --task sentence_prediction --num-classes "$classes" \
+        --init-token 0 --separator-token 2 --max-positions 512 --shorten-method truncate --arch roberta_subnet \
+        --subnet "$3" --layer-norm-eps 1e-12 --finetune-from-model "$2" --criterion sentence_prediction \
+        --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr 2e-4 --lr-scheduler cosine --warmup-updates 20 \
+        --max-update $((epochs * (($(wc -l <"$4/text/train.label") + 31) / 32))) --batch-size 32 --seed "$5" \
+        --disable-validation --no-epoch-checkpoints --no-save-optimizer-state --save-dir "$work/tuned/$1"
+}
+
+for task in section pair; do
+    for count in "${examples[@]}"; do
+        step "data-$task-$count" part_of "$task" "$count"
+        given=()
+        [ "$count" = all ] || given+=(--examples "$count")
+        [ "$test_examples" = all ] || given+=(--test-examples "$test_examples")
+        step "baseline-$task-$count" python "$here/baseline.py" --text "$prepared/text/$task" "${given[@]}" \
+            --output "$work/baseline-$task-$count.json"
+    done
+done
+python -c 'import sys; from mos_fairseq.search_space import SearchSpace as S; S.from_spec(sys.argv[1]).largest().save(sys.argv[2])' \
+    "$space" "$work/largest.yaml"
+words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
+for seed in "${seeds[@]}"; do
+    for routing in "${routings[@]}"; do
+        run=$routing-$seed
+        mkdir -p "$work/$run"
+        step "warm-$run" mos-warm-start --path "$prepared/encoder" --search-space "$space" --mos-routing "$routing" \
+            --seed "$seed" --output "$work/$run/warm.pt"
+        step "head-$run" python "$here/head.py" "$prepared/data-bin/text" --path "$work/$run/warm.pt" \
+            --updates "$head_updates" --max-tokens "$max_tokens" --seed "$seed" --output "$work/$run/start.pt"
+        step "supernet-$run" fairseq-train "$prepared/data-bin/text" "${plugin[@]}" --task masked_lm_mos \
+            --search-space "$space" --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
+            --max-positions 512 --finetune-from-model "$work/$run/start.pt" --sample-break-mode eos \
+            --tokens-per-sample "$length" --max-tokens "$max_tokens" --criterion distillation_mos --dropout 0 \
+            --attention-dropout 0.1 --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
+            --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --total-num-update "$updates" \
+            --max-update "$updates" --clip-norm 1.0 --seed "$seed" --disable-validation --no-epoch-checkpoints \
+            --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$work/$run/checkpoints"
+        names=(largest) subnets=("$work/largest.yaml")
+        for budget in "${budgets[@]}"; do
+            step "search-$budget-$run" mos-search "$prepared/data-bin/text" --valid-samples "$samples" \
+                --path "$work/$run/checkpoints/checkpoint_last.pt" --population-size "$population" \
+                --iterations "$iterations" --parents $((population / 3)) --mutations $((population / 2)) \
+                --crossovers $((population / 2)) --constraint "params_without_embeddings<=$budget%" \
+                --seed "$seed" --output "$work/$run/search-$budget"
+            for kind in best uniform; do
+                cp "$work/$run/search-$budget/$kind.yaml" "$work/$run/$kind-$budget.yaml"
+                names+=("$kind-$budget") subnets+=("$work/$run/$kind-$budget.yaml")
+            done
+        done
+        mos-cost --search-space "$space" --subnet "$(IFS=, && echo "${subnets[*]}")" --json --src-len 128 \
+            --vocab-size "$words" >"$work/$run/costs.jsonl"
+        step "latency-$run" mos-latency measure --search-space "$space" --subnet "$(IFS=, && echo "${subnets[*]}")" \
+            --src-len 128 --vocab-size "$words" --threads 1 --repeats 5 --output "$work/$run/latency.jsonl"
+        for position in "${!names[@]}"; do
+            for source in "${sources[@]}"; do
+                from=$work/$run/start.pt
+                [ $source = start ] || from=$work/$run/checkpoints/checkpoint_last.pt
+                step "export-$source-${names[position]}-$run" mos-export --path "$from" \
+                    --subnet "${subnets[position]}" --output "$work/$run/$source-${names[position]}.pt"
+            done
+        done
+        for task in section pair; do
+            for count in "${examples[@]}"; do
+                tuned=()
+                for position in "${!names[@]}"; do
+                    for source in "${sources[@]}"; do
+                        name=$task-$count-$source-${names[position]}-$run
+                        tune "$name" "$work/$run/$source-${names[position]}.pt" "${subnets[position]}" \
+                            "$work/data/$task-$count" "$seed"
+                        tuned+=("$work/tuned/$name/checkpoint_last.pt")
+                    done
+                done
+                python "$here/score.py" "$work/data/$task-$count" "${tuned[@]}"
+            done
+        done
+        winner=section-${examples[0]}-supernet-best-${budgets[0]}-$run
+        step "huggingface-$run" mos-export --path "$work/tuned/$winner/checkpoint_last.pt" --format huggingface \
+            --allow-padding --tokenizer "$prepared/encoder/tokenizer.json" --output "$work/$run/huggingface"
+        step "pipeline-$run" python "$here/pipeline.py" "$work/$run/huggingface" --length "$length" \
+            --text "$prepared/text/section/test.input0" --scores "$work/tuned/$winner/score.json"
+    done
+done
+python "$here/accuracies.py" "$work"

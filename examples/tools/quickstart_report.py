@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Print a table of the subnets that translated the quickstart's test set, with their BLEU, and plot it.
+
+    python examples/tools/quickstart_report.py --reference test.de --plot bleu.png largest=DIR smallest=DIR …
+
+Each DIR has the output of one run of ``fairseq-generate --results-path DIR``; a subnet may also be a YAML file, which
+the table shows by its name. With ``--checkpoint``, the table also has each subnet's parameters; with ``--latencies``, a
+file of ``mos-latency measure``, its measured latency; with ``--predictor``, its predicted latency. With ``--budget``,
+the plot has a line at that number of milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import sacrebleu
+
+
+class ReportError(ValueError):
+    """Translations that cannot be scored, reported in one line."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Facts about a subnet before it translates."""
+
+    parameters: int | None = None
+    predicted_ms: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One subnet's row."""
+
+    subnet: str
+    bleu: float
+    known: Known
+
+
+def read_hypotheses(file: Path) -> list[str]:
+    """The detokenised best hypotheses of a fairseq-generate output, in the order of the test set.
+
+    fairseq writes sentences in the order in which they were batched; the line 'D-7' holds sentence 7's score
+    and text.
+    """
+    hypotheses: dict[int, str] = {}
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not re.match(r"D-\d+\t", line):
+                continue
+            label, _, text = line.rstrip("\n").split("\t", 2)
+            hypotheses.setdefault(int(label[2:]), text)  # with --nbest, the first is the best
+    if not hypotheses:
+        raise ReportError(f"{file}: holds no translations")
+    if sorted(hypotheses) != list(range(len(hypotheses))):
+        raise ReportError(
+            f"{file}: only {len(hypotheses)} translations, and some in between are missing; "
+            "fairseq-generate leaves sentences out without --required-batch-size-multiple 1"
+        )
+    return [hypotheses[index] for index in range(len(hypotheses))]
+
+
+def look_up(
+    checkpoint: Path, subnets: list[str], latencies: Path | None, predictor: Path | None
+) -> tuple[dict[str, Known], str | None]:
+    """Return the parameters of each subnet's static twin (a user of the subnet stores these, embeddings included), its
+    predicted and measured latency, and any sign that the machine was busy during the measurement."""
+    logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
+    from fairseq import checkpoint_utils
+
+    from mos_fairseq.latency import LatencyPredictor, read_latencies
+    from mos_fairseq.search_space import resolve_subnet
+
+    models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])
+    times, busy = {}, None
+    if latencies is not None:
+        measured = read_latencies(latencies)
+        busy = measured.busy()
+        times = {subnet.key: ms for subnet, ms in zip(measured.subnets, measured.latency_ms, strict=True)}
+    predict = LatencyPredictor.load(predictor).predict if predictor is not None else lambda subnets: [None]
+    known = {}
+    for name in subnets:
+        subnet = resolve_subnet(name, models[0].search_space)
+        models[0].set_active_subnet(subnet)
+        twin = models[0].get_active_subnet()
+        parameters = sum(parameter.numel() for parameter in twin.parameters())
+        known[name] = Known(parameters, predict([subnet])[0], times.get(subnet.key))
+    return known, busy
+
+
+def score(subnet: str, folder: Path, references: list[str], known: Known) -> Result:
+    """sacreBLEU of one subnet's translations against the raw references."""
+    file = folder / "generate-test.txt"
+    if not file.is_file():
+        raise ReportError(f"{subnet}: {file} is missing: did fairseq-generate finish?")
+    hypotheses = read_hypotheses(file)
+    if len(hypotheses) != len(references):
+        raise ReportError(f"{subnet}: {len(hypotheses)} translations in {file} for {len(references)} references")
+    bleu = sacrebleu.corpus_bleu(hypotheses, [references])
+    name = Path(subnet).stem if subnet.endswith((".yaml", ".yml")) else subnet
+    return Result(name, bleu.score, known)
+
+
+def table(results: list[Result]) -> str:
+    """The results as aligned text."""
+    rows = [("subnet", "parameters", "predicted", "measured", "BLEU")]
+    for result in results:
+        known = result.known
+        parameters = f"{known.parameters:,}" if known.parameters else "-"
+        times = [f"{ms:.1f} ms" if ms else "-" for ms in (known.predicted_ms, known.latency_ms)]
+        rows.append((result.subnet, parameters, *times, f"{result.bleu:.1f}"))
+    columns = list(zip(*rows, strict=True))
+    kept = [index for index, (_, *cells) in enumerate(columns) if index not in (2, 3) or set(cells) != {"-"}]
+    rows = [tuple(row[index] for index in kept) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+    return "\n".join(lines)
+
+
+def plot(results: list[Result], file: Path, budget_ms: float | None = None) -> None:
+    """BLEU against latency, with the budget as a line, or else parameters, or one bar per subnet where neither is known
+    of all."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    if all(result.known.latency_ms for result in results):
+        label, values = "measured latency [ms]", [result.known.latency_ms for result in results]
+    else:
+        label, values = "parameters (millions)", [(result.known.parameters or 0) / 1e6 for result in results]
+    if all(values):
+        axes.scatter(values, [result.bleu for result in results])
+        for value, result in zip(values, results, strict=True):
+            axes.annotate(result.subnet, (value, result.bleu), xytext=(6, -3), textcoords="offset points")
+        if budget_ms is not None and label.endswith("[ms]"):
+            axes.axvline(budget_ms, color="0.4", linestyle="--", linewidth=1)
+            axes.annotate("budget", (budget_ms, 0.02), xycoords=("data", "axes fraction"), rotation=90, ha="right")
+        axes.set_xlabel(label)
+        axes.margins(0.15)
+    else:
+        bars = axes.bar([result.subnet for result in results], [result.bleu for result in results])
+        axes.bar_label(bars, fmt="%.1f")
+    axes.set_ylabel("test BLEU")
+    axes.set_title("Subnets of one supernet")
+    figure.savefig(file, dpi=150)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Score and plot the quickstart's subnets.")
+    parser.add_argument("--reference", type=Path, required=True, help="raw target side of the test set")
+    parser.add_argument("--plot", type=Path, required=True, help="PNG file to write")
+    parser.add_argument("--checkpoint", type=Path, help="the supernet, to count parameters")
+    parser.add_argument("--latencies", type=Path, help="measured latencies, with --checkpoint")
+    parser.add_argument("--predictor", type=Path, help="of mos-latency fit, with --checkpoint")
+    parser.add_argument("--budget", type=float, metavar="MS", help="of the search, for the plot")
+    parser.add_argument("runs", nargs="+", metavar="SUBNET=DIR", help="a subnet and its --results-path")
+    options = parser.parse_args(arguments)
+    try:
+        if not options.reference.is_file():
+            raise ReportError(f"--reference {options.reference}: no such file")
+        references = options.reference.read_text(encoding="utf-8").splitlines()
+        folders = {}
+        for run in options.runs:
+            subnet, equals, folder = run.rpartition("=")
+            if not equals:
+                raise ReportError(f"{run}: expected SUBNET=DIR")
+            folders[subnet] = Path(folder)
+        known, busy = {}, None
+        if options.checkpoint:
+            known, busy = look_up(options.checkpoint, list(folders), options.latencies, options.predictor)
+        results = [score(name, folder, references, known.get(name, Known())) for name, folder in folders.items()]
+    except ValueError as error:  # ReportError, or mos_fairseq's error about a file
+        sys.exit(f"quickstart_report.py: {error}")
+    print(table(results))
+    if busy is not None:
+        print(f"warning: {busy}")
+    plot(results, options.plot, options.budget)
+    print(f"plot: {options.plot}")
+
+
+if __name__ == "__main__":
+    main()
