@@ -21,10 +21,10 @@ class SupernetTaskConfig(FairseqDataclass):
     subnet_sampling: ChoiceEnum(list(SAMPLINGS)) = field(
         default="random",
         metadata={
-            "help": "subnets trained in each update: random (one, or --num-random-subnets), sandwich (largest, random ones, "
-            "smallest; gradients averaged), alternate (the largest in one update, random ones in the next), controller "
-            "(as sandwich, but its draws learn what is best within --controller-budget), largest, smallest, or the "
-            "fixed one of --subnet"
+            "help": "subnets trained in each update: random (--num-random-subnets of them), sandwich (largest, random "
+            "ones, smallest; gradients averaged), alternate (the largest in one update, random ones in the next), "
+            "controller (as sandwich, but its draws learn what is best within --controller-budget), largest, smallest, "
+            "or the fixed one of --subnet"
         },
     )
     num_random_subnets: int = field(
