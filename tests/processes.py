@@ -234,8 +234,9 @@ _MODELS = {
 
 
 def training(data: Path, space: Path, save_dir: Path, *options: object, task: str = "translation_mos") -> list[object]:
-    """Arguments of fairseq-train for a small supernet; later options win."""
+    """Arguments of fairseq-train for a small supernet, by sandwich; later options win."""
     plugin = ["--user-dir", USER_DIR, "--task", task, *_MODELS[task], "--search-space", space]
+    plugin += ["--subnet-sampling", "sandwich"]
     loss = ["--criterion", "label_smoothed_cross_entropy_mos", "--label-smoothing", 0.1, "--max-tokens", 160]
     optimizer = ["--optimizer", "adam", "--lr", 0.01, "--clip-norm", 1.0, "--seed", moved(1)]
     log = ["--log-format", "json", "--log-interval", 1, "--no-progress-bar", "--num-workers", 0]

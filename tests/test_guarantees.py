@@ -33,7 +33,8 @@ def told(function):
 
 
 words, space = dictionary(), small_space()
-cfg = TranslationMosConfig(search_space=space.dumps(), seed=1, log_interval=100, best_checkpoint_metric="loss")
+options = {"subnet_sampling": "sandwich", "seed": 1, "log_interval": 100, "best_checkpoint_metric": "loss"}
+cfg = TranslationMosConfig(search_space=space.dumps(), **options)
 task = TranslationMosTask(cfg, words, words)
 criterion = DistillationMosCriterion(task, sentence_avg=False, label_smoothing=0.1)
 model, sample = supernet(), sample_of(*batch())

@@ -169,7 +169,8 @@ def give_tasks_back_their_state() -> None:
 
     fairseq writes ``task.state_dict()`` into every checkpoint. It restores the state when a model is loaded, but not
     when a training resumes. Tasks request it by ``goes_on_with_state``. It is restored only with the optimizer's state:
-    without that, a new training begins. The process that reads the file broadcasts the state to the others.
+    without that, a new training begins. The process that reads the file broadcasts the state to the others, and calls
+    ``task.compare_with_earlier(cfg)``, if the task has it, with the checkpoint's configuration.
     """
     if hasattr(Trainer.load_checkpoint, "_mos_fairseq_original"):
         return
@@ -177,21 +178,28 @@ def give_tasks_back_their_state() -> None:
 
     @functools.wraps(original)
     def load_checkpoint(self: Trainer, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
-        if reset_optimizer or not getattr(self.task, "goes_on_with_state", False):
+        compare = getattr(self.task, "compare_with_earlier", None)
+        takes_state = getattr(self.task, "goes_on_with_state", False)
+        if reset_optimizer or not (takes_state or compare):
             return original(self, filename, reset_optimizer, *args, **kwargs)
         read = checkpoint_utils.load_checkpoint_to_cpu
-        states: list[dict[str, Any]] = []
+        kept: dict[str, Any] = {}  # not the whole state, whose memory fairseq frees
 
         def noted(*args: Any, **kwargs: Any) -> dict[str, Any]:
-            states.append(read(*args, **kwargs))
-            return states[-1]
+            state = read(*args, **kwargs)
+            kept.update((key, state.get(key)) for key in ("cfg", "task_state"))
+            return state
 
         checkpoint_utils.load_checkpoint_to_cpu = noted
         try:
             extra_state = original(self, filename, reset_optimizer, *args, **kwargs)
         finally:
             checkpoint_utils.load_checkpoint_to_cpu = read
-        found = states[-1].get("task_state") if states else None
+        if compare and kept.get("cfg"):
+            compare(kept["cfg"])
+        if not takes_state:
+            return extra_state
+        found = kept.get("task_state")
         if self.data_parallel_world_size > 1:
             group = self.data_parallel_process_group
             found = distributed_utils.broadcast_object(found, src_rank=0, group=group, dist_device=self.device)

@@ -65,10 +65,10 @@ class DistillationMosConfig(LabelSmoothedCrossEntropyMosConfig):
 def _check_teacher(task, teacher: str | None, hidden: float, begins: int) -> None:
     sampling = getattr(getattr(task, "cfg", None), "subnet_sampling", None)
     if teacher is None and str(sampling) not in ("sandwich", "controller"):
+        supernet = "" if sampling else "a supernet's task, such as --task translation_mos, with "
         raise InputError(
-            f"criterion distillation_mos with subnet_sampling {sampling}: without --teacher, it needs a supernet "
-            "task, such as --task translation_mos, with --subnet-sampling sandwich or controller, where the largest "
-            "subnet teaches the others"
+            f"criterion distillation_mos with subnet_sampling {sampling}: without --teacher, it needs {supernet}"
+            "--subnet-sampling sandwich or controller, where the largest subnet teaches the others in each update"
         )
     if teacher is not None and hidden:
         raise InputError(

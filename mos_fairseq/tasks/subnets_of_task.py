@@ -90,6 +90,17 @@ class SubnetsOfTask(_Base):
             )
         return schedule
 
+    def compare_with_earlier(self, cfg: Any) -> None:
+        """Warn if a resumed training goes on with another ``--subnet-sampling``.
+
+        Args:
+            cfg: the checkpoint's whole configuration.
+        """
+        earlier = getattr(getattr(cfg, "task", None), "subnet_sampling", None)  # None: not a supernet's
+        if earlier is not None and str(earlier) != str(self.cfg.subnet_sampling):
+            text = "subnet_sampling is %s from here on, and was %s until here: --subnet-sampling %s goes on as before"
+            logger.warning(text, self.cfg.subnet_sampling, earlier, earlier)
+
     # --- the controller -----------------------------------------------------------------------------------------------
 
     def _start_controller(self, model: Any) -> None:

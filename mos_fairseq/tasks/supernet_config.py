@@ -19,16 +19,17 @@ class SupernetTaskConfig(FairseqDataclass):
         metadata={"help": "preset name or YAML file; needed for training, read from the checkpoint otherwise"},
     )
     subnet_sampling: ChoiceEnum(list(SAMPLINGS)) = field(
-        default="sandwich",
+        default="random",
         metadata={
-            "help": "subnets trained in each update: sandwich (largest, random ones, smallest; gradients averaged), "
-            "alternate (the largest in one update, random ones in the next), random, controller (as sandwich, but its "
-            "draws learn what is best within --controller-budget), largest, smallest, or the fixed one of --subnet"
+            "help": "subnets trained in each update: random (--num-random-subnets of them), sandwich (largest, random "
+            "ones, smallest; gradients averaged), alternate (the largest in one update, random ones in the next), "
+            "controller (as sandwich, but its draws learn what is best within --controller-budget), largest, smallest, "
+            "or the fixed one of --subnet"
         },
     )
     num_random_subnets: int = field(
         default=1,
-        metadata={"help": "random subnets in an update that draws some, of sandwich, alternate, random and controller"},
+        metadata={"help": "random subnets in an update that draws some, of random, sandwich, alternate and controller"},
     )
     cost_strata: int = field(
         default=0,

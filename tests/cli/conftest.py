@@ -174,8 +174,9 @@ def training(
     criterion: str = "label_smoothed_cross_entropy_mos",
     share: bool = True,
 ) -> list[object]:
-    """Arguments of a small training run; later options win."""
+    """Arguments of a small training run, of a supernet by sandwich; later options win."""
     plugin = ["--user-dir", USER_DIR, "--task", task, "--arch", arch, "--criterion", criterion]
+    plugin += ["--subnet-sampling", "sandwich"] if task == "translation_mos" else []
     plugin += ["--search-space", space] if space else []
     plugin += ["--share-all-embeddings"] if share else []
     sizes = ["--max-tokens", 160, "--max-source-positions", 64, "--max-target-positions", 64]
@@ -225,7 +226,7 @@ def language_supernet(commands, monolingual, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("language_supernet")
     (folder / "space.yaml").write_text(yaml.safe_dump(LM_SPACE))
     plugin = ["--user-dir", USER_DIR, "--task", "language_modeling_mos", "--arch", "transformer_lm_mos"]
-    plugin += ["--search-space", folder / "space.yaml", "--criterion", "cross_entropy"]
+    plugin += ["--search-space", folder / "space.yaml", "--criterion", "cross_entropy", "--subnet-sampling", "sandwich"]
     data = ["--tokens-per-sample", 64, "--sample-break-mode", "eos", "--max-tokens", 160, "--num-workers", 0]
     optimizer = ["--optimizer", "adam", "--lr", 0.01, "--max-update", 30, "--seed", moved(1)]
     saving = ["--save-dir", folder, "--no-epoch-checkpoints", "--disable-validation", "--no-progress-bar"]

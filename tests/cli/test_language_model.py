@@ -62,8 +62,9 @@ def spaces(tmp_path_factory) -> Path:
 
 
 def training(data: Path, space: Path | str, save_dir: Path, *options: object) -> list[object]:
-    """Arguments of a small training; later options win."""
+    """Arguments of a small training by sandwich; later options win."""
     model = ["--arch", "transformer_lm_mos", "--share-decoder-input-output-embed", "--search-space", space]
+    model += ["--subnet-sampling", "sandwich"]
     loss = ["--criterion", "label_smoothed_cross_entropy_mos", "--label-smoothing", 0.1]
     optimizer = ["--optimizer", "adam", "--lr", 0.01, "--clip-norm", 1.0, "--max-tokens", 110, "--max-update", 5]
     optimizer += ["--seed", moved(1)]

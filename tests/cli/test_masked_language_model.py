@@ -78,9 +78,9 @@ def spaces(tmp_path_factory) -> Path:
 
 
 def training(data: Path, save_dir: Path, *options: object, space: Path | str | None = None) -> list[object]:
-    """Arguments of a small training; later options win. Without a ``space`` by fairseq's own task."""
-    task = ["--task", "masked_lm_mos", "--arch", "roberta_mos", "--search-space", space] if space else []
-    task = task or ["--task", "masked_lm"]
+    """Arguments of a small training by sandwich; later options win. Without a ``space`` by fairseq's own task."""
+    ours = ["--task", "masked_lm_mos", "--arch", "roberta_mos", "--search-space", space]
+    task = [*ours, "--subnet-sampling", "sandwich"] if space else ["--task", "masked_lm"]
     loss = ["--criterion", "masked_lm", "--dropout", 0.0, "--attention-dropout", 0.0]
     optimizer = ["--optimizer", "adam", "--lr", 0.01, "--clip-norm", 1.0, "--max-tokens", 110, "--max-update", 5]
     optimizer += ["--seed", moved(1)]

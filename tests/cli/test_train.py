@@ -234,13 +234,16 @@ def test_scaled_adam_and_eden_resume_in_mid_period(commands, joined, files, tmp_
     assert len(whole["last_optimizer_state"]["param_groups"][0]["norms"]) == 14
 
 
-def test_ema_and_either_adam(commands, joined, files, tmp_path):
-    """--store-ema, and a run that resumes with the other Adam; the EMA is a separate model that translates."""
+def test_ema_either_adam_and_another_sampling(commands, joined, files, tmp_path):
+    """--store-ema, and a run that resumes with the other Adam; the EMA is a separate model that translates. Resumed
+    with another sampling, it says so once: the next checkpoint has the new one."""
     ema = ["--store-ema", "--ema-fp32", "--ema-decay", 0.9, "--disable-validation"]
     save_dir = tmp_path / "save"
-    for optimizer, updates in (("adam", 3), ("adam_fused", 5), ("adam", 7)):
-        options = ["--optimizer", optimizer, "--max-update", updates, *ema]
+    for optimizer, updates, sampling in (("adam", 3, "sandwich"), ("adam_fused", 5, "random"), ("adam", 7, "random")):
+        options = ["--optimizer", optimizer, "--max-update", updates, "--subnet-sampling", sampling, *ema]
         done = commands.fork("train", *training(joined, save_dir, *options, space=files / "space.yaml"))
+        lines = [line for line in (done.out + done.err).splitlines() if "subnet_sampling is random from here" in line]
+        assert len(lines) == (updates == 5) and all("WARNING" in line and "was sandwich" in line for line in lines)
         assert updates == 3 or f"(epoch 1 @ {updates - 2} updates)" in done.out
     state = checkpoint_utils.load_checkpoint_to_cpu(str(save_dir / "checkpoint_last.pt"))
     assert {moments["step"] for moments in state["last_optimizer_state"]["state"].values()} <= set(range(1, 8))

@@ -23,7 +23,8 @@ PRECISIONS = {"fp16": ["--fp16", "--fp16-init-scale", 4], "bf16": ["--bf16"], "a
 
 def make_task() -> TranslationMosTask:
     best = {"best_checkpoint_metric": "loss", "maximize_best_checkpoint_metric": False, "valid_subset": "valid"}
-    cfg = TranslationMosConfig(search_space=small_space().dumps(), seed=1, log_interval=100, **best)
+    usual = {"search_space": small_space().dumps(), "seed": 1, "log_interval": 100, "subnet_sampling": "sandwich"}
+    cfg = TranslationMosConfig(**usual, **best)
     return TranslationMosTask(cfg, dictionary(), dictionary())
 
 

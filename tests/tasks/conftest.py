@@ -13,7 +13,8 @@ from tests.helpers import dictionary, perturb, small_space
 @pytest.fixture
 def make_task():
     def make(**options) -> TranslationMosTask:
-        options = {"search_space": small_space().dumps(), "seed": 1, "log_interval": 100} | options
+        usual = {"search_space": small_space().dumps(), "seed": 1, "log_interval": 100, "subnet_sampling": "sandwich"}
+        options = usual | options
         words = dictionary()
         best = {"best_checkpoint_metric": "loss", "maximize_best_checkpoint_metric": False, "valid_subset": "valid"}
         best["store_ema"] = False

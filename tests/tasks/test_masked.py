@@ -29,6 +29,7 @@ def make(space: dict = BERT_SPACE, **options):
     space = SearchSpace.from_dict(space).dumps()
     best = {"best_checkpoint_metric": "loss", "maximize_best_checkpoint_metric": False, "valid_subset": "valid"}
     values = {"search_space": space, "seed": 1, "log_interval": 100, "tokens_per_sample": 50} | best
+    values["subnet_sampling"] = "sandwich"
     task = MaskedLmMosTask(MaskedLmMosConfig(**values | options), dictionary())
     rates = {"dropout": 0.0, "attention_dropout": 0.0, "router_dropout": 0.0, "max_positions": 50}
     model = task.build_model(OmegaConf.create({"model": {"_name": "roberta_mos", **rates}}).model)

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+import mos_fairseq
 from mos_fairseq.command import Command, calling_command
 from mos_fairseq.errors import InputError
 from mos_fairseq.tasks import (
@@ -26,8 +28,10 @@ from mos_fairseq.tasks import (
     TranslationMosConfig,
     TranslationMosTask,
 )
+from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+USER_DIR = Path(mos_fairseq.__file__).parent
 COMMANDS = ("train", "generate", "interactive", "validate")
 ACTS, NEEDS = TranslationMosTask.option_table.acts, TranslationMosTask.option_table.needs
 # option -> a value that is not the default; None: every command needs it
@@ -51,7 +55,7 @@ VALUES = {
     "eval_bleu_remove_bpe": "@@",
     "eval_bleu_print_samples": True,
     "search_space": None,
-    "subnet_sampling": "random",
+    "subnet_sampling": "alternate",
     "num_random_subnets": 2,
     "cost_strata": 4,
     "smallest_interval": 3,
@@ -142,14 +146,25 @@ def was_refused(message: str) -> bool:
     return refused
 
 
-@pytest.mark.parametrize(
-    ("task", "config"),
-    [
-        (TranslationMosTask, TranslationMosConfig),
-        (LanguageModelingMosTask, LanguageModelingMosConfig),
-        (MaskedLmMosTask, MaskedLmMosConfig),
-    ],
-)
+TASKS = [
+    (TranslationMosTask, TranslationMosConfig),
+    (LanguageModelingMosTask, LanguageModelingMosConfig),
+    (MaskedLmMosTask, MaskedLmMosConfig),
+]
+
+
+@pytest.mark.parametrize(("task", "config"), TASKS)
+def test_defaults_are_those_of_hydra(task, config):
+    """Without a recipe, fairseq-hydra-train and fairseq-train mean the same."""
+    written = yaml.safe_load((USER_DIR / "config" / f"{task.name}.yaml").read_text(encoding="utf-8"))["task"]
+    defaults = {
+        f.name: getattr(config, f.name) for f in fields(SupernetTaskConfig) if f.name in written and f.name != "_name"
+    }
+    assert {name: written[name] for name in defaults} == defaults | {"search_space": "???"}  # in Hydra: needed
+    assert defaults["subnet_sampling"] == "random" and not defaults["cost_strata"]
+
+
+@pytest.mark.parametrize(("task", "config"), TASKS)
 def test_the_table_knows_every_option(task, config):
     """Other options are those of other parts of the configuration, from which the task's take their values."""
     own = {f.name for f in fields(config) if f.name != "_name" and not str(f.default).startswith("${")}

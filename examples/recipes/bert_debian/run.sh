@@ -95,7 +95,8 @@ for seed in "${seeds[@]}"; do
         step "supernet-$run" fairseq-train "$prepared/data-bin/text" "${plugin[@]}" --task masked_lm_mos \
             --search-space "$space" --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
             --max-positions 512 --finetune-from-model "$work/$run/start.pt" --sample-break-mode eos \
-            --tokens-per-sample "$length" --max-tokens "$max_tokens" --criterion distillation_mos --dropout 0 \
+            --tokens-per-sample "$length" --max-tokens "$max_tokens" --subnet-sampling sandwich \
+            --criterion distillation_mos --dropout 0 \
             --attention-dropout 0.1 --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
             --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --total-num-update "$updates" \
             --max-update "$updates" --clip-norm 1.0 --seed "$seed" --disable-validation --no-epoch-checkpoints \
