@@ -1,7 +1,7 @@
 """Train a tiny supernet in two processes, started by three launchers, and compare the parameters bit by bit.
 
-The launchers are ``examples/tools/train_parallel.sh``, ``torchrun`` of ``fairseq-train``, and fairseq's own spawning. The
-last two count GPUs: their processes see two simulated ones and do not use them (gloo).
+The launchers are ``examples/tools/train_parallel.sh``, ``torchrun`` of ``fairseq-train``, and fairseq's own spawning.
+The last two count GPUs: their processes see two simulated ones and do not use them (gloo).
 
     python tests/launchers.py
 """

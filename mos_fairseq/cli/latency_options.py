@@ -88,8 +88,8 @@ def _add_measure(commands) -> None:
         "measure",
         help="time subnets on this machine",
         description="Time subnets on this machine, in turn with a reference subnet, whose drift is divided out. "
-        "On a CPU with glibc, set GLIBC_TUNABLES as examples/tools/cpu_env.sh does (memory kept, in huge pages). The file's "
-        "first line records the setting, and a run can only continue a file with the same one.",
+        "On a CPU with glibc, set GLIBC_TUNABLES as examples/tools/cpu_env.sh does (memory kept, in huge pages). The "
+        "file's first line records the setting, and a run can only continue a file with the same one.",
         allow_abbrev=False,
         **example_of(
             "mos-latency measure --search-space tiny --vocab-size 2000 --num-subnets 200 --output latency.jsonl"

@@ -52,8 +52,9 @@ def check_launch(ddp_backend: str) -> None:
     if started > 1 and together == 1:
         raise InputError(
             f"distributed_world_size is 1, but a launcher started {started} processes (WORLD_SIZE), each of which "
-            "would train alone: start with examples/tools/train_parallel.sh, or add --distributed-world-size $WORLD_SIZE "
-            "--distributed-rank $RANK --distributed-init-method env:// --distributed-no-spawn"
+            "would train alone: start with examples/tools/train_parallel.sh, or add "
+            "--distributed-world-size $WORLD_SIZE --distributed-rank $RANK "
+            "--distributed-init-method env:// --distributed-no-spawn"
         )
     if together > 1 and ddp_backend not in DDP_BACKENDS:
         raise InputError(f"ddp_backend is {ddp_backend}: allowed for supernets are {', '.join(DDP_BACKENDS)}")

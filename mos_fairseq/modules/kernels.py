@@ -1,8 +1,8 @@
 """When this package computes in another way than by torch's own operators: the thresholds of every such choice.
 
 A processor gets the thresholds that were measured on its kind; of every other kind, torch's own libraries multiply.
-``examples/studies/benchmarks/README.md`` has the measurements. ``MOS_FAIRSEQ_KERNELS=torch`` in the environment turns every
-choice off; ``auto`` is the default.
+``examples/studies/benchmarks/README.md`` has the measurements. ``MOS_FAIRSEQ_KERNELS=torch`` in the environment turns
+every choice off; ``auto`` is the default.
 """
 
 from __future__ import annotations

@@ -102,7 +102,8 @@ def test_two_processes_and_a_connection_translate_as_one(commands, joined, super
     options = ["--gen-subset", "test", "--max-len-a", 1.2, "--batch-size", 3, "--required-batch-size-multiple", 1]
     done = commands.fork("generate", *generation(joined, tmp_path / "twin.pt", *options, task="translation"))
     expected = [words for _, words in sorted(done.hypotheses().items())]
-    script = [sys.executable, ROOT / "examples" / "studies" / "split" / "split_translate.py", "both", tmp_path / "twin.pt", joined]
+    script = [sys.executable, ROOT / "examples" / "studies" / "split" / "split_translate.py", "both"]
+    script += [tmp_path / "twin.pt", joined]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     for dtype in ("float32", "int8"):
         words = [*script, "--beam", 2, "--batch-size", 3, "--dtype", dtype]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """fairseq-generate with an exported subnet, and with the very same weights in stock fairseq's transformer, in turn.
 
-    python examples/studies/benchmarks/generate.py DATA CHECKPOINT OUTPUT_DIR [--subnet S] [--rounds N] [fairseq-generate's …]
+    generate.py DATA CHECKPOINT OUTPUT_DIR [--subnet S] [--rounds N] [fairseq-generate's …]
 
 CHECKPOINT is a supernet's; its subnet S (default: the largest that attends to the last encoder layer) is exported in
 both formats and translates the test set N times (6). Prints the seconds that fairseq-generate reports (without

@@ -3,9 +3,10 @@
 
     bandwidths.py DEVICE.json SERVER.json ROWS [RTT_MS]
 
-DEVICE and SERVER are predictors of mos-latency fit --target split, of the space of examples/studies/search_quality, whose 1,512
-losses table.json tells: so the best subnet within a budget is known, and the search has to find it. The budget lies a
-quarter of the way from the fastest subnet to the slowest, at each bandwidth. Prints a table, and writes its rows.
+DEVICE and SERVER are predictors of mos-latency fit --target split, of the space of examples/studies/search_quality,
+whose 1,512 losses table.json tells: so the best subnet within a budget is known, and the search has to find it. The
+budget lies a quarter of the way from the fastest subnet to the slowest, at each bandwidth. Prints a table, and writes
+its rows.
 """
 
 from __future__ import annotations
