@@ -155,7 +155,10 @@ class Commands:
         assert self.server.stdout.readline() == "ready\n"
 
     def fork(self, command: str, *args: object, check: bool = True, **how: Any) -> Done:
-        """``fairseq-COMMAND ARGS`` in a fork of a process that has imported fairseq; ``how`` as for ``start``."""
+        """``fairseq-COMMAND ARGS`` in a fork of a process that has imported fairseq; ``how`` as for ``start``.
+
+        ``python SCRIPT ARGS`` is the script in such a fork, and ``mos-NAME`` our command.
+        """
         done = self.start(command, *args, **how).wait()
         assert not check or done.status == 0, f"{done.err[-3000:]}\n{done.out[-1000:]}"
         return done
@@ -176,7 +179,7 @@ class Commands:
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
         request = {"command": command, "args": [str(a) for a in args], "cwd": str(cwd or self.folder), **files}
         request |= {"threads": threads, "cuda": _cuda() if cuda else None}
-        request["plugin"] = command.startswith("mos-") or any(USER_DIR in str(a) for a in args)
+        request["plugin"] = command == "python" or command.startswith("mos-") or any(USER_DIR in str(a) for a in args)
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return Running(self.server, int(self.server.stdout.readline()), files)

@@ -3,7 +3,7 @@
 ``conftest.py`` starts the server, which imports fairseq and other slow packages, but not mos_fairseq. Requests with
 plugin: true go to a fork of it that has imported mos_fairseq, too. One request a line on stdin, as JSON {command, args,
 cwd, stdin, stdout, stderr, threads, cuda, plugin}; the answers are two lines on stdout, the fork's process id and then
-its exit status.
+its exit status. The command "python" runs a script, args[0].
 """
 
 import gc
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pkgutil
+import runpy
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ _pretended: list = []
 
 
 def run_command(request: dict) -> None:
-    """In the fork: as the console script ``fairseq-COMMAND``, or our own of that name, would."""
+    """In the fork: as the console script ``fairseq-COMMAND``, or our own of that name, or a script would."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(request[name], flags, 0o644), number)
@@ -65,6 +66,11 @@ def run_command(request: dict) -> None:
         pretended.__enter__()  # to the end of the process
         _pretended.append(pretended)
     command = request["command"]
+    if command == "python":
+        sys.argv = request["args"]
+        sys.path.insert(0, str(Path(sys.argv[0]).parent))
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        return
     ours = command.startswith("mos-")
     sys.argv = [command if ours else f"fairseq-{command}", *request["args"]]
     if request["plugin"]:  # as when a command imports the package

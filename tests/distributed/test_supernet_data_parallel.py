@@ -22,21 +22,22 @@ from tests.cli.conftest import training
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["translation_mos", "masked_lm_mos"])  # the script knows language_modeling_mos, too
-def test_equals_a_single_process(tmp_path, task):
-    """Two processes, 24 updates: sandwich; and different subnets on each, resumed in the middle, also in
-    local rounds."""
-    command = [sys.executable, str(ROOT / "tests" / "data_parallel_table.py"), "--quick", "--json", "--task", task]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+def test_equals_a_single_process(commands, tmp_path, task):
+    """Two processes, 6 updates: sandwich; and different subnets on each, resumed in the middle, also in local rounds.
+
+    Of masked language models the second only: the others are of the distribution, which knows no task.
+    """
+    script = ROOT / "tests" / "data_parallel_table.py"
+    done = commands.fork("python", script, "--quick", "--json", "--task", task, cwd=tmp_path)
+    rows = [json.loads(line) for line in done.out.splitlines() if line.startswith("[")]
     found = {(backend, sampling): (difference, agree) for _, backend, sampling, _, difference, agree in rows}
-    local = task == "translation_mos"
-    assert len(found) == 3 + local and all(agree for _, agree in found.values())
-    assert found["pytorch_ddp", "sandwich"][0] < 1e-5 > found["legacy_ddp", "sandwich, per rank"][0]
+    everything = task == "translation_mos"
+    assert len(found) == (4 if everything else 2) and all(agree for _, agree in found.values())
+    assert found["legacy_ddp", "sandwich, per rank"][0] < 1e-5
     assert found["legacy_ddp", "the same, resumed"][0] == 0
-    assert not local or found["pytorch_ddp", "local, resumed"][0] == 0
+    assert not everything or found["pytorch_ddp", "sandwich"][0] < 1e-5
+    assert not everything or found["pytorch_ddp", "local, resumed"][0] == 0
 
 
 @pytest.fixture
