@@ -389,9 +389,9 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     """Measure with the predictor's options into the same file; earlier measurements are not repeated."""
     latencies, predictor = tmp_path / "latency.jsonl", tmp_path / "predictor.json"
     words = len((joined / "dict.xx.txt").read_text().splitlines()) + 4
-    small = ["--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+    small = ["--src-len", 4, "--tgt-len", 3, "--beam", 1, "--warmup", 0, "--iterations", 5]
     small += ["--vocab-size", words, "--share-all-embeddings"]
-    space = ["--search-space", files / "space.yaml", "--num-subnets", 8]
+    space = ["--search-space", files / "space.yaml", "--num-subnets", 20]
     commands.fork("mos-latency", "measure", *space, *small, "--repeats", 2, "--output", latencies)
     commands.fork("mos-latency", "fit", latencies, "--output", predictor, "--folds", 2, "--held-out", 0)
     options = ["--predictor", predictor, "--measure-front", latencies, "--algorithm", "random", "--num-subnets", 4]
