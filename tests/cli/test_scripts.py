@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import commands  # noqa: F401
+from .conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
+HERE = ROOT / "tests"
 
 
 def test_faults(commands):
