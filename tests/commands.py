@@ -102,11 +102,22 @@ class Commands:
         request = {"command": command, "threads": threads, "cuda": _cuda() if cuda else None, "plugin": plugin}
         return self._send(request, args, cwd, stdin, environment)
 
-    def python(self, *words: object, cwd: Path | None = None, stdin: str = "", **environment: str) -> Done:
+    def python(
+        self,
+        *words: object,
+        check: bool = False,
+        cwd: Path | None = None,
+        stdin: str = "",
+        threads: int | None = None,
+        plugin: bool = False,
+        **environment: str,
+    ) -> Done:
         """``python WORDS`` (``-c CODE …``, ``-m MODULE …`` or ``SCRIPT …``) in a fork of a process that has imported
-        torch and fairseq, but not mos_fairseq."""
-        request = {"command": None, "threads": None, "cuda": None, "plugin": False}
-        return self._send(request, words, cwd, stdin, environment).wait()
+        torch and fairseq, and only with ``plugin`` mos_fairseq."""
+        request = {"command": None, "threads": threads, "cuda": None, "plugin": plugin}
+        done = self._send(request, words, cwd, stdin, environment).wait()
+        assert not check or done.status == 0, f"{done.err[-3000:]}\n{done.out[-1000:]}"
+        return done
 
     def _send(self, request: dict, args: tuple, cwd: Path | None, stdin: str, environment: dict[str, str]) -> Running:
         self.count += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
+import inspect
 import os
 import pickle
 from contextlib import suppress
@@ -26,6 +27,7 @@ def remember(folder: Path | None = None) -> None:
     global _folder
     _folder = folder
     importlib.import_module("fairseq.dataclass.utils").compose = compose
+    inspect.getmodule(compile("", "unknown", "exec"))  # it caches the files of all modules, which hydra asks for
 
 
 def compose(config_name: str, overrides: list[str], strict: bool | None = None) -> Any:
@@ -39,7 +41,7 @@ def compose(config_name: str, overrides: list[str], strict: bool | None = None) 
     if fresh:
         parser = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create()
         _parsed.update(zip(fresh, parser.parse_overrides(fresh), strict=True))
-    cfg = copy.deepcopy(_composed[groups])
+    cfg = _composed.pop(groups) if known and _folder else copy.deepcopy(_composed[groups])
     OmegaConf.set_struct(cfg, True)
     ConfigLoaderImpl._apply_overrides_to_config([_parsed[line] for line in overrides if line not in groups], cfg)
     OmegaConf.set_struct(cfg, strict)

@@ -42,7 +42,7 @@ class Faults:
     def __init__(self, folder: Path, seed: int, quick: bool) -> None:
         self.folder, self.draw, self.quick, self.report = folder, random.Random(seed), quick, Report()
         self.data, self.space = processes.prepare(folder / "data")
-        self.updates = 60 if quick else 240
+        self.updates = 42 if quick else 240  # whole epochs: no interval checkpoint at the end
 
     def train(self, save_dir: Path, *options: object) -> list[object]:
         often = ["--save-interval-updates", 5, "--keep-interval-updates", 2, "--dropout", 0.2, "--no-epoch-checkpoints"]
@@ -56,7 +56,7 @@ class Faults:
 
     def training(self) -> Path:
         """Killed at random updates, and while a checkpoint is written; the end equals an undisturbed run's."""
-        kills = 4 if self.quick else 24
+        kills = 2 if self.quick else 24
         processes.run("train", *self.train(self.folder / "whole"), log=self.folder / "whole.log")
         save_dir, done, writing = self.folder / "killed", 0, 0
         while done < kills:

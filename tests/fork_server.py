@@ -89,7 +89,7 @@ def run_python(words: list[str]) -> None:
     """In the fork: as ``python WORDS`` would."""
     sys.orig_argv = [sys.executable, *words]
     sys.argv = words if words[0] not in ("-c", "-m") else [words[0], *words[2:]]
-    sys.path[0] = ""  # not the server's folder
+    sys.path[0] = "" if words[0] in ("-c", "-m") else str(Path(words[0]).parent)  # not the server's folder
     if words[0] == "-c":
         sys.modules["__main__"] = main = ModuleType("__main__")
         exec(compile(words[1], "<string>", "exec"), vars(main))

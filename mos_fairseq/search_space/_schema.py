@@ -16,9 +16,9 @@ _OPTIONAL_INT = Optional[int]  # noqa: UP045 - every version of OmegaConf suppor
 
 
 @cache
-def _schema(family: Family) -> type:
-    lists = [(dimension.key, list[int], MISSING) for dimension in family.dimensions]
-    return make_dataclass("_SpaceSchema", lists + [(key, _OPTIONAL_INT, None) for key in family.constants])
+def _schema(key: str, constant: bool) -> type:
+    """Return the structure of one key: OmegaConf copies all of it at every merge."""
+    return make_dataclass("_KeySchema", [(key, _OPTIONAL_INT, None) if constant else (key, list[int], MISSING)])
 
 
 def check_types(data: Mapping[str, Any], what: str, family: Family) -> None:
@@ -26,7 +26,6 @@ def check_types(data: Mapping[str, Any], what: str, family: Family) -> None:
 
     The keys are already checked. Values are merged one by one, so that a message can name the key and value.
     """
-    schema = OmegaConf.structured(_schema(family))
     for key, value in data.items():
         allowed = "an integer" if key in family.constants else "a list of integers"
         problem = f"{what}: {key}: expected {allowed}, got {show(value)}"
@@ -36,6 +35,6 @@ def check_types(data: Mapping[str, Any], what: str, family: Family) -> None:
         if any(isinstance(item, (str, bytes, list, tuple, dict)) for item in items):
             raise InputError(problem)
         try:
-            OmegaConf.merge(schema, {key: value})
+            OmegaConf.merge(_schema(key, key in family.constants), {key: value})
         except (OmegaConfBaseException, ValueError, TypeError):
             raise InputError(problem) from None

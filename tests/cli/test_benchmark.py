@@ -4,18 +4,27 @@ import importlib
 import json
 import logging
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from mos_fairseq.modules import kernels
 
-from .conftest import ROOT
+from .conftest import ROOT, SPACE
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
-    options = ["--search-space", "tiny", "--vocab-size", 40, "--tokens", 24, "--length", 6, "--repeats", 2]
+@pytest.fixture
+def one_layer(tmp_path) -> Path:
+    """A search space of encoders and decoders of one layer."""
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE | {"encoder_layers": [1], "decoder_layers": [1]}))
+    return tmp_path / "space.yaml"
+
+
+def test_a_suite_gives_a_table_json_and_a_plot(commands, one_layer, tmp_path):
+    options = ["--search-space", one_layer, "--vocab-size", 40, "--tokens", 24, "--length", 6, "--repeats", 2]
     done = commands.fork("mos-benchmark", *options, "--suite", "search", "--threads", 1, "--output", tmp_path / "out")
     assert "judging a random candidate on" in done.out and "tokens/s  x " in done.out
     report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
@@ -25,10 +34,10 @@ def test_a_suite_gives_a_table_json_and_a_plot(commands, files, tmp_path):
     assert (tmp_path / "out" / "search.png").exists()
 
 
-def test_on_a_gpu(commands, files, tmp_path):
+def test_on_a_gpu(commands, one_layer, tmp_path):
     """A simulated GPU: models and batches are on it, and its events measure the time."""
-    sizes = ["--vocab-size", 40, "--tokens", 24, "--length", 6, "--repeats", 2]
-    options = ["--search-space", files / "space.yaml", *sizes, "--device", "cuda", "--suite", "precision"]
+    sizes = ["--vocab-size", 40, "--tokens", 12, "--length", 6, "--repeats", 2]
+    options = ["--search-space", one_layer, *sizes, "--device", "cuda", "--suite", "precision"]
     commands.fork("mos-benchmark", *options, "--output", tmp_path / "out", cuda=True)
     report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert report["machine"]["processor"] == "pretended GPU" and report["options"]["device"] == "cuda"

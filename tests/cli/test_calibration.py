@@ -28,10 +28,10 @@ def digest(supernet) -> str:
 
 
 @pytest.fixture(scope="module")
-def calibrated(joined, supernet, tmp_path_factory):
-    """Return (folder, digest of the supernet before) of a search whose best two were calibrated."""
+def calibrated(commands, joined, supernet, tmp_path_factory):
+    """Return (folder, digest of the supernet before) of a search whose best two were calibrated, in forks."""
     output, before = tmp_path_factory.mktemp("calibrated"), digest(supernet)
-    search.main(arguments(joined, supernet, output, *CALIBRATE))
+    commands.fork("mos-search", *arguments(joined, supernet, output, *CALIBRATE), threads=1)
     return output, before
 
 

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,10 +25,11 @@ from mos_fairseq.nas.landmarks import uniform_subnets
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 from tests.processes import until
 
-from .conftest import SPACE, USER_DIR, generation, same_words
+from .conftest import ROOT, SPACE, USER_DIR, generation, same_words
 
 pytestmark = pytest.mark.slow
 
+AT_ONCE = ROOT / "tests" / "at_once.py"
 SMALL = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossovers", 5, "--iterations", 4]
 
 
@@ -307,13 +306,8 @@ def test_sentences_longer_than_the_model_takes_are_refused(joined, supernet, mon
 
 def test_two_searches_at_once_share_what_they_judge(commands, joined, supernet, tmp_path):
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--cache", tmp_path / "cache"]
-    running = []
-    for name in ("one", "two"):
-        script = [sys.executable, "-c", "from mos_fairseq.cli.search import main; main()", joined, *path, *SMALL]
-        script += ["--output", tmp_path / name]
-        running.append(subprocess.Popen(list(map(str, script)), stderr=subprocess.PIPE, text=True))
-    errors = [run.communicate(timeout=200)[1] for run in running]  # of one, empty where the other was first with all
-    assert [run.returncode for run in running] == [0, 0], errors
+    one, two = (["mos-search", joined, *path, *SMALL, "--output", tmp_path / name] for name in ("one", "two"))
+    commands.python(AT_ONCE, 1, *one, "--", *two, cwd=tmp_path, threads=1, check=True, plugin=True)
     assert same(tmp_path / "one", tmp_path / "two")
     (judged,) = (tmp_path / "cache").iterdir()
     keys = [json.loads(line)["key"] for line in judged.read_text().splitlines()]
@@ -343,31 +337,39 @@ def test_a_loss_does_not_depend_on_what_was_judged_before(joined, supernet, use_
     assert [evaluator.evaluate(subnet) for subnet in subnets] != first  # it did multiply
 
 
+@pytest.fixture(scope="module")
+def alone(commands, joined, supernet, tmp_path_factory) -> Path:
+    """Results of a search in one process."""
+    output = tmp_path_factory.mktemp("alone")
+    search(commands, joined, supernet, output)
+    return output
+
+
+def same_judgements(one, other) -> bool:
+    lines = [next((folder / "cache").iterdir()).read_text().splitlines() for folder in (one, other)]
+    return sorted(lines[0]) == sorted(lines[1]) and len({json.loads(line)["key"] for line in lines[1]}) == len(lines[1])
+
+
+def test_workers_come_to_the_same_front(commands, joined, supernet, alone, tmp_path):
+    search(commands, joined, supernet, tmp_path, "--workers", 3)
+    assert same(alone, tmp_path) and same_judgements(alone, tmp_path)
+
+
 @pytest.mark.parametrize("algorithm", ["evolution", "nsga2"])
-def test_workers_come_to_the_same_front(commands, joined, supernet, tmp_path, algorithm):
-    for number in (1, 3):
-        options = ["--algorithm", algorithm, "--workers", number, "--cache", tmp_path / f"cache{number}"]
-        search(commands, joined, supernet, tmp_path / str(number), *options)
-    assert same(tmp_path / "1", tmp_path / "3")
-    lines = [next((tmp_path / f"cache{n}").iterdir()).read_text().splitlines() for n in (1, 3)]
-    assert sorted(lines[0]) == sorted(lines[1])
-    assert len({json.loads(line)["key"] for line in lines[1]}) == len(lines[1])
+def test_torchruns_processes_come_to_the_same_front(commands, joined, supernet, alone, tmp_path, algorithm):
+    """Two processes that know each other by the variables that torchrun sets (test_launcher runs torchrun itself)."""
+    if algorithm != "evolution":
+        alone = tmp_path / "alone"
+        search(commands, joined, supernet, alone, "--algorithm", algorithm)
+    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2", "--cache", tmp_path / "2/cache"]
+    options = [*SMALL, "--algorithm", algorithm]
+    commands.python(AT_ONCE, 2, "mos-search", joined, *path, *options, cwd=tmp_path, threads=1, check=True, plugin=True)
+    assert same(alone, tmp_path / "2") and same_judgements(alone, tmp_path / "2")
+    said = [(tmp_path / f"at_once.0.{rank}").read_text().count("best of ") for rank in (0, 1)]
+    assert said == [1, 0]
 
 
-def test_torchrun_comes_to_the_same_front(commands, joined, supernet, tmp_path):
-    search(commands, joined, supernet, tmp_path / "1")
-    script = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script += [str(Path(sys.executable).with_name("mos-search")), str(joined)]
-    path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2", "--cache", tmp_path / "cache2"]
-    words, one = [*script, *map(str, path + SMALL)], {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(words, env=one, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert same(tmp_path / "1", tmp_path / "2")
-    assert run.stdout.count("best of ") == 1
-
-
-def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, tmp_path):
-    search(commands, joined, supernet, tmp_path / "1")
+def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, alone, tmp_path):
     options = ["--workers", 2, "--cache", tmp_path / "cache2"]
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2"]
     running = commands.start("mos-search", joined, *path, *SMALL, *options, threads=1)
@@ -380,19 +382,19 @@ def test_a_killed_worker_costs_nothing_but_time(commands, joined, supernet, tmp_
     for worker in until(workers):
         os.kill(worker, signal.SIGKILL)
     assert running.wait().status == 0
-    assert same(tmp_path / "1", tmp_path / "2")
+    assert same(alone, tmp_path / "2")
 
 
 def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     """Measure with the predictor's options into the same file; earlier measurements are not repeated."""
     latencies, predictor = tmp_path / "latency.jsonl", tmp_path / "predictor.json"
     words = len((joined / "dict.xx.txt").read_text().splitlines()) + 4
-    small = ["--src-len", 4, "--tgt-len", 3, "--beam", 2, "--warmup", 0, "--iterations", 5]
+    small = ["--src-len", 4, "--tgt-len", 3, "--beam", 1, "--warmup", 0, "--iterations", 5]
     small += ["--vocab-size", words, "--share-all-embeddings"]
     space = ["--search-space", files / "space.yaml", "--num-subnets", 20]
     commands.fork("mos-latency", "measure", *space, *small, "--repeats", 2, "--output", latencies)
     commands.fork("mos-latency", "fit", latencies, "--output", predictor, "--folds", 2, "--held-out", 0)
-    options = ["--predictor", predictor, "--measure-front", latencies]
+    options = ["--predictor", predictor, "--measure-front", latencies, "--algorithm", "random", "--num-subnets", 4]
     done = search(commands, joined, supernet, tmp_path / "out", *options)
     results = json.loads((tmp_path / "out" / "search.json").read_text())
     lines = [json.loads(line) for line in latencies.read_text().splitlines()[1:]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
-import subprocess
+import logging
+import re
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -95,24 +97,60 @@ def test_what_is_missing_or_has_no_effect_is_refused(commands, joined, supernet,
     assert not (tmp_path / "out").exists()
 
 
-def test_two_processes_and_a_connection_translate_as_one(commands, joined, supernet, tmp_path):
+SPLIT = ROOT / "examples" / "studies" / "split" / "split_translate.py"
+
+
+class Connection:
+    """In the place of the device's: what is sent is decoded here."""
+
+    def __init__(self, decode: Callable[[bytes], list[dict]]) -> None:
+        self.decode, self.answers = decode, []
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def makefile(self, mode: str) -> Connection:
+        return self
+
+    def sendall(self, message: bytes) -> None:
+        self.answers.append(json.dumps(self.decode(message)).encode())
+
+    def readline(self) -> bytes:
+        return self.answers.pop(0)
+
+
+def test_two_processes_and_a_connection_translate_as_one(
+    commands, joined, supernet, tmp_path, monkeypatch, capsys, log_level
+):
     """The same hypotheses in float32; the number of bytes is as predicted in each dtype."""
     export = ["--path", supernet[0] / "checkpoint_last.pt", "--subnet", "largest", "--output", tmp_path / "twin.pt"]
     commands.fork("mos-export", *export)
     options = ["--gen-subset", "test", "--max-len-a", 1.2, "--batch-size", 3, "--required-batch-size-multiple", 1]
     done = commands.fork("generate", *generation(joined, tmp_path / "twin.pt", *options, task="translation"))
     expected = [words for _, words in sorted(done.hypotheses().items())]
-    script = [sys.executable, ROOT / "examples" / "studies" / "split" / "split_translate.py", "both"]
-    script += [tmp_path / "twin.pt", joined]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for dtype in ("float32", "int8"):
-        words = [*script, "--beam", 2, "--batch-size", 3, "--dtype", dtype]
-        run = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr[-2000:]
-        lines = [line.split("\t") for line in run.stdout.splitlines() if line.startswith("H-")]
-        found = [words for _, _, words in sorted(lines, key=lambda line: int(line[0][2:]))]
-        assert len(found) == len(expected) > 3
-        assert dtype != "float32" or same_words(found, expected)
-        (said,) = [line for line in run.stderr.splitlines() if line.startswith("sent ")]
-        sent, foretold = int(said.split()[1]), int(said.split()[-1])
-        assert sent == foretold > 0
+    run = commands.python(
+        SPLIT, "both", tmp_path / "twin.pt", joined, "--beam", 2, "--batch-size", 3, check=True, plugin=True
+    )
+    found = [words for _, (_, words) in sorted(run.found("H").items())]
+    assert len(found) > 3 and same_words(found, expected)
+    assert sent(run.err, "float32") > 0
+    monkeypatch.setattr(logging.root.manager, "disable", 0)  # the script silences fairseq
+    monkeypatch.syspath_prepend(SPLIT.parent)
+    split = importlib.import_module(SPLIT.stem)
+    connection = Connection(split.Decoding(*split.load(str(tmp_path / "twin.pt")), 2).hypotheses)
+    monkeypatch.setattr(split.socket, "create_connection", lambda address: connection)
+    words = ["device", tmp_path / "twin.pt", 0, joined, "--batch-size", 3, "--dtype", "int8"]
+    monkeypatch.setattr(sys, "argv", [str(SPLIT), *map(str, words)])
+    split.main()
+    rounded = capsys.readouterr()
+    assert rounded.out.count("H-") == len(found) and 0 < sent(rounded.err, "int8") < sent(run.err, "float32")
+
+
+def sent(errors: str, dtype: str) -> int:
+    """Return how many bytes the device sent, which are as many as foretold."""
+    (said,) = [line for line in errors.splitlines() if line.startswith("sent ")]
+    mine, foretold = re.fullmatch(rf"sent (\d+) bytes of {dtype}, foretold (\d+)", said).groups()
+    assert mine == foretold
+    return int(mine)

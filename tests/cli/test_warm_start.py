@@ -35,7 +35,7 @@ def source(commands, joined, tmp_path_factory):
         for word in (f"--{side}-{name}", size)
     ]
     how = {"arch": "transformer", "task": "translation", "criterion": "label_smoothed_cross_entropy"}
-    more = ["--max-update", 150, "--disable-validation", "--no-epoch-checkpoints"]
+    more = ["--max-update", 70, "--disable-validation", "--no-epoch-checkpoints"]
     done = commands.fork("train", *training(joined, folder, *sizes, *more, **how))
     return folder / "checkpoint_last.pt", folder / "space.yaml", done
 

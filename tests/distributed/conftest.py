@@ -1,4 +1,3 @@
-"""The tasks of tests/tasks and the corpus of tests/cli."""
+"""The tasks of tests/tasks."""
 
-from tests.cli.conftest import files, joined, text  # noqa: F401
 from tests.tasks.conftest import make_model, make_task  # noqa: F401

@@ -1,12 +1,6 @@
-"""Data parallel training equals a single process's; what starts it wrongly is told."""
+"""The gradients of processes that train together; what starts such a training wrongly is told."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,26 +11,6 @@ from mos_fairseq.distributed import SupernetDataParallel, check_launch, data_par
 from mos_fairseq.distributed.supernet_data_parallel import _buckets
 from mos_fairseq.errors import InputError
 from mos_fairseq.tasks import supernet_task as tasks
-from tests.cli.conftest import training
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["translation_mos", "masked_lm_mos"])  # the script knows language_modeling_mos, too
-def test_equals_a_single_process(tmp_path, task):
-    """Two processes, 24 updates: sandwich; and different subnets on each, resumed in the middle, also in
-    local rounds."""
-    command = [sys.executable, str(ROOT / "tests" / "data_parallel_table.py"), "--quick", "--json", "--task", task]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    found = {(backend, sampling): (difference, agree) for _, backend, sampling, _, difference, agree in rows}
-    local = task == "translation_mos"
-    assert len(found) == 3 + local and all(agree for _, agree in found.values())
-    assert found["pytorch_ddp", "sandwich"][0] < 1e-5 > found["legacy_ddp", "sandwich, per rank"][0]
-    assert found["legacy_ddp", "the same, resumed"][0] == 0
-    assert not local or found["pytorch_ddp", "local, resumed"][0] == 0
 
 
 @pytest.fixture
@@ -97,21 +71,3 @@ def test_other_backends_are_refused(monkeypatch, group):
     for backend in ("fully_sharded", "slowmo"):
         with pytest.raises(InputError, match=f"ddp_backend is {backend}.*pytorch_ddp, c10d, legacy_ddp"):
             check_launch(backend)
-
-
-# --- the launcher ---
-
-
-@pytest.mark.slow
-def test_launcher(joined, files, tmp_path):
-    """examples/tools/train_parallel.sh: one run, one log, one set of checkpoints."""
-    script = [str(ROOT / "examples" / "train_parallel.sh"), "2"]
-    arguments = training(joined, tmp_path / "save dir", "--max-update", 3, space=files / "space.yaml")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = ["bash", *script, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("| train_inner | ") == 3 and "training on 2 devices" in done.stdout
-    assert (tmp_path / "save dir" / "checkpoint_last.pt").exists()
-    done = subprocess.run(["bash", script[0], "--arch"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and "'--arch': allowed are whole numbers from 1" in done.stderr

@@ -123,6 +123,8 @@ def figures_of(scale: float) -> np.ndarray:
 
 
 def test_alone_needs_supernets(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "architectures.done").touch()  # tested above
     command = ["bash", EXAMPLES / "studies" / "sampling" / "alone.sh", "embedded", tmp_path / "work", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and done.stderr.endswith("work has no supernet of seed 3: run.sh trains them\n")
