@@ -12,6 +12,8 @@ from fairseq.logging import metrics
 from fairseq.tasks.translation import EVAL_BLEU_ORDER
 from sacrebleu.metrics import BLEU
 
+from mos_fairseq.tasks.curves import key_of
+
 # equal for all subnets of a mini-batch, so counted once
 _COUNTS = ("ntokens", "nsentences", "sample_size", "total")
 # kept for each subnet: name -> (its divisor, its conversion to the log's unit: bits, as in fairseq)
@@ -60,14 +62,14 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
             if f"{key}{_SEPARATOR}{name}" in keys:
                 weight = total(count)
                 value = total(f"{key}{_SEPARATOR}{name}") / weight / unit
-                metrics.log_scalar(f"{key}_{name}", value, weight, round=3)
+                metrics.log_scalar(key_of(key, name), value, weight, round=3)
         # in fairseq's cross_entropy, the loss is the nll
         nll = "nll_loss" if f"nll_loss{_SEPARATOR}{name}" in keys else "loss"
-        metrics.log_derived(f"ppl_{name}", _perplexity(f"{nll}_{name}"))
+        metrics.log_derived(key_of("ppl", name), _perplexity(f"{nll}_{name}"))
         if f"{_CORRECT}{_SEPARATOR}{name}" in keys:
             metrics.log_scalar(f"_{_CORRECT}_{name}", float(total(f"{_CORRECT}{_SEPARATOR}{name}")))
             metrics.log_scalar(f"_total_{name}", float(total("total")))
-            metrics.log_derived(f"accuracy_{name}", _accuracy(name))
+            metrics.log_derived(key_of("accuracy", name), _accuracy(name))
     with_bleu = [name for name in names if f"{_BLEU}sys_len{_SEPARATOR}{name}" in keys]
     for name in with_bleu:
         _log_bleu(name, total)
@@ -103,7 +105,7 @@ def _log_bleu(name: str, total) -> None:
         metrics.log_scalar(f"{_BLEU}{kind}_{name}", np.array(values))  # arrays are summed over batches
     for kind in ("sys_len", "ref_len"):
         metrics.log_scalar(f"{_BLEU}{kind}_{name}", float(total(f"{_BLEU}{kind}{_SEPARATOR}{name}")))
-    metrics.log_derived(f"bleu_{name}", lambda meters: round(_bleu(meters, name), 2))
+    metrics.log_derived(key_of("bleu", name), lambda meters: round(_bleu(meters, name), 2))
 
 
 def _bleu(meters, name: str) -> float:
