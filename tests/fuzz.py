@@ -37,7 +37,8 @@ from mos_fairseq.latency.measured import FORMAT, HAT_COLUMNS, HAT_LATENCIES  # n
 from mos_fairseq.latency.predictor import fit_predictor  # noqa: E402
 from mos_fairseq.nas.judged import JudgedSubnets  # noqa: E402
 from mos_fairseq.search_space import SearchSpace, resolve_subnet  # noqa: E402
-from tests.helpers import SMALL_SPACE, small_space  # noqa: E402
+from tests.helpers import small_space  # noqa: E402
+from tests.spaces import SMALL_SPACE  # noqa: E402
 
 logging.disable(logging.INFO)
 SPACE = small_space()

@@ -20,7 +20,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.cli.conftest import SPACE, training  # noqa: E402
+from tests.cli.conftest import training  # noqa: E402
+from tests.spaces import EVEN_SPACE  # noqa: E402
 
 # fairseq-train with two simulated GPUs that are not used
 TWO_DEVICES = """
@@ -54,7 +55,7 @@ def start(*command: object) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+        (folder / "space.yaml").write_text(yaml.safe_dump(EVEN_SPACE))
         (folder / "train.py").write_text(TWO_DEVICES)
         data = corpus(folder)
         more = ["--mos-routing", "neuron", "--max-update", 6, "--disable-validation", "--no-epoch-checkpoints"]

@@ -24,41 +24,18 @@ import yaml
 
 from tests import composition
 from tests.seeds import moved
+from tests.spaces import EVEN_BOTTLENECK_SPACE, EVEN_LM_SPACE, EVEN_SPACE
 
 ROOT = Path(__file__).resolve().parents[1]
 USER_DIR = str(ROOT / "mos_fairseq")
 RANK = "RANK/"  # in arguments, replaced by the process's rank
 # depths differ, so that whole layers are without gradients
-SPACE = {
-    "encoder_embed_dim": [24, 16],
-    "decoder_embed_dim": [24, 16],
-    "encoder_layers": [2, 1],
-    "decoder_layers": [3, 2, 1],
-    "encoder_ffn_embed_dim": [32, 24],
-    "encoder_attention_heads": [4, 2],
-    "decoder_ffn_embed_dim": [32, 24],
-    "decoder_attention_heads": [4, 2],
-    "decoder_ende_attention_heads": [4, 2],
-    "decoder_arbitrary_ende_attn": [-1, 1],
-    "qkv_dim": 16,
+DEPTHS = {"encoder_layers": [2, 1], "decoder_layers": [3, 2, 1]}
+SPACES = {
+    "translation_mos": EVEN_SPACE | DEPTHS,
+    "language_modeling_mos": EVEN_LM_SPACE | {"decoder_layers": [3, 2, 1]},
+    "masked_lm_mos": EVEN_BOTTLENECK_SPACE,
 }
-LM_SPACE = {
-    "family": "decoder_only",
-    "decoder_embed_dim": [24, 16],
-    "decoder_layers": [3, 2, 1],
-    "decoder_ffn_embed_dim": [32, 24],
-    "decoder_attention_heads": [4, 2],
-    "qkv_dim": 16,
-}
-BERT_SPACE = {
-    "family": "encoder_only",
-    "encoder_embed_dim": [24],
-    "encoder_layers": [3, 2, 1],
-    "encoder_bottleneck_dim": [24, 16],
-    "encoder_ffn_embed_dim": [32, 24],
-    "encoder_attention_heads": [4, 2],
-}
-SPACES = {"translation_mos": SPACE, "language_modeling_mos": LM_SPACE, "masked_lm_mos": BERT_SPACE}
 
 T = TypeVar("T")
 

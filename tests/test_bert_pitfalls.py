@@ -15,8 +15,9 @@ from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.constraints import Constraint
 from mos_fairseq.nas.evolution import EvolutionOptions, evolve
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
-from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE, masked_language_model
+from tests.helpers import masked_language_model
 from tests.models.test_masked_language_model import sentences
+from tests.spaces import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE
 
 SPACES = {"uniform": BERT_SPACE, "factorised": FACTORISED_SPACE, "bottleneck": BOTTLENECK_SPACE}
 SHAPER = SearchSpace.from_dict(

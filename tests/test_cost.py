@@ -16,7 +16,8 @@ from mos_fairseq.models import (
     TransformerSubnetModel,
 )
 from mos_fairseq.search_space import SearchSpace, Subnet, check_options
-from tests.helpers import (
+from tests.helpers import dictionary
+from tests.spaces import (
     BERT_SPACE,
     BOTTLENECK_SPACE,
     ELASTIC_Q_SPACE,
@@ -24,7 +25,6 @@ from tests.helpers import (
     HEAD_DIM_SPACE,
     LM_SPACE,
     SMALL_SPACE,
-    dictionary,
 )
 
 VOCAB, TARGET_VOCAB = 31, 37

@@ -13,28 +13,8 @@ import yaml
 from tests import composition
 from tests.commands import ROOT, USER_DIR, Commands, Done  # noqa: F401  for the tests of this folder
 from tests.seeds import moved
+from tests.spaces import EVEN_LM_SPACE, EVEN_SPACE
 
-SPACE = {
-    "encoder_embed_dim": [24, 16],
-    "decoder_embed_dim": [24, 16],
-    "encoder_layers": [2],
-    "decoder_layers": [2, 1],
-    "encoder_ffn_embed_dim": [32, 24],
-    "encoder_attention_heads": [4, 2],
-    "decoder_ffn_embed_dim": [32, 24],
-    "decoder_attention_heads": [4, 2],
-    "decoder_ende_attention_heads": [4, 2],
-    "decoder_arbitrary_ende_attn": [-1, 1],
-    "qkv_dim": 16,
-}
-LM_SPACE = {
-    "family": "decoder_only",
-    "decoder_embed_dim": [24, 16],
-    "decoder_layers": [2, 1],
-    "decoder_ffn_embed_dim": [32, 24],
-    "decoder_attention_heads": [4, 2],
-    "qkv_dim": 16,
-}
 # a subnet that is neither largest nor smallest
 MIDDLE = {
     "encoder_embed_dim": 24,
@@ -156,8 +136,8 @@ def one_answer(commands, joined, text, tmp_path_factory) -> Path:
 def files(tmp_path_factory) -> Path:
     """space.yaml; middle.yaml and hat.yaml, the same subnet in our keys and in HAT's."""
     folder = tmp_path_factory.mktemp("files")
-    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    (folder / "other.yaml").write_text(yaml.safe_dump(SPACE | {"encoder_ffn_embed_dim": [32, 28]}))
+    (folder / "space.yaml").write_text(yaml.safe_dump(EVEN_SPACE))
+    (folder / "other.yaml").write_text(yaml.safe_dump(EVEN_SPACE | {"encoder_ffn_embed_dim": [32, 28]}))
     (folder / "middle.yaml").write_text(yaml.safe_dump(MIDDLE))
     hat = {HAT_NAMES[key]: value for key, value in MIDDLE.items()}
     (folder / "hat.yaml").write_text(yaml.safe_dump({"arch": "ignored", **hat, "qkv-dim": 16}))
@@ -224,7 +204,7 @@ def supernet(commands, joined, files, tmp_path_factory):
 def language_supernet(commands, monolingual, tmp_path_factory) -> Path:
     """The checkpoint of a language model's supernet that has learnt a little."""
     folder = tmp_path_factory.mktemp("language_supernet")
-    (folder / "space.yaml").write_text(yaml.safe_dump(LM_SPACE))
+    (folder / "space.yaml").write_text(yaml.safe_dump(EVEN_LM_SPACE))
     plugin = ["--user-dir", USER_DIR, "--task", "language_modeling_mos", "--arch", "transformer_lm_mos"]
     plugin += ["--search-space", folder / "space.yaml", "--criterion", "cross_entropy", "--subnet-sampling", "sandwich"]
     data = ["--tokens-per-sample", 64, "--sample-break-mode", "eos", "--max-tokens", 160, "--num-workers", 0]

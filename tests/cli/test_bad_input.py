@@ -10,15 +10,16 @@ import yaml
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import SearchSpace
+from tests.spaces import EVEN_SPACE
 
-from .conftest import MIDDLE, SPACE, USER_DIR, generation, training
+from .conftest import MIDDLE, USER_DIR, generation, training
 
 # name -> (file's content, required parts of the error line)
 SPACES = {
-    "unknown_key": (SPACE | {"encoder_width": [3]}, ["encoder_width", "encoder_embed_dim"]),
-    "duplicate_choices": (SPACE | {"encoder_embed_dim": [24, 24]}, ["encoder_embed_dim", "duplicate", "24"]),
-    "heads": (SPACE | {"encoder_attention_heads": [3]}, ["encoder_attention_heads", "3", "qkv_dim=16"]),
-    "two_widths": (SPACE | {"head_dim": 4}, ["qkv_dim", "head_dim", "exactly one"]),
+    "unknown_key": (EVEN_SPACE | {"encoder_width": [3]}, ["encoder_width", "encoder_embed_dim"]),
+    "duplicate_choices": (EVEN_SPACE | {"encoder_embed_dim": [24, 24]}, ["encoder_embed_dim", "duplicate", "24"]),
+    "heads": (EVEN_SPACE | {"encoder_attention_heads": [3]}, ["encoder_attention_heads", "3", "qkv_dim=16"]),
+    "two_widths": (EVEN_SPACE | {"head_dim": 4}, ["qkv_dim", "head_dim", "exactly one"]),
 }
 # name -> (options, required parts of the error line); FILES/ stands for the folder of the fixture
 OPTIONS = {

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from mos_fairseq.modules import kernels
+from tests.spaces import EVEN_SPACE
 
-from .conftest import ROOT, SPACE
+from .conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def one_layer(tmp_path) -> Path:
     """A search space of encoders and decoders of one layer."""
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE | {"encoder_layers": [1], "decoder_layers": [1]}))
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(EVEN_SPACE | {"encoder_layers": [1], "decoder_layers": [1]}))
     return tmp_path / "space.yaml"
 
 

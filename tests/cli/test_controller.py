@@ -13,10 +13,10 @@ from fairseq import checkpoint_utils
 import mos_fairseq  # noqa: F401  makes checkpoints readable
 from mos_fairseq.cli import export, search
 from mos_fairseq.search_space import Subnet
-from tests.helpers import BERT_SPACE
 from tests.seeds import moved
+from tests.spaces import BERT_SPACE, EVEN_LM_SPACE
 
-from .conftest import LM_SPACE, USER_DIR, generation, training
+from .conftest import USER_DIR, generation, training
 from .test_bad_input import check
 from .test_train import assert_equal
 
@@ -90,7 +90,7 @@ def test_without_a_controller_there_is_no_answer(supernet, joined, tmp_path):
 def test_other_families(commands, monolingual, family, tmp_path):
     """Three updates, and the controller learns from held-out text in each."""
     space, task, arch = {
-        "decoder_only": (LM_SPACE, "language_modeling_mos", "transformer_lm_mos"),
+        "decoder_only": (EVEN_LM_SPACE, "language_modeling_mos", "transformer_lm_mos"),
         "encoder_only": (BERT_SPACE, "masked_lm_mos", "roberta_mos"),
     }[family]
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))

@@ -18,8 +18,8 @@ from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.evaluation import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.latency import LatencyPredictor
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
-from tests.helpers import LM_SPACE
 from tests.seeds import moved
+from tests.spaces import LM_SPACE
 
 from .conftest import USER_DIR, spec
 from .test_bad_input import check

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from mos_fairseq.search_space import SearchSpace, Subnet
+from tests.spaces import EVEN_SPACE
 
-from .conftest import SPACE
 from .test_search import params, same
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def judged_keys(output) -> list[str]:
 
 @pytest.fixture(scope="module")
 def budget() -> int:
-    space = SearchSpace.from_dict(SPACE)
+    space = SearchSpace.from_dict(EVEN_SPACE)
     return sum(params(subnet.to_dict()) for subnet in (space.largest(), space.smallest())) // 2
 
 
@@ -90,7 +90,7 @@ def test_several_objectives_and_seeds_from_another_search(commands, joined, supe
 
 
 def test_bad_seeds(commands, joined, supernet, tmp_path):
-    space = SearchSpace.from_dict(SPACE)
+    space = SearchSpace.from_dict(EVEN_SPACE)
     other = space.smallest().to_dict() | {"encoder_embed_dim": 1000}
     contents = {
         "a.jsonl": (f"{json.dumps(space.smallest().to_dict())}\n{json.dumps({'architecture': other})}\n", "subnet 2"),

@@ -19,8 +19,8 @@ from mos_fairseq.evaluation import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.latency import LatencyPredictor
 from mos_fairseq.models import RobertaMosModel, RobertaSubnetModel
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE
 from tests.seeds import moved
+from tests.spaces import BERT_SPACE, BOTTLENECK_SPACE
 
 from .conftest import USER_DIR
 from .test_bad_input import check

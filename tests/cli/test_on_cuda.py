@@ -14,8 +14,9 @@ from fairseq import checkpoint_utils
 from fairseq.logging import metrics
 
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
-from tests.cli.conftest import SPACE, generation, same_translations, trainer_of, training
+from tests.cli.conftest import generation, same_translations, trainer_of, training
 from tests.pretend_cuda import Wait, pretend_cuda
+from tests.spaces import EVEN_SPACE
 
 STOCK_SIZES = {"encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 24, "decoder-embed-dim": 24}
 STOCK_SIZES |= {"encoder-ffn-embed-dim": 32, "decoder-ffn-embed-dim": 32}
@@ -166,4 +167,4 @@ def test_latency_of_half_precision(run_here, files, tmp_path):
     header, *rows = map(json.loads, path.read_text().splitlines())
     assert header["options"]["device"] == "cuda" and len(rows) == 2
     assert header["machine"]["processor"] == "pretended GPU"
-    assert SPACE["qkv_dim"] == header["search_space"]["qkv_dim"]
+    assert EVEN_SPACE["qkv_dim"] == header["search_space"]["qkv_dim"]

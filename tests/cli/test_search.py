@@ -24,8 +24,9 @@ from mos_fairseq.modules import onednn
 from mos_fairseq.nas.landmarks import uniform_subnets
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 from tests.processes import until
+from tests.spaces import EVEN_SPACE
 
-from .conftest import ROOT, SPACE, USER_DIR, generation, same_words
+from .conftest import ROOT, USER_DIR, generation, same_words
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 @pytest.fixture(scope="module")
 def budget() -> int:
-    space = SearchSpace.from_dict(SPACE)
+    space = SearchSpace.from_dict(EVEN_SPACE)
     return sum(params(subnet.to_dict()) for subnet in (space.largest(), space.smallest())) // 2
 
 
@@ -193,7 +194,7 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     assert losses[best.key] == min(found) == results["best"]["loss"]
     assert best.summary() in done.out
     compared = {name: Subnet.from_dict(row["architecture"]) for name, row in results["compared"].items()}
-    space = SearchSpace.from_dict(SPACE)
+    space = SearchSpace.from_dict(EVEN_SPACE)
     assert (compared["smallest"], compared["largest"]) == (space.smallest(), space.largest())
     uniform = {s.key: params(s.to_dict()) for s in uniform_subnets(space) if params(s.to_dict()) <= budget}
     assert set(sorted(uniform, key=lambda key: (-uniform[key], key))[:8]) <= losses.keys()
@@ -212,7 +213,7 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     assert results["budgets"] == {"params_without_embeddings": budget}
     assert f"budget: params_without_embeddings<={budget}, of which the best takes " in done.out
     # the same budget in parts of the largest subnet's
-    part = 100 * budget / params(SearchSpace.from_dict(SPACE).largest().to_dict())
+    part = 100 * budget / params(SearchSpace.from_dict(EVEN_SPACE).largest().to_dict())
     relative = ["--constraint", f"params_without_embeddings<={part:.12f}%", "--cache", tmp_path / "out" / "cache"]
     search(commands, joined, supernet, tmp_path / "relative", *relative)
     assert (tmp_path / "relative" / "best.yaml").read_text() == (tmp_path / "out" / "best.yaml").read_text()
@@ -467,7 +468,7 @@ def test_bad_input(commands, joined, supernet, tmp_path, options, message):
 def test_other_checkpoints_are_refused(commands, joined, supernet, tmp_path):
     export = ["--path", supernet[0] / "checkpoint_last.pt", "--subnet", "smallest", "--output", tmp_path / "twin.pt"]
     written = json.loads(commands.fork("mos-export", *export, "--json").out)
-    smallest = SearchSpace.from_dict(SPACE).smallest()
+    smallest = SearchSpace.from_dict(EVEN_SPACE).smallest()
     assert (written["output"], written["architecture"]) == (str(tmp_path / "twin.pt"), smallest.to_dict())
     (tmp_path / "notes.pt").write_text("notes")
     wanted = {"twin.pt": "its arch is transformer_subnet", "notes.pt": "notes.pt", "no.pt": "no such file"}

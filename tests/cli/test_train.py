@@ -14,8 +14,9 @@ from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.tasks.stratified_draws import StratifiedDraws
 from tests.processes import until
 from tests.seeds import moved
+from tests.spaces import EVEN_SPACE
 
-from .conftest import MIDDLE, SPACE, generation, training
+from .conftest import MIDDLE, generation, training
 
 
 def updates_of(checkpoint) -> int:
@@ -46,7 +47,7 @@ def test_what_is_logged(supernet):
 
 def test_what_was_sampled_is_logged(supernet):
     _, done = supernet
-    space = SearchSpace.from_dict(SPACE)
+    space = SearchSpace.from_dict(EVEN_SPACE)
     lines = re.findall(r"update (\d+) trains largest; random: (.*); smallest", done.out)
     assert [int(number) for number, _ in lines] == list(range(1, 61))
     for number, text in lines:
@@ -121,7 +122,7 @@ def test_the_largest_and_random_ones_of_each_cost_in_turn(commands, joined, file
     done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))
     lines = re.findall(r"update (\d+) trains (\w+)(?:: (.*))?", done.out)
     assert [(int(n), name) for n, name, _ in lines] == [(u, ("random", "largest")[u % 2]) for u in range(1, 8)]
-    draws = StratifiedDraws(SearchSpace.from_dict(SPACE), 3)
+    draws = StratifiedDraws(SearchSpace.from_dict(EVEN_SPACE), 3)
     assert [text for _, _, text in lines[1::2]] == [draws.draw(i, "train", moved(1)).summary() for i in range(3)]
     rows = done.rows("train_inner")
     assert [float(row["loss"]) for row in rows[::2]] == [float(row["loss_largest"]) for row in rows[::2]]

@@ -7,12 +7,13 @@ import torch
 import yaml
 
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
+from tests.spaces import EVEN_LM_SPACE, EVEN_SPACE
 
-from .conftest import LM_SPACE, SPACE, generation, same_translations, training
+from .conftest import generation, same_translations, training
 
 pytestmark = pytest.mark.slow
 
-WARM = {key: value for key, value in SPACE.items() if key != "qkv_dim"} | {
+WARM = {key: value for key, value in EVEN_SPACE.items() if key != "qkv_dim"} | {
     "encoder_ffn_embed_dim": [32, 8],
     "decoder_ffn_embed_dim": [32, 8],
     "decoder_layers": [2],
@@ -123,7 +124,7 @@ def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_fir
 )
 def test_bad_input(commands, source, supernet, tmp_path, options, message):
     (tmp_path / "notes.pt").write_text("notes")
-    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(LM_SPACE))
+    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(EVEN_LM_SPACE))
     words = [supernet[0] / "checkpoint_last.pt" if word == "SUPERNET" else word for word in options]
     done = warm_start(commands, source, tmp_path / "out.pt", *words, check=False, cwd=tmp_path)
     assert message in done.error()

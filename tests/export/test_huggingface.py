@@ -13,8 +13,9 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_huggingface
 from mos_fairseq.models import RobertaSubnetModel
 from mos_fairseq.search_space import SearchSpace
-from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE, masked_language_model, perturb
+from tests.helpers import masked_language_model, perturb
 from tests.models.test_masked_language_model import sentences
+from tests.spaces import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE
 
 SPACES = {"roberta": BERT_SPACE, "electra": FACTORISED_SPACE}
 

@@ -14,18 +14,8 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export import stock, stock_checkpoint
 from mos_fairseq.export.check import ExportError
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import (
-    BOTTLENECK_SPACE,
-    FACTORISED_SPACE,
-    HEAD_DIM_SPACE,
-    LM_SPACE,
-    batch,
-    decode_stepwise,
-    fake_task,
-    language_model,
-    masked_language_model,
-    supernet,
-)
+from tests.helpers import batch, decode_stepwise, fake_task, language_model, masked_language_model, supernet
+from tests.spaces import BOTTLENECK_SPACE, FACTORISED_SPACE, HEAD_DIM_SPACE, LM_SPACE
 
 STATE = {
     "cfg": {

@@ -17,7 +17,8 @@ from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.latency.features import Features
 from mos_fairseq.nas.genes import GeneSpace
 from mos_fairseq.search_space import ENCODING_KINDS, ElasticSchedule, SearchSpace, Subnet, arch_encoding, resolve_subnet
-from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, supernet
+from tests.helpers import supernet
+from tests.spaces import HEAD_DIM_SPACE, SMALL_SPACE
 
 SPACES = {name: name for name in ("iwslt14_de_en", "tiny", "wmt14_en_de", "wmt14_en_fr", "wmt19_en_de")}
 SPACES |= {"small": json.dumps(SMALL_SPACE), "head_dim": json.dumps(HEAD_DIM_SPACE)}

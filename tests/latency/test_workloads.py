@@ -9,7 +9,8 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.latency import LatencyOptions, SubnetTimer
 from mos_fairseq.latency.timer import options_dict
 from mos_fairseq.search_space import FAMILIES, SearchSpace
-from tests.helpers import BERT_SPACE, LM_SPACE, dictionary, small_space
+from tests.helpers import dictionary, small_space
+from tests.spaces import BERT_SPACE, LM_SPACE
 
 SIZES = {"vocab_size": 31, "iterations": 5, "batch_size": 2}
 SPACES = {

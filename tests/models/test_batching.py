@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import pad as pad_tensor
 
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, batch, decode_stepwise, small_space, supernet
+from tests.helpers import batch, decode_stepwise, small_space, supernet
+from tests.spaces import HEAD_DIM_SPACE, SMALL_SPACE
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 LENGTHS = ((6, 5), (4, 7), (7, 3))

@@ -5,8 +5,9 @@ import torch
 
 from mos_fairseq.modules import kernels
 from mos_fairseq.search_space import SearchSpace
-from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, batch, supernet
+from tests.helpers import batch, supernet
 from tests.seeds import moved
+from tests.spaces import HEAD_DIM_SPACE, SMALL_SPACE
 
 LEARNED = {"encoder_learned_pos": True, "decoder_learned_pos": True, "layernorm_embedding": True}
 UNSHARED = {"share_all_embeddings": False, "encoder_normalize_before": True, "decoder_normalize_before": True}

@@ -13,7 +13,6 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.models import TransformerLanguageModelMosConfig, TransformerLanguageModelMosModel, TransformerMosModel
 from mos_fairseq.search_space import SearchSpace
 from tests.helpers import (
-    LM_SPACE,
     assert_logits_and_gradients_equal,
     batch,
     decode_stepwise,
@@ -23,6 +22,7 @@ from tests.helpers import (
     small_space,
 )
 from tests.models.test_stock_equality import copy_weights
+from tests.spaces import LM_SPACE
 
 DIM, HEADS, FFN, LAYERS = 24, 4, 37, 3
 SPACE = SearchSpace.from_dict(LM_SPACE)

@@ -13,17 +13,9 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.models import RobertaMosConfig, RobertaMosModel, RobertaSubnetConfig, RobertaSubnetModel
 from mos_fairseq.modules import ElasticLinear, ElasticTransformerLayer
 from mos_fairseq.search_space import SearchSpace
-from tests.helpers import (
-    BERT_SPACE,
-    BOTTLENECK_SPACE,
-    FACTORISED_SPACE,
-    dictionary,
-    fake_task,
-    masked_language_model,
-    perturb,
-    small_space,
-)
+from tests.helpers import dictionary, fake_task, masked_language_model, perturb, small_space
 from tests.seeds import moved
+from tests.spaces import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE
 
 DIM, HEADS, FFN, LAYERS = 24, 4, 37, 3
 SPACES = {"uniform": BERT_SPACE, "factorised": FACTORISED_SPACE, "bottleneck": BOTTLENECK_SPACE}

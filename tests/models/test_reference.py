@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import ELASTIC_Q_SPACE, HEAD_DIM_SPACE, SMALL_SPACE, batch, supernet
+from tests.helpers import batch, supernet
 from tests.models.reference import Reference, arch_encoding
+from tests.spaces import ELASTIC_Q_SPACE, HEAD_DIM_SPACE, SMALL_SPACE
 
 SPACES = {"qkv_dim": SMALL_SPACE, "head_dim": HEAD_DIM_SPACE, "elastic_q": ELASTIC_Q_SPACE}
 NORMS = {"encoder_normalize_before": True, "decoder_normalize_before": True, "layernorm_embedding": True}

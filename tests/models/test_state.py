@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.lasting_buffers import from_bits, to_bits
 from mos_fairseq.search_space import SearchSpace, Subnet
-from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, batch, small_space, supernet
+from tests.helpers import batch, small_space, supernet
+from tests.spaces import HEAD_DIM_SPACE, SMALL_SPACE
 
 BASE = {"mos_routing": "neuron", "num_experts": 2, "mos_linears": "ffn", "arch_encoding": "aggregate"}
 

@@ -9,7 +9,8 @@ from fairseq.sequence_generator import SequenceGenerator
 from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter
 from mos_fairseq.search_space import SearchSpace
-from tests.helpers import HEAD_DIM_SPACE, SMALL_SPACE, batch, dictionary, perturb, sample_of, supernet
+from tests.helpers import batch, dictionary, perturb, sample_of, supernet
+from tests.spaces import HEAD_DIM_SPACE, SMALL_SPACE
 
 PRE_NORM = {"encoder_normalize_before": True, "decoder_normalize_before": True}
 EMBEDDINGS = [

@@ -16,8 +16,9 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.masked import masked_only, predicted_tokens, summed_loss
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.tasks import MaskedLmMosConfig, MaskedLmMosTask
-from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE, dictionary, perturb
+from tests.helpers import dictionary, perturb
 from tests.models.test_masked_language_model import sentences
+from tests.spaces import BERT_SPACE, BOTTLENECK_SPACE, FACTORISED_SPACE
 
 OPTIMIZER = SimpleNamespace(backward=lambda loss: loss.backward())
 PAD, MASK = 1, 31

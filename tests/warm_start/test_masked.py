@@ -23,8 +23,9 @@ from mos_fairseq.warm_start import (
     read_huggingface,
     supernet_checkpoint,
 )
-from tests.helpers import BERT_SPACE, BOTTLENECK_SPACE, masked_language_model, perturb
+from tests.helpers import masked_language_model, perturb
 from tests.models.test_masked_language_model import sentences
+from tests.spaces import BERT_SPACE, BOTTLENECK_SPACE
 
 SPACES = {
     "uniform": BERT_SPACE,

@@ -11,8 +11,9 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.models.trained_parts import train_experts
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import Orders, moves_of, reordered, supernet_orders
-from tests.helpers import HEAD_DIM_SPACE, batch, language_model, masked_language_model, sample_of, supernet
+from tests.helpers import batch, language_model, masked_language_model, sample_of, supernet
 from tests.seeds import moved
+from tests.spaces import HEAD_DIM_SPACE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPACES = {

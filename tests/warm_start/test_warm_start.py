@@ -20,8 +20,9 @@ from mos_fairseq.warm_start import (
     supernet,
     supernet_from,
 )
-from tests.helpers import LM_SPACE, batch, decode_stepwise, fake_task, perturb, sample_of
+from tests.helpers import batch, decode_stepwise, fake_task, perturb, sample_of
 from tests.seeds import moved
+from tests.spaces import LM_SPACE
 
 QKV = {
     "encoder_embed_dim": [24, 18],
