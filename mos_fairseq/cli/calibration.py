@@ -121,7 +121,7 @@ def calibrate(
     with progress(total=len(chosen), desc="calibrating", unit="subnet") as bar:
         for place, subnet in enumerate(chosen, start=1):
             quality, seconds = calibration.judge(subnet)
-            found = {"calibrated": quality, "seconds": round(seconds, 2), "place": place}
+            found = {"calibrated": quality, "seconds": seconds, "place": place}
             rows.append(found | row(candidates, subnet, args.objective))
             bar.update()
     rows.sort(key=lambda found: found["calibrated"] if args.objective == "loss" else -found["calibrated"])

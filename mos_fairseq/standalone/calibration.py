@@ -90,10 +90,10 @@ class Calibration:
         began = time.perf_counter()
         for _ in train_all([training], 1, self.threads):
             pass
-        seconds = time.perf_counter() - began
+        seconds = round(time.perf_counter() - began, 2)  # once, so that a run that goes on tells the same
         evaluator = ModelEvaluator(str(training.result), self.data, self.options, self.device)
         quality = evaluator.loss() if evaluator.metric is None else evaluator.score(*evaluator.translate())
-        write_atomically(kept, json.dumps({"quality": quality, "seconds": round(seconds, 3)}))
+        write_atomically(kept, json.dumps({"quality": quality, "seconds": seconds}))
         return quality, seconds
 
     def save(self, subnet: Subnet, path: Path) -> None:
