@@ -96,7 +96,8 @@ def _add_measure(commands: Any) -> None:
         "--finetune-updates",
         default="",
         metavar="N,N,…",
-        help="also fine-tune the inherited weights for increasing numbers of updates, up to the standalone score",
+        help="also fine-tune the inherited weights for increasing numbers of updates, up to the standalone score; "
+        "finetuning.png shows the scores against the updates",
     )
     measure.add_argument(
         "--finetune-options",
@@ -219,13 +220,16 @@ def _record(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
 
 
 def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -> None:
-    from mos_fairseq.gap.report import difference_table, gap_table, plot_gap, score_table, summarise
+    from mos_fairseq.gap.report import difference_table, gap_table, plot_finetuning, plot_gap, score_table, summarise
 
     output, summaries = Path(args.output), summarise(rows)
     content = record | {"gaps": summaries, "scores": [row.to_dict() for row in rows]}
     write_atomically(output / "gap.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_table(rows, output / "gap.jsonl")
     plot_gap(rows, output / "gap.png")
+    tuned = any(row.finetuned for row in rows)
+    if tuned:
+        plot_finetuning(rows, output / "finetuning.png")
     if args.json:
         print(json.dumps(summaries, allow_nan=False))
         return
@@ -235,4 +239,4 @@ def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -
     for metric in TEXT_METRICS:
         if differences := difference_table(rows, metric):
             print(aligned(differences) + "\n")
-    print(f"report: {output / 'gap.json'}, gap.jsonl, gap.png")
+    print(f"report: {output / 'gap.json'}, gap.jsonl, gap.png{', finetuning.png' if tuned else ''}")

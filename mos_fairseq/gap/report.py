@@ -132,3 +132,32 @@ def plot_gap(rows: Sequence[Row], path: Path) -> None:
         axes.set(xlabel=f"standalone {unit}", ylabel=f"inherited {unit}", xlim=ends, ylim=ends)
         axes.legend(fontsize="small")
     save_figure(figure, path)
+
+
+def plot_finetuning(rows: Sequence[Row], path: Path) -> None:
+    """Plot scores less the standalone ones against updates of fine-tuning as a PNG, one panel per metric.
+
+    Every line is an architecture in a supernet, from its inherited score at 0 updates on; at the height of 0 it is as
+    good as trained alone, where fine-tuning ends. Rows that were not fine-tuned are left out.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    rows = [row for row in rows if row.finetuned]
+    metrics, supernets = (
+        list(dict.fromkeys(names)) for names in zip(*((r.metric, r.supernet) for r in rows), strict=True)
+    )
+    figure = new_figure(5 * len(metrics), 5)
+    for number, metric in enumerate(metrics, start=1):
+        axes = figure.add_subplot(1, len(metrics), number)
+        axes.axhline(0, color="0.6", linewidth=1)
+        for color, supernet in enumerate(supernets):
+            for place, row in enumerate(r for r in rows if (r.metric, r.supernet) == (metric, supernet)):
+                updates, scores = zip(*sorted(({0: row.inherited} | row.finetuned).items()), strict=True)
+                less = [score - row.standalone for score in scores]
+                name = supernet if place == 0 else "_"  # matplotlib leaves such names out
+                axes.plot(updates, less, f"C{color % 10}", marker="o", markersize=3, linewidth=1, label=name)
+        unit = _UNITS.get(metric, metric)
+        axes.set(xlabel="updates of fine-tuning", ylabel=f"{unit}, less the standalone model's")
+        axes.legend(fontsize="small")
+    save_figure(figure, path)

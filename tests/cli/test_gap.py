@@ -160,6 +160,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
     (log,) = (tmp_path / "finetuned").rglob("train.log")
     assert log.read_text().count("loading pretrained model from") == 1 and "@ 1 updates" in log.read_text()
     assert "after 60 updates more" in done.err and "extra updates" in done.out
+    assert "gap.png, finetuning.png" in done.out and (tmp_path / "finetuning.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.gap import Row, gap_of, read_table, write_table
-from mos_fairseq.gap.report import gap_table, plot_gap, score_table, summarise
+from mos_fairseq.gap import Row, gap_of, read_table, report, write_table
+from mos_fairseq.gap.report import gap_table, plot_finetuning, plot_gap, score_table, summarise
 
 CSV = """supernet,subnet,inherited,standalone,extra_updates,note
 none,r1,25.8,27.0,400,
@@ -84,3 +84,22 @@ def test_summary_and_tables(tmp_path):
     ]
     plot_gap([*rows, Row("r1", 2.0, 2.0, metric="loss")], tmp_path / "gap.png")
     assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_of_finetuning(tmp_path, monkeypatch):
+    """A line for each fine-tuned architecture, from its inherited score on, less the standalone one."""
+    rows = [Row("r1", 25.0, 27.0, "none", finetuned={200: 27.5, 100: 26.0}), Row("r2", 20.0, 24.0, "none")]
+    rows += [Row("r1", 26.0, 27.0, "neuron", finetuned={100: 27.0}), Row("r1", 3.0, 2.5, "none", "loss", {100: 2.75})]
+    figures = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure))
+    plot_finetuning(rows, tmp_path / "x.png")
+    bleu, loss = figures[0].axes
+    lines = [(line.get_label(), line.get_xdata(), line.get_ydata()) for line in bleu.lines[1:]]
+    assert [(name, [*x], [*y]) for name, x, y in lines] == [
+        ("none", [0, 100, 200], [-2.0, -1.0, 0.5]),
+        ("neuron", [0, 100], [-1.0, 0.0]),
+    ]
+    assert [*loss.lines[1].get_ydata()] == [0.5, 0.25] and "bits per token" in loss.get_ylabel()
+    monkeypatch.undo()
+    plot_finetuning(rows, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
