@@ -20,7 +20,8 @@ def main() -> None:
     processes.import_everything()
     commands = [list(part) for ends, part in groupby(words, lambda word: word == "--") if not ends]
     jobs = [
-        processes.start(*command, log=Path(f"at_once.{number}"), ranks=ranks) for number, command in enumerate(commands)
+        processes.start(*command, log=Path(f"at_once.{number}"), ranks=ranks, agent=True)
+        for number, command in enumerate(commands)
     ]
     statuses = [status for job in jobs for status in job.wait()]
     if any(statuses):

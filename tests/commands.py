@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -76,9 +77,10 @@ class Commands:
         self.folder, self.count = folder, 0
         server = [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(folder)]
         self.server = subprocess.Popen(
-            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(), cwd=folder
+            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=_environment(), cwd=folder
         )
-        assert self.server.stdout.readline() == "ready\n"
+        self._answers = b""
+        assert self.answer() == "ready"
 
     def fork(self, command: str, *args: object, check: bool = True, **how: Any) -> Done:
         """``fairseq-COMMAND ARGS`` in a fork of a process that has imported fairseq; ``how`` as for ``start``."""
@@ -124,9 +126,17 @@ class Commands:
         files = {name: str(self.folder / f"{self.count}.{name}") for name in ("stdin", "stdout", "stderr")}
         Path(files["stdin"]).write_text(stdin, encoding="utf-8")
         request |= {"args": [str(a) for a in args], "cwd": str(cwd or self.folder), "env": environment, **files}
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return Running(self.server, int(self.server.stdout.readline()), files)
+        self.server.stdin.write(f"{json.dumps(request)}\n".encode())
+        return Running(self, int(self.answer()), files)
+
+    def answer(self, timeout: float = 300) -> str:
+        """Return the next line from the server. Raises TimeoutError without one in ``timeout`` seconds."""
+        while b"\n" not in self._answers:
+            if not select.select([self.server.stdout], [], [], timeout)[0]:
+                raise TimeoutError(f"no answer for {timeout} s")
+            self._answers += os.read(self.server.stdout.fileno(), 4096) or b"the server has ended\n"
+        line, _, self._answers = self._answers.partition(b"\n")
+        return line.decode()
 
     def spawn(self, command: str, *args: object, cwd: Path | None = None, stdin: str = "", check: bool = True) -> Done:
         """``fairseq-COMMAND ARGS`` as users start it."""
@@ -148,7 +158,7 @@ class Commands:
 class Running:
     """A command that may still run."""
 
-    server: subprocess.Popen
+    commands: Commands
     pid: int
     files: dict[str, str]
 
@@ -157,7 +167,12 @@ class Running:
         return self.wait()
 
     def wait(self) -> Done:
-        status = int(self.server.stdout.readline())
+        """Wait for the end. Raises TimeoutError after ten minutes, when the command is killed."""
+        try:
+            status = int(self.commands.answer(600))
+        except TimeoutError:
+            self.kill()
+            raise
         return Done(status, *(Path(self.files[name]).read_text("utf-8") for name in ("stdout", "stderr")))
 
 

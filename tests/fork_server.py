@@ -133,7 +133,7 @@ def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | Non
 class ForkedTraining:
     """Replaces ``subprocess.Popen`` for standalone trainings: a fork, which imports nothing again.
 
-    ``Commands.spawn`` shows the real process.
+    tests/cli/test_finetune.py has a training in a process of its own.
     """
 
     def __init__(self, command: list[str], stdin: int, stdout: IO, stderr: IO, env: dict, pass_fds: list[int]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
+from torch.distributed import TCPStore
 
 from tests import composition
 from tests.seeds import moved
@@ -74,6 +75,7 @@ class Job:
 
     pids: list[int]
     logs: list[Path]
+    store: TCPStore | None = None
 
     def kill(self, number: int | None = None) -> None:
         """SIGKILL to one process, or to all."""
@@ -98,16 +100,25 @@ class Job:
         return self.logs[rank].read_text("utf-8", errors="replace")
 
 
-def start(command: str, *args: object, log: Path, ranks: int = 1, before: Callable[[], None] | None = None) -> Job:
+def start(
+    command: str,
+    *args: object,
+    log: Path,
+    ranks: int = 1,
+    before: Callable[[], None] | None = None,
+    agent: bool = False,
+) -> Job:
     """Run ``fairseq-COMMAND ARGS``, or our command of that name, in ``ranks`` processes connected by torch's
-    environment variables; ``before`` is called in each of them."""
-    environment = {}
+    environment variables; ``before`` is called in each of them. With ``agent``, this process has the store, as torchrun
+    does; otherwise the first of them."""
+    environment, store = {}, None
     if ranks > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    job = Job([], [log.with_name(f"{log.name}.{rank}") for rank in range(ranks)])
+        if agent:
+            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        environment |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(ranks)}
+        environment["MASTER_PORT"] = str(store.port if store else _free_port())
+    job = Job([], [log.with_name(f"{log.name}.{rank}") for rank in range(ranks)], store)
     for rank in range(ranks):
         more = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
         pid = os.fork()
@@ -115,6 +126,12 @@ def start(command: str, *args: object, log: Path, ranks: int = 1, before: Callab
             os._exit(_child(command, [str(rank if a is RANK else a) for a in args], job.logs[rank], more, before))
         job.pids.append(pid)
     return job
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def _child(command: str, args: list[str], log: Path, environment: dict, before) -> int:

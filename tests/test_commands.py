@@ -1,6 +1,8 @@
 """A command of fairseq or ours is known as such however it is started; a program that imports the package is none."""
 
 import builtins
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -92,7 +94,26 @@ def test_by_the_process(said, tmp_path):
 
 @pytest.mark.parametrize("module", ["fairseq_cli.train", "mos_fairseq.standalone.train_process"])
 def test_a_module_that_is_a_command_tells_mistakes_in_one_line(commands, module, tmp_path):
-    options = ["--task", "translation_mos", "--arch", "transformer_mos", "--search-space", "tiny", "--max-tokens", "9"]
-    done = commands.python("-m", module, "nowhere", *options, "--user-dir", ROOT / "mos_fairseq", cwd=tmp_path)
-    assert done.status == 1 and "Traceback" not in done.err
-    assert done.err.splitlines()[-1].startswith("error: data is nowhere: no such folder")
+    """The first in a Python of its own, where nothing is as the fork server says."""
+    words = [
+        "-m",
+        module,
+        "nowhere",
+        "--task",
+        "translation_mos",
+        "--arch",
+        "transformer_mos",
+        "--search-space",
+        "tiny",
+    ]
+    words += ["--max-tokens", "9", "--user-dir", str(ROOT / "mos_fairseq")]
+    if module == "fairseq_cli.train":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-W", "ignore", *words]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        status, told = done.returncode, done.stderr
+    else:
+        done = commands.python(*words, cwd=tmp_path)
+        status, told = done.status, done.err
+    assert status == 1 and "Traceback" not in told
+    assert told.splitlines()[-1].startswith("error: data is nowhere: no such folder")

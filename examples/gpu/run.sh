@@ -127,7 +127,8 @@ study() { # ROUTING
     local folder=$work/study-$1
     [ -e "$work/data.done" ] || fail "WORK_DIR holds no corpus: run part data first"
     "${within[@]}" fairseq-train "$data" "${plugin[@]}" --arch transformer_mos --search-space tiny --share-all-embeddings \
-        --mos-routing "$1" --subnet-sampling sandwich --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.1 --dropout 0.1 "${amp[@]}" \
+        --mos-routing "$1" --subnet-sampling sandwich --criterion label_smoothed_cross_entropy_mos \
+        --label-smoothing 0.1 --dropout 0.1 "${amp[@]}" \
         --optimizer adam_fused --adam-betas '(0.9, 0.98)' --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 \
         --max-tokens 2048 --max-update "$updates" --seed 1 --num-workers 2 --log-format json --log-interval 100 \
         --save-dir "$folder" --save-interval-updates 200 --keep-interval-updates 1 --no-epoch-checkpoints \

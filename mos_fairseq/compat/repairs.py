@@ -1,6 +1,6 @@
 """Every repair, in the order in which they are applied."""
 
-from . import checkpoints, configuration, literals, numpy2, pickling, precision, training, user_dir
+from . import checkpoints, configuration, curves, literals, numpy2, pickling, precision, training, user_dir
 
 ALL = (
     checkpoints.allow_checkpoint_globals,
@@ -17,6 +17,7 @@ ALL = (
     training.write_checkpoints_whole,
     training.give_tasks_back_their_state,
     training.announce_checkpoints,
+    curves.give_curves_their_names,
     precision.keep_missing_gradients,
     precision.train_in_bf16_without_tpu,
 )

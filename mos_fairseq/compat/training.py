@@ -187,7 +187,8 @@ def give_tasks_back_their_state() -> None:
 
         def noted(*args: Any, **kwargs: Any) -> dict[str, Any]:
             state = read(*args, **kwargs)
-            kept.update((key, state.get(key)) for key in ("cfg", "task_state"))
+            if state.get("last_optimizer_state") is not None:
+                kept.update((key, state.get(key)) for key in ("cfg", "task_state"))
             return state
 
         checkpoint_utils.load_checkpoint_to_cpu = noted

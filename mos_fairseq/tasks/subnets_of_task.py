@@ -98,8 +98,11 @@ class SubnetsOfTask(_Base):
         """
         earlier = getattr(getattr(cfg, "task", None), "subnet_sampling", None)  # None: not a supernet's
         if earlier is not None and str(earlier) != str(self.cfg.subnet_sampling):
-            text = "subnet_sampling is %s from here on, and was %s until here: --subnet-sampling %s goes on as before"
-            logger.warning(text, self.cfg.subnet_sampling, earlier, earlier)
+            text = (
+                "subnet_sampling is %s from here on, and was %s until here: give the earlier --subnet-sampling (Hydra: "
+            )
+            text += "task.subnet_sampling) to go on as before"
+            logger.warning(text, self.cfg.subnet_sampling, earlier)
 
     # --- the controller -----------------------------------------------------------------------------------------------
 

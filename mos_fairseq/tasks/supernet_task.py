@@ -23,7 +23,6 @@ from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import SearchSpace, Subnet
 from mos_fairseq.tasks.bad_losses import BadLosses
 from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
-from mos_fairseq.tasks.curves import group_curves
 from mos_fairseq.tasks.local_training import LocalTraining
 from mos_fairseq.tasks.options import OptionTable
 from mos_fairseq.tasks.same_batches import same_batches
@@ -70,7 +69,6 @@ class SupernetTask(LocalTraining, SubnetsOfTask):
         self._criterion: FairseqCriterion | None = None
         self._bad_losses = BadLosses()
         check_sampling(cfg)
-        group_curves()
         if cfg.search_space:
             self.search_space = SearchSpace.from_spec(cfg.search_space)
             record_in_config(cfg, "task", "search_space", self.search_space.dumps())

@@ -47,6 +47,13 @@ def test_it_goes_on_and_gets_better(finetuned):
     assert tuned[0] == "finetuned" and float(tuned[2]) == round(scores["finetuned"]["loss"], 4)
 
 
+def test_a_training_in_a_process_of_its_own(joined, supernet, tmp_path, log_level):
+    """As users have it; in the other tests of trainings, the process is a fork."""
+    main(list(map(str, arguments(joined, supernet, tmp_path / "tuned", "--updates", 1))))
+    assert (tmp_path / "tuned" / "finetuned.pt").exists()
+    assert set(json.loads((tmp_path / "tuned" / "finetune.json").read_text())["scores"]) == {"inherited", "finetuned"}
+
+
 def test_the_learning_rate_begins_where_the_supernet_ended_and_falls_to_zero(finetuned, supernet):
     (log,) = finetuned[0].rglob("train.log")
     rates = [float(rate) for rate in re.findall(r", lr=([^,]+),", log.read_text())]

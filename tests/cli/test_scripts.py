@@ -27,5 +27,5 @@ def test_portability_names_its_settings():
 
 
 def test_load(commands):
-    """Time and memory grow linearly, not quadratically."""
+    """Memory grows linearly, not quadratically, and so does the time of what takes half a second."""
     assert commands.python(HERE / "load.py", "--part", 0.03, check=True, plugin=True).out.count("\n") == 8

@@ -358,7 +358,7 @@ def test_workers_come_to_the_same_front(commands, joined, supernet, alone, tmp_p
 
 @pytest.mark.parametrize("algorithm", ["evolution", "nsga2"])
 def test_torchruns_processes_come_to_the_same_front(commands, joined, supernet, alone, tmp_path, algorithm):
-    """Two processes that know each other by the variables that torchrun sets (test_launcher runs torchrun itself)."""
+    """Two processes that know each other by the variables that torchrun sets, and by the store that it has."""
     if algorithm != "evolution":
         alone = tmp_path / "alone"
         search(commands, joined, supernet, alone, "--algorithm", algorithm)

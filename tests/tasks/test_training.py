@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from mos_fairseq.cost import subnet_cost
 from mos_fairseq.errors import InputError
@@ -27,6 +28,18 @@ def draws(task, updates=range(20)) -> list[tuple]:
 
 
 # --- which subnets ---
+
+
+@pytest.mark.parametrize(
+    "earlier", [{}, {"task": None}, {"task": {"_name": "translation"}}, {"task": {"subnet_sampling": "sandwich"}}]
+)
+def test_going_on_as_before_warns_of_nothing(make_task, caplog, earlier):
+    task = make_task(subnet_sampling="sandwich")
+    task.compare_with_earlier(OmegaConf.create(earlier))
+    assert not caplog.records
+    task.compare_with_earlier(OmegaConf.create({"task": {"subnet_sampling": "random"}}))
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("subnet_sampling is sandwich from here on, and was random until here")
 
 
 def test_draws_are_a_function_of_seed_and_update(make_task):

@@ -1,6 +1,6 @@
 """Split text into the tokens of a Hugging Face tokenizer.json, separated by spaces, for fairseq-preprocess.
 
-    pieces.py --tokenizer tokenizer.json --text data/text --output data/pieces --length 96
+    python examples/recipes/bert_debian/pieces.py --tokenizer tokenizer.json --text text --output pieces --length 96
 
 Texts of ``text/`` become as many lines as they need, of at most ``--length`` tokens with the two that fairseq adds.
 Examples of the other folders are cut: a single ``input0`` has the whole length, the ``input0`` of a pair a third.

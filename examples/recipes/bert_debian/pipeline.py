@@ -1,6 +1,6 @@
 """Check that Hugging Face's pipeline predicts the same classes as fairseq on the same examples.
 
-pipeline.py FOLDER --text data/text/section/test.input0 --length 96 --scores score.json
+python examples/recipes/bert_debian/pipeline.py FOLDER --text test.input0 --length 96 --scores score.json
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """fairseq-generate with an exported subnet, and with the very same weights in stock fairseq's transformer, in turn.
 
-    generate.py DATA CHECKPOINT OUTPUT_DIR [--subnet S] [--rounds N] [fairseq-generate's …]
+    python examples/studies/benchmarks/generate.py DATA CHECKPOINT OUTPUT_DIR [--subnet S] [--rounds N] [OPTIONS…]
 
 CHECKPOINT is a supernet's; its subnet S (default: the largest that attends to the last encoder layer) is exported in
 both formats and translates the test set N times (6). Prints the seconds that fairseq-generate reports (without
 loading), the median ratio with a 95 % interval, and how many hypotheses are the same; OUTPUT_DIR/generate.json holds
-all of it.
+all of it. OPTIONS are those of fairseq-generate.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Does calibration bring inherited losses closer to those of architectures trained alone?
 
-    study.py CHECKPOINT DATA WORK_DIR [--subnets 8] [--updates 50] [--alone UPDATES]
+    python examples/studies/calibration/study.py CHECKPOINT DATA WORK_DIR [--subnets 8] [--updates 50] [--alone N]
 
 For a supernet's largest, smallest and random subnets: the loss with inherited weights, after --updates of norms and
 biases only, after the same number of all weights, and of the same architecture trained from scratch, with the
-supernet's number of updates or --alone. Prints mean absolute errors against the last, Kendall's tau and seconds a
+supernet's number of updates or N. Prints mean absolute errors against the last, Kendall's tau and seconds a
 subnet; writes rows.json. An interrupted run resumes.
 """
 

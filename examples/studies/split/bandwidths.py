@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a split subnet looks like on slow and fast connections, on a space that was judged whole.
 
-    bandwidths.py DEVICE.json SERVER.json ROWS [RTT_MS]
+    python examples/studies/split/bandwidths.py DEVICE.json SERVER.json ROWS [RTT_MS]
 
 DEVICE and SERVER are predictors of mos-latency fit --target split, of the space of examples/studies/search_quality,
 whose 1,512 losses table.json tells: so the best subnet within a budget is known, and the search has to find it. The
