@@ -59,7 +59,7 @@ ALLOWED = {
         "search_space",
         "transfer",
     },
-    "tasks": {"command", "cost", "distributed", "errors", "models", "nas", "search_space"},
+    "tasks": {"command", "compat", "cost", "distributed", "errors", "models", "nas", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "masked", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
     "standalone": {
