@@ -43,6 +43,7 @@ parse = importlib.import_module("hydra.core.override_parser.overrides_parser").O
 values = ("null", "1", "0.1", "true", "word", "'two words'", "['a,b']", "[0.1,2]", "/path/file.pt", "'{\"key\": 1}'")
 parse([f"group.name_{number}={value}" for number, value in enumerate(values)] + ["task=translation", "model._name=x"])
 importlib.import_module("tests.composition").remember(Path(sys.argv[1]))
+ended = importlib.import_module("tests.processes").ended
 gc.freeze()  # a collection in a fork would copy every page
 logging.root.handlers.clear()  # set while fairseq was imported; each command sets its own
 
@@ -97,23 +98,6 @@ def run_python(words: list[str]) -> None:
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
         runpy.run_path(words[0], run_name="__main__")
-
-
-def ended(program: Callable[[], None]) -> int:
-    """Return the exit status of a program, after the interpreter's work at its end."""
-    try:
-        program()
-    except SystemExit as stop:
-        if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
 
 
 def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | None) -> None:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -123,7 +124,8 @@ def start(
         more = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
         pid = os.fork()
         if pid == 0:
-            os._exit(_child(command, [str(rank if a is RANK else a) for a in args], job.logs[rank], more, before))
+            words = [str(rank if a is RANK else a) for a in args]
+            os._exit(ended(partial(_child, command, words, job.logs[rank], more, before)))
         job.pids.append(pid)
     return job
 
@@ -134,22 +136,13 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _child(command: str, args: list[str], log: Path, environment: dict, before) -> int:
+def ended(program: Callable[[], None]) -> int:
+    """Return the exit status of a program, after the interpreter's work at its end."""
     try:
-        os.environ.update(environment)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        if before is not None:
-            before()
-        ours = command.startswith("mos-")
-        sys.argv = [command if ours else f"fairseq-{command}", *args]
-        name = f"mos_fairseq.cli.{command.removeprefix('mos-')}" if ours else f"fairseq_cli.{command}"
-        module = importlib.import_module(name)
-        # the package was imported by a program; a command would have installed it then
-        importlib.import_module("mos_fairseq.compat.error_hook").install_error_hook()
-        module.main() if ours else module.cli_main()
+        program()
     except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -158,6 +151,22 @@ def _child(command: str, args: list[str], log: Path, environment: dict, before) 
         sys.stdout.flush()
         sys.stderr.flush()
     return 0
+
+
+def _child(command: str, args: list[str], log: Path, environment: dict, before: Callable[[], None] | None) -> None:
+    os.environ.update(environment)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    if before is not None:
+        before()
+    ours = command.startswith("mos-")
+    sys.argv = [command if ours else f"fairseq-{command}", *args]
+    name = f"mos_fairseq.cli.{command.removeprefix('mos-')}" if ours else f"fairseq_cli.{command}"
+    module = importlib.import_module(name)
+    # the package was imported by a program; a command would have installed it then
+    importlib.import_module("mos_fairseq.compat.error_hook").install_error_hook()
+    module.main() if ours else module.cli_main()
 
 
 def run(command: str, *args: object, log: Path, ranks: int = 1, before: Callable[[], None] | None = None) -> str:

@@ -144,9 +144,8 @@ def plot_finetuning(rows: Sequence[Row], path: Path) -> None:
         InputError: the file cannot be written.
     """
     rows = [row for row in rows if row.finetuned]
-    metrics, supernets = (
-        list(dict.fromkeys(names)) for names in zip(*((r.metric, r.supernet) for r in rows), strict=True)
-    )
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    supernets = list(dict.fromkeys(row.supernet for row in rows))
     figure = new_figure(5 * len(metrics), 5)
     for number, metric in enumerate(metrics, start=1):
         axes = figure.add_subplot(1, len(metrics), number)

@@ -98,11 +98,12 @@ class SubnetsOfTask(_Base):
         """
         earlier = getattr(getattr(cfg, "task", None), "subnet_sampling", None)  # None: not a supernet's
         if earlier is not None and str(earlier) != str(self.cfg.subnet_sampling):
-            text = (
-                "subnet_sampling is %s from here on, and was %s until here: give the earlier --subnet-sampling (Hydra: "
+            logger.warning(
+                "subnet_sampling is %s from here on, and was %s until here: give the earlier --subnet-sampling "
+                "(Hydra: task.subnet_sampling) to go on as before",
+                self.cfg.subnet_sampling,
+                earlier,
             )
-            text += "task.subnet_sampling) to go on as before"
-            logger.warning(text, self.cfg.subnet_sampling, earlier)
 
     # --- the controller -----------------------------------------------------------------------------------------------
 

@@ -63,7 +63,10 @@ def test_a_second_run_trains_nothing(calibrated, joined, supernet, capsys, monke
     before = (output / "search.json").read_text()
     monkeypatch.setattr("subprocess.Popen", None)  # of the trainings
     search.main(arguments(joined, supernet, output, *CALIBRATE))
-    assert json.loads((output / "search.json").read_text()) == json.loads(before)
+    results = json.loads((output / "search.json").read_text())
+    assert results == json.loads(before)
+    kept = [json.loads(path.read_text())["seconds"] for path in output.rglob("calibrated-*.json")]
+    assert sorted(kept) == sorted(row["seconds"] for row in results["calibrated"])  # not rounded again
     assert re.search(r"place inherited +loss +calibrated +seconds", capsys.readouterr().out)
 
 
