@@ -26,6 +26,7 @@ from mos_fairseq.cli.search_options import (
     cost_keys,
     evaluation_options,
     get_parser,
+    kept_choices,
     report_options,
 )
 from mos_fairseq.cli.search_results import latency_options, measure_results, print_results, translate_results
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> None:
     """Do everything that needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
+    args.choices = kept_choices(args.choices)
     check_split_options(args)
     usual = "split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops"
     chosen = cost_keys(args.cost or usual)
@@ -123,11 +125,16 @@ def _run_search(
     from mos_fairseq.nas.workers import Workers, launched, serve, started
 
     state = read_supernet(args.path)  # its error names what the checkpoint holds instead
+    whole = search_space_of(state)
+    try:
+        space = whole.narrowed(args.choices)
+    except InputError as error:
+        raise InputError(f"choices: {error}") from None
     seeds = []
     if args.seeds_from == "controller":
         seeds = [subnet_of(state, args.seeds_from)]
     elif args.seeds_from:
-        seeds = read_seeds(args.seeds_from, search_space_of(state))
+        seeds = read_seeds(args.seeds_from, whole)
     del state
     with ExitStack() as stack:
         fleet = launched()
@@ -155,24 +162,28 @@ def _run_search(
         if fleet is not None or args.workers > 1:
             store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
             workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        most = min(options.most_subnets + most_landmarks(constraints) + len(seeds), evaluator.space.size)
+        most = min(options.most_subnets + most_landmarks(constraints) + len(seeds), space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
 
         def losses(subnets: Sequence[Subnet]) -> list[float]:
             return judged.evaluate(subnets, before=len(candidates.seen) - len(subnets))
 
         costs = _costs_by(evaluator, predictor, split)
-        (costs_of_largest,) = costs([evaluator.space.largest()])
+        (costs_of_largest,) = costs([space.largest()])
         budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
-        candidates = Candidates(evaluator.space, costs, losses, budgets, judged.known, seeds=seeds)
+        inside = [seed for seed in seeds if space.contains(seed)]
+        candidates = Candidates(space, costs, losses, budgets, judged.known, seeds=inside)
         if beyond := len(seeds) - len(candidates.kept_seeds()):
-            warn(f"{beyond} of {len(seeds)} seeds are beyond the budgets and left out")
+            limits = "budgets or choices" if args.choices else "budgets"
+            warn(f"{beyond} of {len(seeds)} seeds are beyond the {limits} and left out")
         results, seen, around = _found(args, candidates, options, chosen, judged.show)
     (Path(args.output) / CHECKPOINT).unlink(missing_ok=True)  # from an earlier search
     if calibrated is not None and calibration is not None:
         calibrate(args, calibrated.top, calibration, results, candidates)
     if split is not None:
         results["placements"] = split.placements(Subnet.from_dict(results["best"]["architecture"]))
+    if args.choices:
+        results["choices"] = args.choices
     if evaluator.signature is not None:
         results["signature"] = evaluator.signature
     write_results(Path(args.output), results, seen, args.path)

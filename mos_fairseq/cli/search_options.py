@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -69,6 +70,15 @@ def get_parser() -> argparse.ArgumentParser:
         f"repeated; KEY is one of {', '.join(COST_KEYS)}",
     )
     group.add_argument("--predictor", metavar="JSON", help="file of mos-latency fit, needed for latency_ms")
+    group.add_argument(
+        "--choices",
+        action="append",
+        default=[],
+        metavar="KEY=N[,N]",
+        help="search only subnets with these of the choices of KEY, an elastic dimension of the search space, for "
+        "instance those that an export format supports; may be repeated; smallest and largest are then those of this "
+        "part of the space",
+    )
     group.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
     group.add_argument(
         "--cost",
@@ -80,7 +90,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--seeds-from",
         metavar="FILE",
         help="start from known subnets: a subnet's YAML file, front.jsonl or search.json of another search, or "
-        "controller, the answer of --subnet-sampling controller; subnets beyond the budgets are left out",
+        "controller, the answer of --subnet-sampling controller; subnets beyond the budgets or without --choices are "
+        "left out",
     )
     _add_algorithm_options(parser.add_argument_group("algorithm"))
     parser.add_argument(
@@ -224,6 +235,19 @@ def cost_keys(text: str) -> tuple[str, ...]:
     if len(set(keys)) < len(keys):
         raise InputError(f"cost is {text}: each is allowed once")
     return keys
+
+
+def kept_choices(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Return the choices by key that ``--choices`` names. Raises InputError for another form, or a repeated key."""
+    found: dict[str, list[int]] = {}
+    for text in texts:
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*(-?[0-9]+(?:\s*,\s*-?[0-9]+)*)\s*", text)
+        if match is None:
+            raise InputError(f"choices {text!r}: allowed is KEY=N[,N], with integers")
+        if match[1] in found:
+            raise InputError(f"choices {text!r}: {match[1]} is given twice; several choices are separated by commas")
+        found[match[1]] = [int(number) for number in match[2].split(",")]
+    return found
 
 
 def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> AlgorithmOptions:

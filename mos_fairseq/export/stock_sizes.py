@@ -93,7 +93,10 @@ def check_last_output_only(subnet: Subnet, reader: str) -> None:
     """Raise InputError if a layer reads more than another stack's last output, which ``reader`` does not support."""
     for key, read in subnet.family.read_by_span.items():
         if any(span != 1 for span in subnet.cross_spans):
-            raise InputError(f"{key} is {list(subnet[key])}: {reader} attends to the last {read.name} layer only (-1)")
+            raise InputError(
+                f"{key} is {list(subnet[key])}: {reader} attends to the last {read.name} layer only (-1); mos-search "
+                f"--choices {key}=-1 finds such subnets"
+            )
 
 
 def stack_sizes(subnet: Subnet, stack: Stack, allow_padding: bool, reader: str = "stock fairseq") -> StockSizes:

@@ -155,6 +155,23 @@ class SearchSpace(FamilyValues):
             if value != fixed:
                 raise InputError(f"{key}={value} is not in the search space, which has {key}={fixed}")
 
+    def narrowed(self, choices: Mapping[str, Iterable[int]]) -> SearchSpace:
+        """Return the part of the space whose subnets have only these of the choices of some keys.
+
+        Raises:
+            InputError: a key is no elastic dimension of the space, has no choice left, or has one that the space lacks.
+        """
+        elastic = [dimension.key for dimension in self.dimensions]
+        changes = {}
+        for key, kept in choices.items():
+            if key not in elastic:
+                raise InputError(f"{show(key)} is not an elastic dimension of this space, which has {_join(elastic)}")
+            changes[key] = list(kept)
+            for value in changes[key]:
+                if value not in self.values[key]:
+                    raise InputError(f"{key}={value} is not in the search space; choices: {_join(self.values[key])}")
+        return self.replace(**changes)
+
     def iterate(self) -> Iterator[Subnet]:
         """Yield every distinct subnet once, lazily, in a fixed order from the largest. Meant for small spaces."""
 

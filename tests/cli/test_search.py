@@ -223,6 +223,26 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
     assert len(generated.hypotheses()) == 12
 
 
+def test_a_part_of_the_space(commands, joined, supernet, tmp_path):
+    """All that is judged, the smallest and the largest lie in it; what was judged before is not judged again."""
+    kept = ["--choices", "encoder_embed_dim=24", "--choices", "decoder_arbitrary_ende_attn=-1"]
+    kept += ["--choices", "decoder_layers=2,1", "--constraint", "params_without_embeddings<=99%"]
+    known = SearchSpace.from_dict(EVEN_SPACE).largest()
+    known.save(tmp_path / "known.yaml")
+    given = [*kept, "--seeds-from", tmp_path / "known.yaml"]
+    done = search(commands, joined, supernet, tmp_path / "out", *given)
+    results = json.loads((tmp_path / "out" / "search.json").read_text())
+    part = SearchSpace.from_dict(EVEN_SPACE | {"encoder_embed_dim": [24], "decoder_arbitrary_ende_attn": [-1]})
+    (judged,) = (tmp_path / "out" / "cache").iterdir()
+    found = [Subnet.from_dict(json.loads(row["key"])) for row in map(json.loads, judged.read_text().splitlines())]
+    assert len(found) >= 30 and all(part.contains(subnet) for subnet in found)
+    for name in ("smallest", "largest"):
+        assert Subnet.from_dict(results["compared"][name]["architecture"]) == getattr(part, name)()
+    assert results["budgets"]["params_without_embeddings"] == pytest.approx(0.99 * params(part.largest().to_dict()))
+    assert results["choices"]["decoder_layers"] == [2, 1]
+    assert "1 of 1 seeds are beyond the budgets or choices" in done.err
+
+
 def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, tmp_path):
     options = ["--algorithm", "nsga2", "--cost", "flops_without_output_projection"]
     search(commands, joined, supernet, tmp_path / "whole", *options)
@@ -451,6 +471,10 @@ def test_the_front_is_measured_with_the_predictors_threads():
         (["--constraint", "params<=1"], "no subnet keeps it, the smallest reachable is params"),
         (["--constraint", "latency_ms<=1"], "latency_ms needs a predictor"),
         (["--constraint", "speed<=1"], "speed is not known"),
+        (["--choices", "encoder_layers"], "choices 'encoder_layers': allowed is KEY=N[,N]"),
+        (["--choices", "encoder_layers=2", "--choices", "encoder_layers=1"], "encoder_layers is given twice"),
+        (["--choices", "encoder_layers=9"], "choices: encoder_layers=9 is not in the search space; choices: "),
+        (["--choices", "heads=2"], "choices: 'heads' is not an elastic dimension of this space"),
         (["--beam", 2], "beam is 2, but objective is loss"),
         (["--remove-bpe", "sentencepiece"], "remove_bpe is sentencepiece, but objective is loss"),
         (["--objective", "chrf", "--sacrebleu-tokenizer", "zh"], "sacrebleu_tokenizer is zh: it belongs to bleu"),

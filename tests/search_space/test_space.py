@@ -295,6 +295,27 @@ def test_check_names_field_value_and_choices(space_dict, subnet_dict, change, me
         space.check(subnet)
 
 
+def test_a_part_has_the_choices_that_are_kept(space_dict):
+    space = SearchSpace.from_dict(space_dict())
+    part = space.narrowed({"encoder_layers": [1], "decoder_arbitrary_ende_attn": [-1, 1]})
+    assert part == SearchSpace.from_dict(space_dict(encoder_layers=[1], decoder_arbitrary_ende_attn=[1, -1]))
+    assert space.narrowed({}) == space
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"qkv_dim": [64]}, "'qkv_dim' is not an elastic dimension of this space, which has encoder_embed_dim, "),
+        ({"encoder_layers": [7]}, "encoder_layers=7 is not in the search space; choices: 2, 1$"),
+        ({"encoder_layers": []}, "encoder_layers: the list of choices is empty"),
+        ({"encoder_layers": [2, 2]}, "encoder_layers: duplicate choice 2"),
+    ],
+)
+def test_choices_that_a_space_lacks_are_refused(space_dict, choices, message):
+    with pytest.raises(InputError, match=message):
+        SearchSpace.from_dict(space_dict()).narrowed(choices)
+
+
 def test_difference(space_dict):
     first = SearchSpace.from_dict(space_dict())
     second = SearchSpace.from_dict(space_dict(encoder_layers=[6, 2], qkv_dim=..., head_dim=16))
