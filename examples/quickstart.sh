@@ -217,7 +217,7 @@ done
 current="report"
 report=(python examples/tools/quickstart_report.py --reference "$work/text/test.de" --plot "$work/bleu.png"
     --checkpoint "$work/checkpoints/checkpoint_best.pt" --latencies "$work/latency.jsonl" --predictor "$work/predictor.json"
-    --budget "$(cat "$work/search/budget")")
+    --budget "$(cat "$work/search/budget")" --search "$work/search/search.json")
 for subnet in smallest search/uniform.yaml search/best.yaml finetuned/finetuned.yaml largest; do
     name=$(basename "$subnet" .yaml)
     [ "$name" = "$subnet" ] || subnet=$work/$subnet

@@ -6,19 +6,24 @@
 Each DIR has the output of one run of ``fairseq-generate --results-path DIR``; a subnet may also be a YAML file, which
 the table shows by its name. With ``--checkpoint``, the table also has each subnet's parameters; with ``--latencies``, a
 file of ``mos-latency measure``, its measured latency; with ``--predictor``, its predicted latency. With ``--budget``,
-the plot has a line at that number of milliseconds.
+the plot has a line at that number of milliseconds; with ``--search``, it also shows the search's front.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import sacrebleu
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class ReportError(ValueError):
@@ -126,13 +131,17 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def plot(results: list[Result], file: Path, budget_ms: float | None = None) -> None:
+def plot(
+    results: list[Result], file: Path, budget_ms: float | None = None, search: dict[str, Any] | None = None
+) -> None:
     """BLEU against latency, with the budget as a line, or else parameters, or one bar per subnet where neither is known
-    of all."""
+    of all. Beside it the front of ``search``, the content of its search.json."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(11 if search else 6, 4), layout="constrained")
+    axes = figure.add_subplot(1, 2 if search else 1, 1)
+    if search:
+        plot_front(figure.add_subplot(1, 2, 2), search, budget_ms)
     if all(result.known.latency_ms for result in results):
         label, values = "measured latency [ms]", [result.known.latency_ms for result in results]
     else:
@@ -142,16 +151,35 @@ def plot(results: list[Result], file: Path, budget_ms: float | None = None) -> N
         for value, result in zip(values, results, strict=True):
             axes.annotate(result.subnet, (value, result.bleu), xytext=(6, -3), textcoords="offset points")
         if budget_ms is not None and label.endswith("[ms]"):
-            axes.axvline(budget_ms, color="0.4", linestyle="--", linewidth=1)
-            axes.annotate("budget", (budget_ms, 0.02), xycoords=("data", "axes fraction"), rotation=90, ha="right")
+            draw_budget(axes, budget_ms)
         axes.set_xlabel(label)
-        axes.margins(0.15)
+        axes.margins(0.2)
     else:
         bars = axes.bar([result.subnet for result in results], [result.bleu for result in results])
         axes.bar_label(bars, fmt="%.1f")
     axes.set_ylabel("test BLEU")
-    axes.set_title("Subnets of one supernet")
+    axes.set_title("Translating with subnets of one supernet")
     figure.savefig(file, dpi=150)
+
+
+def plot_front(axes: Axes, search: dict[str, Any], budget_ms: float | None) -> None:
+    """The subnets that no other of the search beats in both loss and predicted latency, and those that it is compared
+    with."""
+    points = [(row["latency_ms"], row["loss"]) for row in search["front"]]
+    axes.plot(*zip(*points, strict=True), marker=".", linewidth=1, color="0.6", label="front of the search")
+    for name, row in {"best": search["best"], **search["compared"]}.items():
+        if name != "beyond":
+            axes.scatter(row["latency_ms"], row["loss"], label=name, zorder=3)
+    if budget_ms is not None:
+        draw_budget(axes, budget_ms)
+    axes.set(xlabel="predicted latency [ms]", ylabel="validation loss", title="What the search found")
+    axes.legend()
+
+
+def draw_budget(axes: Axes, budget_ms: float) -> None:
+    """A line at that latency."""
+    axes.axvline(budget_ms, color="0.4", linestyle="--", linewidth=1)
+    axes.annotate("budget", (budget_ms, 0.5), xycoords=("data", "axes fraction"), rotation=90, ha="right")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -163,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--latencies", type=Path, help="measured latencies, with --checkpoint")
     parser.add_argument("--predictor", type=Path, help="of mos-latency fit, with --checkpoint")
     parser.add_argument("--budget", type=float, metavar="MS", help="of the search, for the plot")
+    parser.add_argument("--search", type=Path, metavar="JSON", help="search.json of the search, for the plot")
     parser.add_argument("runs", nargs="+", metavar="SUBNET=DIR", help="a subnet and its --results-path")
     options = parser.parse_args(arguments)
     try:
@@ -178,13 +207,14 @@ def main(arguments: list[str] | None = None) -> None:
         known, busy = {}, None
         if options.checkpoint:
             known, busy = look_up(options.checkpoint, list(folders), options.latencies, options.predictor)
+        search = json.loads(options.search.read_text(encoding="utf-8")) if options.search else None
         results = [score(name, folder, references, known.get(name, Known())) for name, folder in folders.items()]
-    except ValueError as error:  # ReportError, or mos_fairseq's error about a file
+    except (OSError, ValueError) as error:  # ReportError, or mos_fairseq's error about a file
         sys.exit(f"quickstart_report.py: {error}")
     print(table(results))
     if busy is not None:
         print(f"warning: {busy}")
-    plot(results, options.plot, options.budget)
+    plot(results, options.plot, options.budget, search)
     print(f"plot: {options.plot}")
 
 

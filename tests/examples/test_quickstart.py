@@ -80,8 +80,15 @@ def test_report_with_latencies(tmp_path, capsys):
     ]
     lines = quickstart_report.table(results[:1]).splitlines()
     assert lines[0].split() == ["subnet", "parameters", "measured", "BLEU"]
-    quickstart_report.plot(results, tmp_path / "plot.png", 9.0)
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    row = {"latency_ms": 9.5, "loss": 2.5}
+    search = {"front": [row, row | {"loss": 2.25}], "best": row, "compared": {"smallest": row, "beyond": row}}
+    widths = []
+    for found in (None, search):
+        quickstart_report.plot(results, tmp_path / "plot.png", 9.0, found)
+        picture = (tmp_path / "plot.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        widths.append(int.from_bytes(picture[16:20], "big"))  # of its header
+    assert widths == [900, 1650]  # the front is beside
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "generate-test.txt").write_text("D-0\t-0.1\tEins.\n")
     found = quickstart_report.score("runs/search/best.yaml", tmp_path / "out", ["Eins."], known(5, 2.25, 2.5))
@@ -93,6 +100,8 @@ def test_report_says_what_is_missing(tmp_path):
     arguments = ["--reference", str(tmp_path / "test.de"), "--plot", str(tmp_path / "p.png")]
     with pytest.raises(SystemExit, match="generate-test.txt is missing"):
         quickstart_report.main([*arguments, f"largest={tmp_path}"])
+    with pytest.raises(SystemExit, match=r"No such file or directory: '.*absent.json'"):
+        quickstart_report.main([*arguments, "--search", str(tmp_path / "absent.json"), f"largest={tmp_path}"])
     with pytest.raises(SystemExit, match="expected SUBNET=DIR"):
         quickstart_report.main([*arguments, "largest"])
 
