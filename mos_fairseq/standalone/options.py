@@ -43,7 +43,6 @@ def training_options(cfg: Mapping[str, Any], more: Sequence[str] = ()) -> Option
     of one. A schedule that follows the supernet's ``--max-update`` gets that number explicitly. Options that only a
     supernet has, and the length of its training, are left out. A criterion of this package becomes fairseq's own. The
     dropout rates are the configured ones: the supernet scales them down by a narrow subnet's width.
-    scaled down by its width.
 
     Args:
         cfg: the supernet's configuration, as plain containers (``read_supernet(path)["cfg"]``).

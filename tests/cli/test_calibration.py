@@ -14,7 +14,10 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, ModelEvaluator
 from mos_fairseq.search_space import Subnet
 
+from .conftest import ROOT
+
 RANDOM = ["--algorithm", "random", "--num-subnets", "3", "--device", "cpu"]
+STUDY = ROOT / "examples" / "studies" / "calibration" / "study.py"
 CALIBRATE = ["--calibrate", "4", "--calibrate-top", "2", "--calibrate-lr", "0.01"]
 
 
@@ -106,3 +109,15 @@ def test_language_models_are_refused(monolingual, language_supernet, tmp_path):
     words = ["--path", str(language_supernet), "--output", str(tmp_path), *RANDOM, "--calibrate", "3"]
     with pytest.raises(InputError, match="calibrate"):
         search.main([str(monolingual), *words])
+
+
+@pytest.mark.slow
+def test_the_study_compares_with_training_alone(commands, joined, supernet, tmp_path):
+    path = supernet[0] / "checkpoint_last.pt"
+    given = [path, joined, tmp_path, "--subnet", "smallest", "--updates", 2, "--alone", 3]
+    done = commands.python(STUDY, *given, check=True, plugin=True)
+    (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert row["subnet"] == "smallest" and len({row[key] for key in ("inherited", "finetuned_2", "alone")}) == 3
+    for name in ("inherited", "calibrated_2", "finetuned_2"):
+        bias = row[name] - row["alone"]
+        assert f"\n{name}: bias {bias:+.3f}, MAE {abs(bias):.3f}, tau nan, " in done.out
