@@ -83,6 +83,28 @@ class Faults:
             time.sleep(0.002)
         return bool(list(save_dir.glob("*.tmp"))) if job.wait() == [-signal.SIGKILL] else None
 
+    def lost_process(self) -> None:
+        """One of two is killed, in local rounds and with gradients exchanged in every update: the other ends, too."""
+        for name, options in {"local rounds": ["--local-updates", 2], "data parallel": []}.items():
+            if self.quick and not options:
+                continue
+            options = [*options, "--subnets-per-rank", "--max-update", 24, *processes.together(2)]
+            folders = [self.folder / f"{name} {what}" for what in ("whole", "killed")]
+            log = {"log": self.folder / "log", "ranks": 2}
+            processes.run("train", *self.train(folders[0], *options), **log)
+            for victim in (1,) if self.quick else (0, 1):
+                shutil.rmtree(folders[1], ignore_errors=True)
+                job = processes.start("train", *self.train(folders[1], *options), **log)
+                processes.until(lambda where=folders[1]: list(where.glob("checkpoint_*_10.pt")))
+                job.kill(victim)
+                statuses, text = job.wait(60), job.text(1 - victim)
+                told = "error: another process of this training has ended" in text.splitlines()[-1]
+                fine = sorted(statuses) == [-signal.SIGKILL, 1] and told and "Traceback" not in text
+                self.report.add(f"{name}, one of two processes killed: {text.splitlines()[-1][:100]}", fine)
+                processes.run("train", *self.train(folders[1], *options), **log)
+                equal = same_training(*folders)
+                self.report.add(f"{name}: gone on, the same weights as undisturbed", equal, not equal)
+
     def damaged_checkpoints(self, save_dir: Path) -> None:
         last = save_dir / "checkpoint_last.pt"
         good = last.read_bytes()
@@ -296,6 +318,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="faults ü ") as folder:
         faults = Faults(Path(folder), args.seed, args.quick)
         save_dir = faults.training()
+        faults.lost_process()
         faults.damaged_checkpoints(save_dir)
         faults.full_disk(save_dir / "checkpoint_last.pt")
         faults.search(save_dir / "checkpoint_last.pt")

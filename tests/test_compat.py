@@ -4,6 +4,7 @@ import argparse
 import collections
 import io
 import os
+import re
 import pickle
 import subprocess
 import sys
@@ -347,6 +348,25 @@ def test_mistake_is_one_line(run_python, how, tmp_path):
         assert "Traceback" in done.err
     else:
         assert own_lines(done) == ["error: --subnet x.yaml: no such file"]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1.", True),
+        ("[…/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:3: Connection reset by peer. GLHF!", True),
+        ("NCCL error in: …, remote process exited or there was a network error", True),
+        ("[enforce fail] data. DefaultCPUAllocator: can't allocate memory: closed by peer", False),
+    ],
+)
+def test_a_lost_process_is_one_line(run_python, tmp_path, said, told):
+    """As torch's backends say it: gloo (both were seen), and NCCL (by its source)."""
+    code = f"from mos_fairseq import compat\ncompat.apply()\nraise RuntimeError({said!r})"
+    done = run_python(code, script=tmp_path / "fairseq-train")
+    assert done.status == 1 and ("Traceback" in done.err) is not told
+    if told:
+        (line,) = own_lines(done)
+        assert re.match(r"error: another process of this training has ended \(.*; the same command goes on", line)
 
 
 def test_traceback_on_request(run_python, tmp_path):

@@ -1,8 +1,10 @@
-"""Report users' mistakes in one line where a command runs. Needs the standard library only."""
+"""Report users' mistakes in one line where a command runs, and the end of another process of a training, which no
+traceback of this process explains. Needs the standard library only."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import types
 
@@ -10,9 +12,15 @@ from ..errors import InputError
 
 SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
 
+_LOST = re.compile(
+    r"(?:gloo|nccl|tcpstore).*?(closed by peer|reset by peer|broken pipe|remote process exited)", re.I | re.S
+)
+"""What torch's backends of distributed training say when the other end of a connection is gone."""
+
 
 def install_error_hook() -> None:
-    """Print an :class:`InputError` as one line on stderr instead of a traceback; the exit status stays 1.
+    """Print an :class:`InputError`, or torch's error about a lost process, as one line on stderr instead of a
+    traceback; the exit status stays 1.
 
     fairseq has no error reporting of its own and wraps some errors in others, so the chain of causes is searched. All
     other errors go to the previous hook, and with MOS_FAIRSEQ_TRACEBACK=1 every error does.
@@ -23,7 +31,7 @@ def install_error_hook() -> None:
 
     def report(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
         wanted = os.environ.get(SHOW_TRACEBACK, "0") not in ("", "0")
-        found = None if wanted else _find_input_error(error)
+        found = None if wanted else _find_input_error(error) or _lost_process(error)
         if found is None:
             previous(kind, error, trace)
         else:
@@ -51,6 +59,15 @@ def let_hydra_pass_mistakes() -> None:
 
     is_under_debugger._mos_fairseq_original = original  # type: ignore[attr-defined]
     utils.is_under_debugger = is_under_debugger
+
+
+def _lost_process(error: BaseException) -> str | None:
+    if not isinstance(error, RuntimeError) or (said := _LOST.search(str(error))) is None:
+        return None
+    return (
+        f"another process of this training has ended ({said[1].lower()}): its log says why; the same command goes on "
+        "from the last checkpoint"
+    )
 
 
 def _find_input_error(error: BaseException | None) -> InputError | None:
