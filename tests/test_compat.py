@@ -4,8 +4,8 @@ import argparse
 import collections
 import io
 import os
-import re
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
