@@ -58,18 +58,29 @@ class Trainings:
         self.data, self.space = processes.prepare(folder, task=task)
         self.done: dict[tuple, Path] = {}
 
-    def run(self, ranks: int, *options: object, before=None, stop_at: int | None = None) -> Path:
+    def run(
+        self, ranks: int, *options: object, before=None, stop_at: int | None = None, data: str | None = None
+    ) -> Path:
         """Save directory of a training in ``ranks`` processes; with ``stop_at`` it is done in two parts."""
-        key = (ranks, *options, before is not None, stop_at)
+        key = (ranks, *options, before is not None, stop_at, data)
         if key not in self.done:
             save_dir = self.folder / f"run{len(self.done)}"
             for updates in (stop_at, self.updates) if stop_at else (self.updates,):
                 more = [*OPTIONS, *options, *processes.together(ranks), "--max-update", updates]
-                arguments = processes.training(self.data, self.space, save_dir, *more, task=self.task)
+                arguments = processes.training(data or self.data, self.space, save_dir, *more, task=self.task)
                 log = self.folder / f"{save_dir.name}.log"
                 processes.run("train", *arguments, log=log, ranks=ranks, before=before)
             self.done[key] = save_dir
         return self.done[key]
+
+    def shards(self, ranks: int) -> str:
+        """As many folders of data, for --shard-data; the last has half as many sentences."""
+        folders = []
+        for rank in range(ranks):
+            made = self.folder / f"shard{rank}of{ranks}"
+            sentences = 30 if rank == ranks - 1 else 60  # an epoch has 3 mini-batches
+            folders.append(str(processes.prepare(made, sentences, self.task, like=self.data)[0]))
+        return os.pathsep.join(folders)
 
 
 def difference(first: Path, second: Path) -> float:
@@ -114,8 +125,9 @@ def rows(trainings: Trainings, quick: bool):
             length, epochs = (2, 1) if quick else (5, 2)
             options = ["--local-updates", length, "--local-moments", "keep", "--subnets-per-rank"]
             options += ["--validate-interval", epochs, "--save-interval", epochs]
-            whole = trainings.run(ranks, *options)
-            parts = trainings.run(ranks, *options, stop_at=trainings.updates // 2)
+            data = trainings.shards(ranks)
+            whole = trainings.run(ranks, *options, "--shard-data", data=data)
+            parts = trainings.run(ranks, *options, "--shard-data", stop_at=trainings.updates // 2, data=data)
             yield ranks, backends[0], "local, resumed", "neuron", difference(whole, parts), _agree(whole, parts)
 
 

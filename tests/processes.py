@@ -186,8 +186,11 @@ def together(ranks: int) -> list[object]:
     return [*options, "--distributed-init-method", "env://", "--distributed-no-spawn"]
 
 
-def prepare(folder: Path, sentences: int = 120, task: str = "translation_mos") -> tuple[Path, Path]:
-    """Binarised sentences of letters and a search space: (data folder, space file)."""
+def prepare(
+    folder: Path, sentences: int = 120, task: str = "translation_mos", like: Path | None = None
+) -> tuple[Path, Path]:
+    """Binarised sentences of letters and a search space: (data folder, space file). ``like``: a data folder whose
+    dictionary is taken."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(5)
     for split, count in (("train", sentences), ("valid", 17), ("test", 12)):
@@ -198,6 +201,8 @@ def prepare(folder: Path, sentences: int = 120, task: str = "translation_mos") -
     end = "" if translates else ".yy"
     prefixes = [x for split in ("train", "valid", "test") for x in (f"--{split}pref", folder / f"{split}{end}")]
     kind = ["-s", "xx", "-t", "yy", "--joined-dictionary"] if translates else ["--only-source"]
+    if like is not None:
+        kind += ["--srcdict", like / ("dict.xx.txt" if translates else "dict.txt")]
     run("preprocess", *kind, *prefixes, "--destdir", folder / "bin", log=folder / "preprocess.log")
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACES[task]))
     return folder / "bin", folder / "space.yaml"

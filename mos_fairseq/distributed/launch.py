@@ -27,6 +27,17 @@ def data_parallel_size() -> int:
     return distributed_utils.get_data_parallel_world_size()
 
 
+def largest_of_ranks(value: int) -> int:
+    """Return the largest of the values that the processes that train together give; each has to call it."""
+    if data_parallel_size() == 1:
+        return value
+    group = distributed_utils.get_data_parallel_group()
+    device = torch.device("cuda") if torch.distributed.get_backend(group) == "nccl" else torch.device("cpu")
+    told = torch.tensor(value, device=device)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=group)
+    return int(told)
+
+
 def of_first_rank(values: Sequence[float], device: torch.device) -> list[float]:
     """The ``values`` of the first of the processes that train together, in all of them.
 

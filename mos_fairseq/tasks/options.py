@@ -93,6 +93,7 @@ def supernet_options(commands: tuple[str, ...]) -> tuple[dict[str, tuple[str, ..
         **dict.fromkeys(_OF_CONTROLLER, ("train",)),
         "elastic_from": ("train",),
         "subnets_per_rank": ("train",),
+        "shard_data": ("train",),
         **dict.fromkeys(("local_updates", *_OF_ROUNDS), ("train",)),
         "subnet": commands,
         "valid_subnets": VALIDATES,

@@ -90,6 +90,13 @@ class SupernetTaskConfig(FairseqDataclass):
         default="average",
         metadata={"help": "local_updates; the optimizer's moments after a round: averaged alike, kept, or forgotten"},
     )
+    shard_data: bool = field(
+        default=False,
+        metadata={
+            "help": "data parallel processes train on different data for ever: the Nth on the Nth of the folders in "
+            "DATA, separated by colons; dictionaries and other sets are the first folder's"
+        },
+    )
     subnet: Optional[str] = field(
         default=None,
         metadata={

@@ -26,6 +26,7 @@ from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
 from mos_fairseq.tasks.local_training import LocalTraining
 from mos_fairseq.tasks.options import OptionTable
 from mos_fairseq.tasks.same_batches import same_batches
+from mos_fairseq.tasks.sharded_data import ShardedData
 from mos_fairseq.tasks.subnet_metrics import merge_logs, reduce_subnet_metrics
 from mos_fairseq.tasks.subnet_sampling import SubnetSampling, check_sampling
 from mos_fairseq.tasks.subnets_of_task import SubnetsOfTask
@@ -33,7 +34,7 @@ from mos_fairseq.tasks.subnets_of_task import SubnetsOfTask
 logger = logging.getLogger(__name__)
 
 
-class SupernetTask(LocalTraining, SubnetsOfTask):
+class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
     """Mixin that gives a task of fairseq a weight-sharing supernet.
 
     Training draws its subnets from (seed, update number) only. So all ranks and micro-batches of an update agree, and a

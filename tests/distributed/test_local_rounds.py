@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import multiprocessing
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -19,32 +15,6 @@ from mos_fairseq.distributed.local_rounds import RoundLog
 from mos_fairseq.errors import InputError
 
 TOKENS = (5, 3)  # of a mini-batch of each process
-
-
-def _rank(rank: int, folder, scenario: Callable[[int], Any]) -> Any:
-    store, timeout = f"file://{folder}/store", datetime.timedelta(seconds=120)
-    torch.distributed.init_process_group("gloo", init_method=store, world_size=2, rank=rank, timeout=timeout)
-    try:
-        found = scenario(rank)
-        torch.save(found, folder / f"{rank}.pt")
-        return found
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-@pytest.fixture
-def both(tmp_path):
-    """What ``scenario(rank)`` returns in this process, rank 0, and in a forked one."""
-
-    def run(scenario: Callable[[int], Any]) -> tuple[Any, Any]:
-        other = multiprocessing.get_context("fork").Process(target=_rank, args=(1, tmp_path, scenario))
-        other.start()
-        found = _rank(0, tmp_path, scenario)
-        other.join(120)
-        assert other.exitcode == 0
-        return found, torch.load(tmp_path / "1.pt", weights_only=False)
-
-    return run
 
 
 def layers() -> nn.ModuleDict:

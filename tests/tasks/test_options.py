@@ -70,6 +70,7 @@ VALUES = {
     "local_updates": 3,
     "local_average": "all",
     "local_moments": "reset",
+    "shard_data": True,
     "subnet": "smallest",
     "valid_subnets": "smallest",
 }
