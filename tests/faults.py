@@ -98,7 +98,7 @@ class Faults:
                 processes.until(lambda where=folders[1]: list(where.glob("checkpoint_*_10.pt")))
                 job.kill(victim)
                 statuses, text = job.wait(60), job.text(1 - victim)
-                told = "error: another process of this training has ended" in text.splitlines()[-1]
+                told = "error: another process of this command has ended" in text.splitlines()[-1]
                 fine = sorted(statuses) == [-signal.SIGKILL, 1] and told and "Traceback" not in text
                 self.report.add(f"{name}, one of two processes killed: {text.splitlines()[-1][:100]}", fine)
                 processes.run("train", *self.train(folders[1], *options), **log)

@@ -350,6 +350,9 @@ def test_mistake_is_one_line(run_python, how, tmp_path):
         assert own_lines(done) == ["error: --subnet x.yaml: no such file"]
 
 
+LOST = "error: another process of this command has ended ("
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [
@@ -366,7 +369,32 @@ def test_a_lost_process_is_one_line(run_python, tmp_path, said, told):
     assert done.status == 1 and ("Traceback" in done.err) is not told
     if told:
         (line,) = own_lines(done)
-        assert re.match(r"error: another process of this training has ended \(.*; the same command goes on", line)
+        assert re.match(re.escape(LOST) + ".*; the same command goes on", line)
+
+
+SPAWNING = """
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from mos_fairseq import compat
+compat.apply()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("ProcessExitedException('process 1 terminated with signal SIGKILL', 1, 9, -9)", LOST + "process 1 terminated"),
+        ("ProcessRaisedException(TEXT + 'mos_fairseq.errors.InputError: data is x: no', 1, 9)", "error: data is x: no"),
+        ("ProcessRaisedException(TEXT + 'RuntimeError: [gloo] Broken pipe', 1, 9)", LOST + "broken pipe)"),
+        ("ProcessRaisedException(TEXT + 'KeyError: 3', 1, 9)", None),
+    ],
+)
+def test_a_spawned_process_that_ended_is_one_line(run_python, tmp_path, error, line):
+    """As fairseq starts several GPUs."""
+    text = "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File …\n"
+    done = run_python(f"{SPAWNING}TEXT = {text!r}\nraise {error}\n", script=tmp_path / "fairseq-train")
+    assert done.status == 1
+    found = own_lines(done)
+    assert ("KeyError: 3" in done.err) if line is None else (len(found) == 1 and found[0].startswith(line))
 
 
 def test_traceback_on_request(run_python, tmp_path):

@@ -138,9 +138,9 @@ def plot(
     of all. Beside it the front of ``search``, the content of its search.json."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11 if search else 6, 4), layout="constrained")
-    axes = figure.add_subplot(1, 2 if search else 1, 1)
-    if search:
+    figure = Figure(figsize=(6 if search is None else 11, 4), layout="constrained")
+    axes = figure.add_subplot(1, 1 if search is None else 2, 1)
+    if search is not None:
         plot_front(figure.add_subplot(1, 2, 2), search, budget_ms)
     if all(result.known.latency_ms for result in results):
         label, values = "measured latency [ms]", [result.known.latency_ms for result in results]
@@ -160,6 +160,20 @@ def plot(
     axes.set_ylabel("test BLEU")
     axes.set_title("Translating with subnets of one supernet")
     figure.savefig(file, dpi=150)
+
+
+def read_search(file: Path) -> dict[str, Any]:
+    """Return the content of a search.json. Raises ReportError if it is another file, or of another search."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        for row in (found["best"], *found["front"], *found["compared"].values()):
+            if not {"loss", "latency_ms"} <= row.keys():
+                raise ReportError(f"--search {file}: it is of a search with other figures than loss and latency_ms")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ReportError):
+            raise
+        raise ReportError(f"--search {file}: no search.json of mos-search ({type(error).__name__}: {error})") from None
+    return found
 
 
 def plot_front(axes: Axes, search: dict[str, Any], budget_ms: float | None) -> None:
@@ -207,9 +221,9 @@ def main(arguments: list[str] | None = None) -> None:
         known, busy = {}, None
         if options.checkpoint:
             known, busy = look_up(options.checkpoint, list(folders), options.latencies, options.predictor)
-        search = json.loads(options.search.read_text(encoding="utf-8")) if options.search else None
+        search = read_search(options.search) if options.search else None
         results = [score(name, folder, references, known.get(name, Known())) for name, folder in folders.items()]
-    except (OSError, ValueError) as error:  # ReportError, or mos_fairseq's error about a file
+    except ValueError as error:  # ReportError, or mos_fairseq's error about a file
         sys.exit(f"quickstart_report.py: {error}")
     print(table(results))
     if busy is not None:

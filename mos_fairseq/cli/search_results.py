@@ -85,12 +85,13 @@ def print_results(args: argparse.Namespace, results: dict[str, Any], predictor: 
     output = Path(args.output)
     if args.json:
         more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
-        more |= {name: results[name] for name in ("rounds", "placements", "calibrated") if name in results}
+        more |= {name: results[name] for name in ("choices", "rounds", "placements", "calibrated") if name in results}
         print(json.dumps(results["best"] | more))
         return
     for found in results.get("rounds", []):
         print(round_line(found))
-    print(f"best of {results['judged']} subnets: {Subnet.from_dict(results['best']['architecture']).summary()}")
+    part = " of the part of the space" if "choices" in results else ""
+    print(f"best of {results['judged']} subnets{part}: {Subnet.from_dict(results['best']['architecture']).summary()}")
     print(table(results, predictor.scores.get(predictor.family, {}).get("mape") if predictor else None))
     for line in budget_lines(results):
         print(line)

@@ -1,5 +1,5 @@
-"""Report users' mistakes in one line where a command runs, and the end of another process of a training, which no
-traceback of this process explains. Needs the standard library only."""
+"""Report users' mistakes in one line where a command runs, and the end of another of its processes, which no traceback
+of this process explains. Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ..errors import InputError
 
 SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
 
+_SPAWN = "torch.multiprocessing.spawn"  # by which fairseq starts a process for each GPU
+_RAISED = re.compile(r"^mos_fairseq\.errors\.InputError: (.*)", re.M)
 _LOST = re.compile(
     r"(?:gloo|nccl|tcpstore).*?(closed by peer|reset by peer|broken pipe|remote process exited)", re.I | re.S
 )
@@ -31,7 +33,7 @@ def install_error_hook() -> None:
 
     def report(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
         wanted = os.environ.get(SHOW_TRACEBACK, "0") not in ("", "0")
-        found = None if wanted else _find_input_error(error) or _lost_process(error)
+        found = None if wanted else _find(error)
         if found is None:
             previous(kind, error, trace)
         else:
@@ -54,27 +56,38 @@ def let_hydra_pass_mistakes() -> None:
         return
 
     def is_under_debugger() -> bool:
-        mistake = _find_input_error(sys.exc_info()[1])
-        return mistake is not None or original()
+        return _find(sys.exc_info()[1]) is not None or original()
 
     is_under_debugger._mos_fairseq_original = original  # type: ignore[attr-defined]
     utils.is_under_debugger = is_under_debugger
 
 
-def _lost_process(error: BaseException) -> str | None:
-    if not isinstance(error, RuntimeError) or (said := _LOST.search(str(error))) is None:
-        return None
-    return (
-        f"another process of this training has ended ({said[1].lower()}): its log says why; the same command goes on "
-        "from the last checkpoint"
-    )
-
-
-def _find_input_error(error: BaseException | None) -> InputError | None:
+def _find(error: BaseException | None) -> str | None:
+    """Return the line to print, of the first error in the chain of causes that has one."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, InputError):
-            return error
+            return str(error)
+        if (line := _lost_process(error)) is not None:
+            return line
         seen.add(id(error))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def _lost_process(error: BaseException) -> str | None:
+    """Return the line about an error of torch's that another process has ended, or made a mistake, otherwise None."""
+    if type(error).__module__ == _SPAWN:
+        if raised := _RAISED.search(str(error)):
+            return raised[1]
+        how = str(error) if type(error).__name__ == "ProcessExitedException" else _said(str(error))
+    else:
+        how = _said(str(error)) if isinstance(error, RuntimeError) else None
+    if how is None:
+        return None
+    return f"another process of this command has ended ({how}): its log says why; the same command goes on where it was"
+
+
+def _said(text: str) -> str | None:
+    found = _LOST.search(text)
+    return found and found[1].lower()

@@ -6,6 +6,7 @@ from mos_fairseq.distributed.launch import (
     data_parallel_size,
     largest_of_ranks,
     of_first_rank,
+    raise_together,
 )
 from mos_fairseq.distributed.local_rounds import AVERAGES, MOMENTS, LocalDataParallel, LocalRounds
 from mos_fairseq.distributed.supernet_data_parallel import SupernetDataParallel
@@ -21,4 +22,5 @@ __all__ = [
     "data_parallel_size",
     "largest_of_ranks",
     "of_first_rank",
+    "raise_together",
 ]

@@ -38,6 +38,19 @@ def largest_of_ranks(value: int) -> int:
     return int(told)
 
 
+def raise_together(problem: str | None) -> None:
+    """Raise InputError in all processes that train together if any of them has a ``problem``; each has to call this.
+    Otherwise the others would wait for that one."""
+    problems: list[str | None] = [problem]
+    if data_parallel_size() > 1:
+        group = distributed_utils.get_data_parallel_group()
+        problems = [None] * data_parallel_size()
+        torch.distributed.all_gather_object(problems, problem, group=group)
+    for found in problems:
+        if found is not None:
+            raise InputError(found)
+
+
 def of_first_rank(values: Sequence[float], device: torch.device) -> list[float]:
     """The ``values`` of the first of the processes that train together, in all of them.
 

@@ -94,8 +94,8 @@ def check_last_output_only(subnet: Subnet, reader: str) -> None:
     for key, read in subnet.family.read_by_span.items():
         if any(span != 1 for span in subnet.cross_spans):
             raise InputError(
-                f"{key} is {list(subnet[key])}: {reader} attends to the last {read.name} layer only (-1); mos-search "
-                f"--choices {key}=-1 finds such subnets"
+                f"{key} is {list(subnet[key])}: {reader} attends to the last {read.name} layer only (-1); if the "
+                f"search space has it, mos-search --choices {key}=-1 finds such subnets"
             )
 
 

@@ -17,6 +17,7 @@ from mos_fairseq.evaluation.significance import paired_bootstrap
 from mos_fairseq.gap.table import Row
 from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_subnet, subnet_name
+from mos_fairseq.standalone.data import check_one_folder
 from mos_fairseq.standalone.kinds import FAMILIES, kind_of
 from mos_fairseq.standalone.options import Options, training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
@@ -105,6 +106,8 @@ class Experiment:
     @cached_property
     def options(self) -> Options:
         """Options of ``fairseq-train`` for all architectures: the supernets' own, without the options in ``more``."""
+        for cfg, _ in self._recorded.values():
+            check_one_folder(cfg, self.judge.data)
         options = {name: training_options(cfg, self.more) for name, (cfg, _) in self._recorded.items()}
         first, mine = next(iter(options.items()))
         for name, other in options.items():

@@ -28,11 +28,11 @@ def check_types(data: Mapping[str, Any], what: str, family: Family) -> None:
     """
     for key, value in data.items():
         allowed = "an integer" if key in family.constants else "a list of integers"
-        problem = f"{what}: {key}: expected {allowed}, got {show(value)}"
         items = value if isinstance(value, (list, tuple)) else [value]
-        # nearly always, and OmegaConf takes milliseconds for a space
+        # plain integers are fine; OmegaConf takes milliseconds to find that out
         if isinstance(value, (list, tuple)) != (key in family.constants) and all(type(item) is int for item in items):
             continue
+        problem = f"{what}: {key}: expected {allowed}, got {show(value)}"
         # OmegaConf would convert the string "640" to an int, resolve "${...}" as an interpolation, and accept lists
         # of lists.
         if any(isinstance(item, (str, bytes, list, tuple, dict)) for item in items):

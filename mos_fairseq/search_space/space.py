@@ -159,7 +159,7 @@ class SearchSpace(FamilyValues):
         """Return the part of the space whose subnets have only these of the choices of some keys.
 
         Raises:
-            InputError: a key is no elastic dimension of the space, has no choice left, or has one that the space lacks.
+            InputError: a key is no elastic dimension of the space, has no choice, or has one that the space lacks.
         """
         elastic = [dimension.key for dimension in self.dimensions]
         changes = {}

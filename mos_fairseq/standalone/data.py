@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from fairseq import utils
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.data import first_folder, subset_files
+from mos_fairseq.standalone.configuration import plain
+
+
+def check_one_folder(cfg: Mapping[str, Any], data: str) -> None:
+    """Raise InputError if a supernet of ``cfg`` was trained with ``--shard-data`` and ``data`` lists several folders:
+    one process would train on one of them in an epoch."""
+    folders = utils.split_paths(data)
+    if plain(cfg.get("task")).get("shard_data") and len(folders) > 1:
+        raise InputError(
+            f"data is {data}, and the supernet was trained with --shard-data: one process cannot train on "
+            f"{len(folders)} folders at once; allowed is one folder with all of it"
+        )
 
 
 def data_digest(data: str, subset: str = "train") -> str:

@@ -21,6 +21,7 @@ from mos_fairseq.evaluation.evaluator import ModelEvaluator
 from mos_fairseq.evaluation.judge import Judge
 from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import Subnet, check_family
+from mos_fairseq.standalone.data import check_one_folder
 from mos_fairseq.standalone.kinds import FAMILIES, kind_of
 from mos_fairseq.standalone.options import training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
@@ -70,6 +71,7 @@ def short_training(
         words += ["--warmup-updates", str(int(_WARMUP * updates)), "--end-learning-rate", "0.0"]
     words += more
     cfg = state["cfg"]
+    check_one_folder(cfg, data)
     recipe = Recipe(kind_of(cfg), data, training_options(cfg, words), words)
     return recipe.finetuning(root, subnet, updates, supernet)
 

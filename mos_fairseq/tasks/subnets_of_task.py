@@ -91,7 +91,7 @@ class SubnetsOfTask(_Base):
         return schedule
 
     def compare_with_earlier(self, cfg: Any) -> None:
-        """Warn if a resumed training goes on with another ``--subnet-sampling``.
+        """Warn if a resumed training goes on with another ``--subnet-sampling`` or, with ``--shard-data``, other data.
 
         Args:
             cfg: the checkpoint's whole configuration.
@@ -104,6 +104,12 @@ class SubnetsOfTask(_Base):
                 self.cfg.subnet_sampling,
                 earlier,
             )
+        before = [getattr(getattr(cfg, "task", None), name, None) for name in ("shard_data", "data")]
+        if before[0] is None or not (before[0] or self.cfg.shard_data):
+            return
+        for name, old in zip(("shard_data", "data"), before, strict=True):
+            if (new := getattr(self.cfg, name)) != old:
+                logger.warning("%s is %s from here on, and was %s until here: mini-batches are others", name, new, old)
 
     # --- the controller -----------------------------------------------------------------------------------------------
 

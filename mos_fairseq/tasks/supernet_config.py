@@ -93,8 +93,8 @@ class SupernetTaskConfig(FairseqDataclass):
     shard_data: bool = field(
         default=False,
         metadata={
-            "help": "data parallel processes train on different data for ever: the Nth on the Nth of the folders in "
-            "DATA, separated by colons; dictionaries and other sets are the first folder's"
+            "help": "data parallel processes train on different data: the Nth on the Nth of the folders in DATA, "
+            "separated by colons, in every epoch; dictionaries and other sets are the first folder's"
         },
     )
     subnet: Optional[str] = field(
@@ -118,3 +118,5 @@ class SupernetTaskConfig(FairseqDataclass):
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
     store_ema: bool = II("ema.store_ema")
+    update_freq: list[int] = II("optimization.update_freq")
+    fix_batches_to_gpus: bool = II("distributed_training.fix_batches_to_gpus")

@@ -235,6 +235,8 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
                 raise RuntimeError(f"update {update_num + 1}: the largest subnet teaches, but the first is {first}")
             criterion.teach(len(subnets) - 1, update_num)
         logs, losses, total_size = [], [], 0
+        # an empty mini-batch of fairseq's has gradients of zeros, by which an optimizer would move a layer
+        missing = [p for p in model.parameters() if p.grad is None] if ignore_grad else []
         with keep_active_subnet(model):
             for name, subnet in subnets:
                 model.set_active_subnet(subnet)
@@ -243,6 +245,8 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
                 total_size += sample_size
                 losses.append(loss.detach())
                 logs.append((name, log))
+        for parameter in missing:
+            parameter.grad = None
         if self.trains_locally:
             model.note_tokens(0 if ignore_grad else total_size)
         self._bad_losses.watch(update_num, subnets, losses)

@@ -224,7 +224,7 @@ def test_evolution_within_a_budget(commands, joined, supernet, tmp_path, budget)
 
 
 def test_a_part_of_the_space(commands, joined, supernet, tmp_path):
-    """All that is judged, the smallest and the largest lie in it; what was judged before is not judged again."""
+    """All that is judged, the smallest and the largest lie in it; a search of all shares what it has judged."""
     kept = ["--choices", "encoder_embed_dim=24", "--choices", "decoder_arbitrary_ende_attn=-1"]
     kept += ["--choices", "decoder_layers=2,1", "--constraint", "params_without_embeddings<=99%"]
     known = SearchSpace.from_dict(EVEN_SPACE).largest()
@@ -241,6 +241,10 @@ def test_a_part_of_the_space(commands, joined, supernet, tmp_path):
     assert results["budgets"]["params_without_embeddings"] == pytest.approx(0.99 * params(part.largest().to_dict()))
     assert results["choices"]["decoder_layers"] == [2, 1]
     assert "1 of 1 seeds are beyond the budgets or choices" in done.err
+    few = ["--algorithm", "random", "--num-subnets", 3, "--seeds-from", tmp_path / "out" / "front.jsonl"]
+    search(commands, joined, supernet, tmp_path / "all", *few, "--cache", tmp_path / "out" / "cache")
+    keys = [json.loads(line)["key"] for line in judged.read_text().splitlines()]
+    assert len(keys) == len(set(keys)) > len(found)  # the whole space's largest is new
 
 
 def test_a_killed_search_goes_on_to_the_same_front(commands, joined, supernet, tmp_path):

@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from fairseq.distributed import utils as distributed_utils
 
+from tests.config.conftest import data, monolingual  # noqa: F401
 from tests.tasks.conftest import make_model, make_task  # noqa: F401
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
-from fairseq.data import iterators
+from fairseq.data import Dictionary, iterators
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from torch.utils.data import Dataset
 
 from mos_fairseq.distributed import largest_of_ranks
@@ -47,7 +49,13 @@ class Stock:
 
 class Task(ShardedData, Stock):
     def __init__(self, folders: list[object], shard_data: bool = True) -> None:
-        self.cfg = SimpleNamespace(data=os.pathsep.join(map(str, folders)), train_subset="train", shard_data=shard_data)
+        self.cfg = SimpleNamespace(
+            data=os.pathsep.join(map(str, folders)),
+            train_subset="train",
+            shard_data=shard_data,
+            update_freq=[1],
+            fix_batches_to_gpus=False,
+        )
         self._is_training, self.datasets, self.rebuilt = True, {}, None
 
     def dictionary_names(self, cfg: object, folder: str) -> tuple[str, ...]:
@@ -95,26 +103,114 @@ def test_without_it_fairseq_reads_the_folders_in_turn(both, folders):
     assert sorted(word for epochs in found for batch in epochs[1] for word in batch) == ["b1", "b2"]
 
 
-def test_mistakes(folders, monkeypatch):
+MISTAKES = {
+    "update_freq": ({"update_freq": [2]}, r"shard_data is True with update_freq \[2\]: allowed is \[1\]"),
+    "fixed": ({"fix_batches_to_gpus": True}, "shard_data is True with fix_batches_to_gpus True: allowed is False"),
+    "folders": ({"data": "x"}, "shard_data is True: data is x for 2 processes; allowed is a folder for each"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_options_that_do_not_fit(folders, monkeypatch, name):
+    changes, message = MISTAKES[name]
+    monkeypatch.setattr(sharded_data, "data_parallel_size", lambda: 2)
+    task = Task(folders)
+    vars(task.cfg).update(changes)
+    with pytest.raises(InputError, match=message):
+        task.load_dataset("train")
+
+
+def test_one_process_is_refused(folders):
     with pytest.raises(InputError, match="shard_data is True: it has no effect in one process"):
         Task(folders).load_dataset("train")
+
+
+VALUES = {"update_freq": [1], "fix_batches_to_gpus": False, "train_subset": "train", "seed": 1, "shard_data": True}
+STOCK = {"dataset_impl": None, "required_seq_len_multiple": 1, "use_plasma_view": False, "batch_size": 4, "tpu": False}
+REAL = {
+    "translation_mos": {"source_lang": "xx", "target_lang": "yy"},
+    "language_modeling_mos": {"tokens_per_sample": 20, "sample_break_mode": "eos"},
+    "masked_lm_mos": {"tokens_per_sample": 20, "sample_break_mode": "eos"},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_tasks_train_on_the_folder_of_their_process(data, monolingual, tmp_path, monkeypatch, name):
+    """The second folder has the first's test set as its training set, of another size."""
+    first, second = (data if name == "translation_mos" else monolingual), tmp_path / "second"
+    second.mkdir()
+    for file in first.iterdir():
+        if not file.name.startswith("train."):
+            shutil.copy(file, second / file.name.replace("test.", "train."))
+    task = TASK_REGISTRY[name]
+    config = TASK_DATACLASS_REGISTRY[name]
+    stock = {key: value for key, value in STOCK.items() if hasattr(config, key)}
+    cfg = config(**VALUES | stock | REAL[name] | {"data": f"{first}{os.pathsep}{second}", "search_space": None})
+    words = [Dictionary.load(str(first / word)) for word in task.dictionary_names(cfg, str(first))]
     monkeypatch.setattr(sharded_data, "data_parallel_size", lambda: 2)
-    monkeypatch.setattr(sharded_data, "data_parallel_rank", lambda: 1)
-    with pytest.raises(
-        InputError, match="data lists 1 folders for 2 processes; allowed is one for each, separated by :"
-    ):
-        Task(folders[:1]).load_dataset("train")
-    task = Task(folders)
-    task.rebuilt = lambda dataset, epoch: [[0]]
-    task.load_dataset("train")
-    with pytest.raises(InputError, match="shard_data is True with rebuild_batches True: allowed is False"):
-        task.get_batch_iterator(task.datasets["train"])
+    for rank, count in ((0, 40), (1, 6)):
+        monkeypatch.setattr(sharded_data, "data_parallel_rank", lambda rank=rank: rank)
+        made = task(cfg, *words)
+        for epoch in (1, 2):
+            made.load_dataset("train", epoch=epoch)
+            assert len(made.datasets["train"]) == count
+        made.load_dataset("valid")
+        assert len(made.datasets["valid"]) == 8
+
+
+def told(run) -> str:
+    try:
+        run()
+    except InputError as error:
+        return str(error)
+    return "no error"
+
+
+def test_a_mistake_of_one_process_is_told_by_all(both, folders):
+    """Otherwise the others would wait for it."""
+    first, second = folders
+
+    def scenario(rank):
+        found = []
+        for change in (lambda: None, (second / "dict.txt").unlink, (second / "train").unlink):
+            if rank == 1:
+                change()
+            largest_of_ranks(0)  # so that both see the folder as it is now
+            found.append(told(lambda: Task(folders).load_dataset("train")))
+            largest_of_ranks(0)
+            if rank == 1:
+                (second / "dict.txt").write_text("x 1\n")
+        return found
+
+    found = both(scenario)
+    assert found[0] == found[1] and found[0][0] == "no error"
+    assert found[0][1] == f"shard_data is True: {second}: it lacks dict.txt; allowed is the dictionary of {first}"
+    assert found[0][2].startswith(f"shard_data is True: {second}: ") and "No such file" in found[0][2]
+
+
+def test_batches_that_do_not_fit(both, folders):
     (folders[1] / "dict.txt").write_text("y 1\n")
-    with pytest.raises(InputError, match=r"b/dict.txt is not .*a/dict.txt; allowed is one dictionary"):
-        Task(folders).load_dataset("train")
-    (folders[1] / "dict.txt").unlink()
-    with pytest.raises(InputError, match=r"/b lacks dict.txt; allowed is the first folder's"):
-        Task(folders).load_dataset("train")
+    (folders[1] / "train").write_text("")
+
+    def scenario(rank):
+        found = [told(lambda: Task(folders).load_dataset("train"))]
+        largest_of_ranks(0)
+        if rank == 1:
+            (folders[1] / "dict.txt").write_text("x 1\n")
+        largest_of_ranks(0)
+        task = Task(folders)
+        task.load_dataset("train")
+        found.append(told(lambda: task.get_batch_iterator(task.datasets["train"])))
+        found.append(told(lambda: task.get_batch_iterator(task.datasets["train"], grouped_shuffling=True)))
+        task.rebuilt = lambda dataset, epoch: [[0]]
+        return [*found, told(lambda: task.get_batch_iterator(task.datasets["train"]))]
+
+    found = both(scenario)
+    assert found[0] == found[1]
+    assert found[0][0].endswith(f"{folders[1]}: its dict.txt is another; allowed is the dictionary of {folders[0]}")
+    assert found[0][1].endswith(f"{folders[1]} has no sentence that is short enough to train on")
+    assert found[0][2] == "shard_data is True with grouped_shuffling True: allowed is False"
+    assert found[0][3] == "shard_data is True with rebuild_batches True: allowed is False"
 
 
 def test_the_largest_of_ranks(both):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -100,8 +101,17 @@ def test_report_says_what_is_missing(tmp_path):
     arguments = ["--reference", str(tmp_path / "test.de"), "--plot", str(tmp_path / "p.png")]
     with pytest.raises(SystemExit, match="generate-test.txt is missing"):
         quickstart_report.main([*arguments, f"largest={tmp_path}"])
-    with pytest.raises(SystemExit, match=r"No such file or directory: '.*absent.json'"):
-        quickstart_report.main([*arguments, "--search", str(tmp_path / "absent.json"), f"largest={tmp_path}"])
+    row = {"loss": 1.0, "flops": 2.0}
+    searches = {
+        "absent": (None, "no search.json of mos-search \\(FileNotFoundError"),
+        "list": ([], "no search.json of mos-search \\(TypeError"),
+        "flops": ({"best": row, "front": [row], "compared": {}}, "other figures than loss and latency_ms"),
+    }
+    for name, (content, message) in searches.items():
+        if content is not None:
+            (tmp_path / name).write_text(json.dumps(content))
+        with pytest.raises(SystemExit, match=f"--search .*{name}: .*{message}"):
+            quickstart_report.main([*arguments, "--search", str(tmp_path / name), f"largest={tmp_path}"])
     with pytest.raises(SystemExit, match="expected SUBNET=DIR"):
         quickstart_report.main([*arguments, "largest"])
 

@@ -7,7 +7,7 @@ import pytest
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.data import dataset_impl
-from mos_fairseq.standalone.data import data_digest
+from mos_fairseq.standalone.data import check_one_folder, data_digest
 
 FILES = ("dict.xx.txt", "dict.yy.txt", "train.xx-yy.xx.bin", "train.xx-yy.xx.idx", "train.xx-yy.yy.bin")
 
@@ -73,3 +73,12 @@ def test_how_sets_are_stored(tmp_path):
     for name in ("train.xx-yy.xx.idx", "train.xx-yy.xx.bin"):
         (tmp_path / name).write_text("")
     assert dataset_impl(str(tmp_path), "train") is None
+
+
+def test_folders_of_several_processes_are_refused():
+    """One process would read them in turn."""
+    trained = {"task": {"_name": "translation_mos", "shard_data": True}}
+    check_one_folder(trained, "all")
+    check_one_folder({"task": {"_name": "translation_mos"}}, f"a{os.pathsep}b")
+    with pytest.raises(InputError, match="^data is a.b, and the supernet was trained with --shard-data: one process"):
+        check_one_folder(trained, f"a{os.pathsep}b")

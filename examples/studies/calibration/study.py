@@ -72,11 +72,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("checkpoint", "data", "work"):
         parser.add_argument(name)
-    parser.add_argument("--subnet", help="as for mos-search (default: largest, smallest and random:1 to random:6)")
+    parser.add_argument("--subnet", help="as for mos-gap (default: largest, smallest and random:1 to random:6)")
     parser.add_argument("--updates", default="50,200", help="default: %(default)s")
     parser.add_argument("--alone", type=int, metavar="N", help="default: the supernet's updates")
     parser.add_argument(
-        "--standalone", metavar="DIR", help="of mos-gap or an earlier study with the same data and options"
+        "--standalone",
+        metavar="DIR",
+        help="of mos-gap --standalone DIR (default: WORK_DIR/alone)",
     )
     study = Study(parser.parse_args())
     specs = (study.arguments.subnet or ",".join(["largest", "smallest", *(f"random:{n}" for n in range(1, 7))])).split(
