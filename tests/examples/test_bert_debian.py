@@ -151,7 +151,8 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
     sizes = {"params": 22_700_000, "params_without_embeddings": 5_000_000, "flops_without_output_projection": 1}
     (tmp_path / "layer-1").mkdir()
     kinds = {"largest": {"encoder_layers": 6}, "best-50": {"encoder_layers": 3}}
-    costs = [{"subnet": name, "architecture": kind} | sizes for name, kind in kinds.items()]
+    # mos-cost tells a subnet as it was given, a file
+    costs = [{"subnet": f"{tmp_path}/{name}.yaml", "architecture": kind} | sizes for name, kind in kinds.items()]
     timed = [{"format": 3}, *({"subnet": kind, "latency_ms": kind["encoder_layers"] / 3} for kind in kinds.values())]
     (tmp_path / "layer-1" / "latency.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timed))
     (tmp_path / "layer-1" / "costs.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))

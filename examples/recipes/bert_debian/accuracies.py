@@ -49,7 +49,7 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
     for path in sorted(work.glob("tuned/*/score.json"), key=lambda path: path.stat().st_mtime):
         task, count, source, *name, routing, seed = path.parent.name.split("-")
         run = work / f"{routing}-{seed}"
-        costs = {cost["subnet"]: cost for cost in read_jsonl(run / "costs.jsonl")}
+        costs = {Path(cost["subnet"]).stem: cost for cost in read_jsonl(run / "costs.jsonl")}
         cost = costs["-".join(name)]
         sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}
         if (latencies := run / "latency.jsonl").exists():
