@@ -147,11 +147,11 @@ def plot(
     else:
         label, values = "parameters (millions)", [(result.known.parameters or 0) / 1e6 for result in results]
     if all(values):
-        axes.scatter(values, [result.bleu for result in results])
         for value, result in zip(values, results, strict=True):
-            axes.annotate(result.subnet, (value, result.bleu), xytext=(6, -3), textcoords="offset points")
+            axes.scatter(value, result.bleu, label=result.subnet, color=COLOURS.get(result.subnet))
+        axes.legend()
         if budget_ms is not None and label.endswith("[ms]"):
-            draw_budget(axes, budget_ms)
+            draw_budget(axes, budget_ms, 0.02)  # low: what takes long is good
         axes.set_xlabel(label)
         axes.margins(0.2)
     else:
@@ -176,6 +176,9 @@ def read_search(file: Path) -> dict[str, Any]:
     return found
 
 
+COLOURS = {"smallest": "C1", "uniform": "C3", "best": "C0", "finetuned": "C4", "largest": "C2"}
+
+
 def plot_front(axes: Axes, search: dict[str, Any], budget_ms: float | None) -> None:
     """The subnets that no other of the search beats in both loss and predicted latency, and those that it is compared
     with."""
@@ -183,17 +186,17 @@ def plot_front(axes: Axes, search: dict[str, Any], budget_ms: float | None) -> N
     axes.plot(*zip(*points, strict=True), marker=".", linewidth=1, color="0.6", label="front of the search")
     for name, row in {"best": search["best"], **search["compared"]}.items():
         if name != "beyond":
-            axes.scatter(row["latency_ms"], row["loss"], label=name, zorder=3)
+            axes.scatter(row["latency_ms"], row["loss"], label=name, color=COLOURS.get(name), zorder=3)
     if budget_ms is not None:
-        draw_budget(axes, budget_ms)
+        draw_budget(axes, budget_ms, 0.8)
     axes.set(xlabel="predicted latency [ms]", ylabel="validation loss", title="What the search found")
     axes.legend()
 
 
-def draw_budget(axes: Axes, budget_ms: float) -> None:
-    """A line at that latency."""
+def draw_budget(axes: Axes, budget_ms: float, height: float) -> None:
+    """A line at that latency, with a label at that part of its height."""
     axes.axvline(budget_ms, color="0.4", linestyle="--", linewidth=1)
-    axes.annotate("budget", (budget_ms, 0.5), xycoords=("data", "axes fraction"), rotation=90, ha="right")
+    axes.annotate("budget", (budget_ms, height), xycoords=("data", "axes fraction"), rotation=90, ha="right")
 
 
 def main(arguments: list[str] | None = None) -> None:
