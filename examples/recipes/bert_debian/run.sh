@@ -17,7 +17,7 @@ prepared=${DATA:-$root/data/bert_debian}
 space=${SPACE:-$here/space.yaml}
 length=${LENGTH:-96}
 if [ -n "${SMALL:-}" ]; then
-    defaults=(layer 60 60 1024 2e-4 40 10 2 1000 1000 2 50 supernet)
+    defaults=(layer 60 60 1024 2e-4 40 10 2 1000 1000 6 50 supernet)
 else
     defaults=("none layer neuron" 1000 4000 2048 2e-4 1000 50 10 "4000 all" all 3 "50 25" "supernet start")
 fi
