@@ -174,8 +174,8 @@ def _run_search(
         inside = [seed for seed in seeds if space.contains(seed)]
         candidates = Candidates(space, costs, losses, budgets, judged.known, seeds=inside)
         if beyond := len(seeds) - len(candidates.kept_seeds()):
-            limits = "budgets or choices" if args.choices else "budgets"
-            warn(f"{beyond} of {len(seeds)} seeds are beyond the {limits} and left out")
+            limits = "a budget or --choices" if args.choices else "a budget"
+            warn(f"{beyond} of {len(seeds)} seeds miss {limits} and are left out")
         results, seen, around = _found(args, candidates, options, chosen, judged.show)
     (Path(args.output) / CHECKPOINT).unlink(missing_ok=True)  # from an earlier search
     if calibrated is not None and calibration is not None:

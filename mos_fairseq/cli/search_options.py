@@ -90,8 +90,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--seeds-from",
         metavar="FILE",
         help="start from known subnets: a subnet's YAML file, front.jsonl or search.json of another search, or "
-        "controller, the answer of --subnet-sampling controller; subnets beyond the budgets or without --choices are "
-        "left out",
+        "controller, the answer of --subnet-sampling controller; subnets that miss a budget or --choices are left "
+        "out",
     )
     _add_algorithm_options(parser.add_argument_group("algorithm"))
     parser.add_argument(

@@ -109,7 +109,7 @@ class SubnetsOfTask(_Base):
             return
         for name, old in zip(("shard_data", "data"), before, strict=True):
             if (new := getattr(self.cfg, name)) != old:
-                logger.warning("%s is %s from here on, and was %s until here: mini-batches are others", name, new, old)
+                logger.warning("%s is %s from here on, and was %s until here: the mini-batches differ", name, new, old)
 
     # --- the controller -----------------------------------------------------------------------------------------------
 

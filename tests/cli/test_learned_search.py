@@ -85,7 +85,7 @@ def test_several_objectives_and_seeds_from_another_search(commands, joined, supe
         first = judged_keys(tmp_path / name)[:number]
         known = {Subnet.from_dict(row["architecture"]).key for row in [*results["front"], results["best"]]}
         assert set(first) <= known and len(set(first)) == number
-        assert ("seeds are beyond the budgets and left out" in done.err) == (number > 1)
+        assert ("seeds miss a budget and are left out" in done.err) == (number > 1)
     assert 'id="parallel"' not in (tmp_path / "best.yaml" / "front.html").read_text()
 
 

@@ -240,7 +240,7 @@ def test_a_part_of_the_space(commands, joined, supernet, tmp_path):
         assert Subnet.from_dict(results["compared"][name]["architecture"]) == getattr(part, name)()
     assert results["budgets"]["params_without_embeddings"] == pytest.approx(0.99 * params(part.largest().to_dict()))
     assert results["choices"]["decoder_layers"] == [2, 1]
-    assert "1 of 1 seeds are beyond the budgets or choices" in done.err
+    assert "1 of 1 seeds miss a budget or --choices" in done.err
     few = ["--algorithm", "random", "--num-subnets", 3, "--seeds-from", tmp_path / "out" / "front.jsonl"]
     search(commands, joined, supernet, tmp_path / "all", *few, "--cache", tmp_path / "out" / "cache")
     keys = [json.loads(line)["key"] for line in judged.read_text().splitlines()]

@@ -50,8 +50,8 @@ def test_going_on_with_other_shards_warns(make_task, caplog):
     task.compare_with_earlier(OmegaConf.create({"task": earlier | {"data": "b:a"}}))
     make_task(subnet_sampling="random", data="a:b").compare_with_earlier(OmegaConf.create({"task": earlier}))
     assert [record.getMessage() for record in caplog.records] == [
-        "data is a:b from here on, and was b:a until here: mini-batches are others",
-        "shard_data is False from here on, and was True until here: mini-batches are others",
+        "data is a:b from here on, and was b:a until here: the mini-batches differ",
+        "shard_data is False from here on, and was True until here: the mini-batches differ",
     ]
 
 
