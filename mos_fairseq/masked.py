@@ -52,10 +52,17 @@ def predicted_tokens(model: Any, sample: dict[str, Any], padding_idx: int) -> in
     return int(sample["target"].ne(padding_idx).sum()) if predicts_masked(model) else sample["ntokens"]
 
 
+def predicted_only(model: Any, sample: dict[str, Any], padding_idx: int) -> dict[str, Any]:
+    """Return ``sample`` in the form that ``model`` predicts: masked words only, if it is a masked language model. A
+    sample that has this form already is returned as it is."""
+    if not predicts_masked(model) or "masked_tokens" in sample["net_input"]:
+        return sample
+    return masked_only(sample, padding_idx)
+
+
 def summed_loss(model: Any, sample: dict[str, Any], padding_idx: int) -> Tensor:
     """Return the cross-entropy of a mini-batch, in nats, summed over the predicted words."""
-    if predicts_masked(model):
-        sample = masked_only(sample, padding_idx)
+    sample = predicted_only(model, sample, padding_idx)
     logits, target = model(**sample["net_input"])[0], sample["target"]
     return torch.nn.functional.cross_entropy(
         logits.float().view(-1, logits.size(-1)), target.reshape(-1), ignore_index=padding_idx, reduction="sum"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mos_fairseq.errors import InputError, below_one
-from mos_fairseq.masked import masked_only, predicts_masked
+from mos_fairseq.masked import predicted_only, predicts_masked
 from mos_fairseq.modules import kernels
 
 
@@ -90,10 +90,10 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def _predicted(self, model, sample: dict) -> dict:
         """Return the mini-batch in the form that ``model`` predicts, the same for all subnets."""
-        if not predicts_masked(model) or "masked_tokens" in sample["net_input"]:
+        if not predicts_masked(model):
             return sample
         if self._masked is None or self._masked[0] is not sample:
-            self._masked = sample, masked_only(sample, self.padding_idx)
+            self._masked = sample, predicted_only(model, sample, self.padding_idx)
         return self._masked[1]
 
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:

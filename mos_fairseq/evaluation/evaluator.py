@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -22,12 +22,14 @@ from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.evaluation.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
 from mos_fairseq.files import file_digest
-from mos_fairseq.masked import predicted_tokens, summed_loss
+from mos_fairseq.masked import predicted_only, predicted_tokens, summed_loss
 from mos_fairseq.models.switches import keep_active_subnet, without_attention
 from mos_fairseq.search_space import FAMILIES, Family, Subnet
 from mos_fairseq.transfer import check_encoder, pack, unpack
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 16  # subnets whose losses a GPU computes before the host reads them
 
 
 class ModelEvaluator:
@@ -139,13 +141,31 @@ class ModelEvaluator:
     @torch.inference_mode()
     def loss(self) -> float:
         """Return bits per predicted token (for masked language models, per masked token), without label smoothing:
-        fairseq's ``nll_loss``."""
+        fairseq's ``nll_loss``.
+
+        Raises:
+            InputError: no token is masked.
+        """
+        (loss,) = self._mean_losses([self._summed_losses()])
+        return loss
+
+    def _summed_losses(self) -> torch.Tensor:
+        """Return the loss of each mini-batch, in nats, on the device."""
         if not self.num_predicted:
             raise InputError(f"valid_subset {self.options.valid_subset}: no token of the chosen examples is masked")
         padding = self.task.target_dictionary.pad()
-        found = [summed_loss(self.model, batch, padding) for batch in self.batches]
-        # read once at the end: reading after each batch would make the host wait for a GPU
-        return sum(torch.stack(found).tolist()) / self.num_predicted / math.log(2)
+        return torch.stack([summed_loss(self.model, batch, padding) for batch in self._predicted])
+
+    def _mean_losses(self, summed: Sequence[torch.Tensor]) -> list[float]:
+        """Return bits per token of each item of ``summed``. All are read at once: for each read, the host waits for a
+        GPU."""
+        return [sum(losses) / self.num_predicted / math.log(2) for losses in torch.stack(list(summed)).tolist()]
+
+    @cached_property
+    def _predicted(self) -> list[dict[str, Any]]:
+        """The mini-batches as the model predicts them."""
+        padding = self.task.target_dictionary.pad()
+        return [predicted_only(self.model, batch, padding) for batch in self.batches]
 
     @cached_property
     def num_predicted(self) -> int:
@@ -237,6 +257,25 @@ class SubnetEvaluator(ModelEvaluator):
         """
         with self._active(subnet):
             value = self.loss() if self.metric is None else self.score(*self.translate())
+        return self._finite(subnet, value)
+
+    @property
+    def at_once(self) -> int:
+        """For how many subnets :meth:`evaluate_all` pays: on a GPU, the host prepares one while another is computed."""
+        return 1 if self.device.type == "cpu" or self.metric is not None else _AT_ONCE
+
+    @torch.inference_mode()
+    def evaluate_all(self, subnets: Sequence[Subnet]) -> list[float]:
+        """Return what :meth:`evaluate` returns of each subnet. Losses are read once for all of them."""
+        if self.metric is not None or not subnets:
+            return [self.evaluate(subnet) for subnet in subnets]
+        summed = []
+        for subnet in subnets:
+            with self._active(subnet):
+                summed.append(self._summed_losses())
+        return [self._finite(*found) for found in zip(subnets, self._mean_losses(summed), strict=True)]
+
+    def _finite(self, subnet: Subnet, value: float) -> float:
         if not math.isfinite(value):
             raise InputError(f"subnet {subnet.summary()}: its {self.options.objective} is {value}")
         return value

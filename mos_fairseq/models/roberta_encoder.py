@@ -9,6 +9,7 @@ from mos_fairseq.models.transformer_config import RobertaBaseConfig
 from mos_fairseq.models.transformer_encoder import EncoderStack
 from mos_fairseq.models.transformer_stack import LayerKit, embedding_table
 from mos_fairseq.modules import ElasticEmbedding, ElasticLinear, MaskedLanguageHead, PositionalEmbedding
+from mos_fairseq.modules.padding import MaskMemo
 from mos_fairseq.search_space import Stack, Subnet
 
 _STD = 0.02
@@ -28,6 +29,7 @@ class RobertaEncoder(EncoderStack):
         untied = cfg.untie_weights_roberta
         self.output_embedding = embedding_table(dictionary, width) if untied else embed_tokens
         dense, norm = kit.linear(width, width), kit.norm(width, cfg.layer_norm_eps)
+        self.mask_memo = MaskMemo()
         self.lm_head = MaskedLanguageHead(dense, norm, str(cfg.activation_fn), len(dictionary))
         _reset_parameters(self, around_each=all(subnet.maps(stack.name)))
 
@@ -69,7 +71,7 @@ class RobertaEncoder(EncoderStack):
     def output_layer(self, features: Tensor, masked_tokens: Tensor | None = None, **unused) -> Tensor:
         """Map features [B, T, d] to logits, see :meth:`forward`."""
         if masked_tokens is not None:
-            features = features[masked_tokens]
+            features = features[self.mask_memo.index(masked_tokens)]
         return self.output_embedding.project(self.lm_head(features)) + self.lm_head.bias
 
 

@@ -1,4 +1,4 @@
-"""Whether a batch has padding, which the host asks once for all subnets that read it.
+"""What the host asks of a batch once for all subnets that read it: whether it has padding, and where it is masked.
 
 On a GPU the host waits for the answer, and meanwhile launches nothing. Stock fairseq asks once for each encoder layer
 and once in the decoder, in every forward pass.
@@ -44,6 +44,27 @@ class PaddingMemo:
         if not self.knows(tokens):
             self.learn(tokens, bool(padding.any()))
         return self._known[tokens][1]
+
+
+class MaskMemo:
+    """Remembers of masks, for as long as they live, where they are true.
+
+    Copies and pickles of it are empty.
+    """
+
+    def __init__(self) -> None:
+        self._known = WeakIdKeyDictionary()  # mask -> (its state, the positions)
+
+    def __reduce__(self):
+        return type(self), ()
+
+    def index(self, mask: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return an index of the positions where ``mask`` is true: on a GPU their coordinates, otherwise the mask."""
+        if not mask.is_cuda or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return mask
+        if mask not in self._known or self._known[mask][0] != state_of(mask):
+            self._known[mask] = state_of(mask), mask.nonzero(as_tuple=True)
+        return self._known[mask][1]
 
 
 def learn_together(asked: Sequence[tuple[PaddingMemo, Tensor, Tensor]]) -> None:

@@ -78,9 +78,12 @@ class JudgedSubnets:
         return self._values_here(subnets)
 
     def _values_here(self, subnets: Sequence[Subnet]) -> Iterator[tuple[int, float]]:
-        for index, subnet in enumerate(subnets):
-            if subnet.key not in self.known:  # another search may have judged it meanwhile
-                yield index, self.evaluator.evaluate(subnet)
+        step = self.evaluator.at_once
+        for first in range(0, len(subnets), step):
+            part = range(first, min(first + step, len(subnets)))
+            # another search may have judged some meanwhile
+            new = [index for index in part if subnets[index].key not in self.known]
+            yield from zip(new, self.evaluator.evaluate_all([subnets[index] for index in new]), strict=True)
 
     def show(self, generation: int, loss: float) -> None:
         """Show the progress of the search on the bar."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mos_fairseq.evaluation import EvaluationOptions, ModelEvaluator, SubnetEval
 from mos_fairseq.gap import read_table
 from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import Subnet, resolve_subnet
+from tests.pretend_cuda import pretend_cuda
 
 from .test_masked_language_model import MIDDLE, spaces, text, training
 
@@ -115,3 +117,17 @@ def test_mistakes(text, supernet, tmp_path, log_level, options, message):
     if not options:
         with pytest.raises(InputError, match="^bootstrap is 10: it has no effect with metric loss$"):
             gap.main(["measure", *path, "--metric", "loss", "--bootstrap", "10"])
+
+
+def test_on_a_gpu_the_host_waits_once_for_several_subnets(text, supernet):
+    """Of a mini-batch it asks once where it is masked, and whether it is padded."""
+    found = []
+    for device in ("cpu", "cuda"):
+        with pretend_cuda() if device == "cuda" else nullcontext([]) as waits:
+            evaluator = SubnetEvaluator(str(supernet), str(text / "bin"), OPTIONS, device)
+            subnets = [evaluator.space.largest(), evaluator.space.smallest()]
+            found.append(evaluator.evaluate_all(subnets))
+            waits.clear()
+            found.append(evaluator.evaluate_all(subnets))
+    assert len(waits) == 1, waits
+    assert found[0] == found[1] and found[2] == found[3] == pytest.approx(found[0], rel=1e-4)

@@ -118,8 +118,8 @@ def test_translations_are_those_of_the_cpu(commands, supernet, joined):
     assert here and same_translations(here, there)
 
 
-def test_judging_a_subnet_waits_once(supernet, joined):
-    """Of a mini-batch the host asks once whether it is padded; of a subnet it reads all losses at once."""
+def test_judging_subnets_waits_once(supernet, joined):
+    """Of a mini-batch the host asks once whether it is padded; of subnets it reads all losses at once."""
     checkpoint, found = str(supernet[0] / "checkpoint_last.pt"), []
     for device in ("cpu", "cuda"):
         with pretend_cuda() if device == "cuda" else nullcontext([]) as waits:
@@ -129,9 +129,13 @@ def test_judging_a_subnet_waits_once(supernet, joined):
             asked = [wait for wait in waits if "padding.py" in wait.line]
             waits.clear()
             found[-1] += [evaluator.evaluate(subnet) for subnet in subnets[1:]]
+            apart, together = list(waits), evaluator.at_once
+            waits.clear()
+            assert evaluator.evaluate_all(subnets) == found[-1]
     assert len(asked) == len(evaluator.batches) > 2
-    tables = [wait for wait in waits if "positional_embedding.py" in wait.line]
-    assert len(waits) - len(tables) == 2 and len(tables) <= 2, waits
+    tables = [wait for wait in apart if "positional_embedding.py" in wait.line]
+    assert len(apart) - len(tables) == 2 and len(tables) <= 2, apart
+    assert len(waits) == 1 < together, waits  # for all three
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
