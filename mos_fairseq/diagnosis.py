@@ -93,7 +93,7 @@ def _layers(model: Supernet) -> Iterator[tuple[str, int, nn.Module]]:
 
 
 def _part(name: str) -> str:
-    return "ffn" if name in ("fc1", "fc2") else "attention"
+    return "ffn" if name.split(".")[0] in ("fc1", "fc2") else "attention"
 
 
 def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:

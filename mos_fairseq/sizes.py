@@ -23,11 +23,19 @@ class AttentionSizes:
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Sizes of one layer: its width d, the feed-forward block's inner width, and its attentions in forward order."""
+    """Sizes of one layer: its width d, the feed-forward block's inner width f, its attentions in forward order, and the
+    rank of the feed-forward block's matrices, 0 if they are not products of two factors."""
 
     width: int
     ffn: int
     attentions: Mapping[str, AttentionSizes] = field(hash=False)
+    rank: int = 0
+
+    @property
+    def rank_pays(self) -> bool:
+        """Return whether two factors of this rank r take less than the matrix: r (d + f) < d f. Otherwise a static twin
+        has the matrix."""
+        return 0 < self.rank * (self.width + self.ffn) < self.width * self.ffn
 
     @property
     def cross_span(self) -> int:

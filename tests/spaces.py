@@ -20,6 +20,9 @@ ELASTIC_Q_SPACE = {key: value for key, value in SMALL_SPACE.items() if key != "q
     "encoder_qkv_dim": [24, 12],
     "decoder_qkv_dim": [20, 8],
 }
+# feed-forward matrices of two factors; not every rank takes less than the matrix
+RANKS = {"encoder_ffn_rank": [10, 6, 3], "decoder_ffn_rank": [15, 4]}
+RANK_SPACE = SMALL_SPACE | RANKS
 
 LM_SPACE = {
     "family": "decoder_only",

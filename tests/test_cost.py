@@ -24,9 +24,11 @@ from tests.spaces import (
     FACTORISED_SPACE,
     HEAD_DIM_SPACE,
     LM_SPACE,
+    RANK_SPACE,
     SMALL_SPACE,
 )
 
+SPACES = {"q": SMALL_SPACE, "head": HEAD_DIM_SPACE, "elastic_q": ELASTIC_Q_SPACE, "rank": RANK_SPACE}
 VOCAB, TARGET_VOCAB = 31, 37
 EMBEDDINGS = [
     {"share_all_embeddings": True, "encoder_normalize_before": True},
@@ -63,7 +65,7 @@ def counted_flops(model, src_len: int, tgt_len: int) -> int:
 
 
 @pytest.mark.parametrize("options", EMBEDDINGS, ids=lambda o: "-".join(o))
-@pytest.mark.parametrize("space", [SMALL_SPACE, HEAD_DIM_SPACE, ELASTIC_Q_SPACE], ids=["q", "head", "elastic_q"])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_counts_are_those_of_the_built_twin(space, options):
     space = SearchSpace.from_dict(space)
     target_vocab = VOCAB if options.get("share_all_embeddings") else TARGET_VOCAB

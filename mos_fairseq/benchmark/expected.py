@@ -64,7 +64,11 @@ def expected_bytes(num_parameters: int, subnet: Subnet, batch: TrainingBatch, ke
 def kept_weights(subnet: Subnet, limit: int) -> int:
     """Return the number of elements of the merged feed-forward weights of ``subnet`` with fewer than ``limit`` elements
     each; larger ones are merged again in the backward pass."""
-    sizes = [layer.width * layer.ffn for stack in subnet.family.stacks for layer in subnet.layers(stack.name)]
+    sizes: list[int] = []
+    for stack in subnet.family.stacks:
+        for layer in subnet.layers(stack.name):
+            factors = [layer.rank * layer.width, layer.rank * layer.ffn]
+            sizes += factors if layer.rank else [layer.width * layer.ffn]
     return sum(2 * size for size in sizes if size < limit)
 
 
@@ -87,7 +91,7 @@ def _activations(subnet: Subnet, batch: TrainingBatch) -> int:
                     read = batch.source * attention.span
                     total += read * 2 * attention.inner * width  # keys and values
                     memories[attention.span] = read * attention.memory
-            each += d * (width + norm + mask) + layer.ffn * width
+            each += d * (width + norm + mask) + (layer.ffn + 2 * layer.rank) * width
             total += tokens * each
         total += tokens * d * width  # input of the output projection, or input of the other stack
     # several encoder outputs, concatenated

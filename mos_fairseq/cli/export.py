@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from mos_fairseq.cli import check_exists, command_parser, start
+from mos_fairseq.cli import check_exists, command_parser, start, warn
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import FORMATS, QUANTIZATIONS, ExportOptions, find_format
 
@@ -107,6 +107,9 @@ def main(argv: list[str] | None = None) -> None:
         model.set_active_subnet(subnet)
         twin = model.get_active_subnet()
     chosen.write(state, twin, args.output, options)
+    layers = [layer for stack in subnet.family.stacks for layer in subnet.layers(stack.name)]
+    if chosen.name != "twin" and any(layer.rank_pays for layer in layers):
+        warn(f"{chosen.name} has no factors: their products were written, with more parameters and FLOPs")
     params = sum(parameter.numel() for parameter in twin.parameters())
     if args.json:
         found = {"output": args.output, "format": chosen.name, "params": params, "architecture": subnet.to_dict()}

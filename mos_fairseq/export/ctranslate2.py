@@ -20,6 +20,7 @@ from mos_fairseq.files import write_folder_atomically
 from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.models.transformer_config import embed_scale
 from mos_fairseq.modules import MultiheadAttention
+from mos_fairseq.modules.factored_linear import dense
 
 
 def save_ctranslate2(
@@ -144,9 +145,8 @@ def _set_attention(spec, attention: MultiheadAttention, norm: nn.Module, heads: 
 
 
 def _set_ffn(spec, layer: nn.Module) -> None:
-    weights = {f"{name}.{k}": v for name in ("fc1", "fc2") for k, v in getattr(layer, name).named_parameters()}
-    _set_linear(spec.linear_0, weights, "fc1")
-    _set_linear(spec.linear_1, weights, "fc2")
+    for linear, module in ((spec.linear_0, layer.fc1), (spec.linear_1, layer.fc2)):
+        linear.weight, linear.bias = map(_array, dense(module))
     _set_norm(spec.layer_norm, layer.final_layer_norm)
 
 

@@ -25,6 +25,7 @@ from mos_fairseq.export.check import ExportError, check_same_model
 from mos_fairseq.export.stock_sizes import STOCK_ARCHITECTURES, StockSizes, stock_sizes
 from mos_fairseq.models import StaticTwin
 from mos_fairseq.modules import ClassificationHead, LayerOptions, MultiheadAttention
+from mos_fairseq.modules.factored_linear import dense
 
 
 def stock_checkpoint(state: dict[str, Any], twin: StaticTwin, allow_padding: bool = False) -> dict[str, Any]:
@@ -159,9 +160,9 @@ def layer_weights(layer: nn.Module, size: StockSizes) -> dict[str, Tensor]:
             result |= {f"{name}.{k}": v for k, v in parts.items()}
         elif isinstance(module, nn.LayerNorm):
             result |= _named(name, module.weight, module.bias)
-    fc1, fc2, ffn = layer.fc1, layer.fc2, size.ffn
-    result |= _named("fc1", _pad(fc1.weight, 0, ffn), _pad(fc1.bias, 0, ffn))
-    return result | _named("fc2", _pad(fc2.weight, 1, ffn), fc2.bias)
+    (weight1, bias1), (weight2, bias2) = dense(layer.fc1), dense(layer.fc2)
+    result |= _named("fc1", _pad(weight1, 0, size.ffn), _pad(bias1, 0, size.ffn))
+    return result | _named("fc2", _pad(weight2, 1, size.ffn), bias2)
 
 
 def attention_weights(attention: MultiheadAttention, heads: int, width: int) -> dict[str, Tensor]:

@@ -13,10 +13,12 @@ from mos_fairseq.modules import (
     ElasticLayerMaps,
     ElasticLayerNorm,
     ElasticLinear,
+    FactoredLinear,
     LowRankExperts,
     MaskedLanguageHead,
     PositionalEmbedding,
 )
+from mos_fairseq.modules.factored_linear import product
 
 
 @torch.no_grad()
@@ -44,6 +46,11 @@ def copy_modules(origin: nn.Module, twin: nn.Module, left_out: Collection[int] =
             continue
         if isinstance(module, ElasticLayerMaps):
             left_out |= {id(part) for part in module.modules()}  # which have no counterparts one by one
+        if isinstance(module, FactoredLinear):
+            if not isinstance(copies.get(name), FactoredLinear):  # a rank that does not pay
+                left_out |= {id(part) for part in module.modules()}
+                written |= {id(tensor) for tensor in _copy(name, module, copies.get(name))}
+            continue
         if isinstance(module, LowRankExperts):
             continue  # merged into the linear that has them
         if isinstance(module, (PositionalEmbedding, ElasticLayerMaps)) or _own_tensors(module):
@@ -64,6 +71,9 @@ def _copy(name: str, module: nn.Module, twin: nn.Module | None) -> list[Tensor]:
         raise TypeError(f"{name} of the supernet, a {type(module).__name__}, has no counterpart in the static twin")
     if isinstance(module, ElasticLinear):
         pairs = zip((twin.weight, twin.bias), module._materialized or module.merge(), strict=True)
+    elif isinstance(module, FactoredLinear):
+        (up, bias), (down, _) = (factor._materialized or factor.merge() for factor in (module.up, module.down))
+        pairs = [(twin.weight, product(up, down)), (twin.bias, bias)]
     elif isinstance(module, ElasticLayerNorm):
         pairs = zip((twin.weight, twin.bias), module.merge(), strict=True)
     elif isinstance(module, ElasticEmbedding):

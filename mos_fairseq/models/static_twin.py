@@ -17,7 +17,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.models.lasting_buffers import from_bits, to_bits
 from mos_fairseq.models.transformer_config import check_rates, record_in_config
 from mos_fairseq.models.transformer_stack import LayerKit
-from mos_fairseq.modules import LayerMaps, LayerOptions, Linear, MultiheadAttention, TransformerLayer
+from mos_fairseq.modules import FactoredLinear, LayerMaps, LayerOptions, Linear, MultiheadAttention, TransformerLayer
 from mos_fairseq.search_space import Family, Subnet
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
 
@@ -49,12 +49,19 @@ def _attention(width: int, sizes: AttentionSizes, dropout: float) -> MultiheadAt
     return MultiheadAttention(projections, _linear(sizes.inner, width), sizes.heads, dropout)
 
 
+def _ffn(in_features: int, out_features: int, sizes: LayerSizes) -> nn.Module:
+    if not sizes.rank_pays:
+        return _linear(in_features, out_features, gain=None)
+    down = Linear(in_features, sizes.rank, bias=False)
+    return FactoredLinear(down, _linear(sizes.rank, out_features, gain=None))
+
+
 def _layer(sizes: LayerSizes, options: LayerOptions) -> TransformerLayer:
     attentions = {
         name: _attention(sizes.width, attention, options.attention_dropout)
         for name, attention in sizes.attentions.items()
     }
-    fc1, fc2 = _linear(sizes.width, sizes.ffn, gain=None), _linear(sizes.ffn, sizes.width, gain=None)
+    fc1, fc2 = _ffn(sizes.width, sizes.ffn, sizes), _ffn(sizes.ffn, sizes.width, sizes)
     norms = [nn.LayerNorm(sizes.width, options.layer_norm_eps) for _ in range(len(attentions) + 1)]
     return TransformerLayer(attentions, fc1, fc2, norms, options)
 

@@ -5,6 +5,7 @@ from mos_fairseq.modules.elastic_embedding import ElasticEmbedding
 from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
 from mos_fairseq.modules.elastic_transformer_layer import ElasticTransformerLayer, MixtureOptions
+from mos_fairseq.modules.factored_linear import FactoredLinear
 from mos_fairseq.modules.heads import ClassificationHead, MaskedLanguageHead
 from mos_fairseq.modules.layer_maps import ElasticLayerMaps, LayerMaps
 from mos_fairseq.modules.low_rank import LowRankExperts
@@ -24,6 +25,7 @@ __all__ = [
     "ElasticLayerNorm",
     "ElasticLinear",
     "ElasticTransformerLayer",
+    "FactoredLinear",
     "LayerMaps",
     "LayerOptions",
     "LayerRouter",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mos_fairseq.modules.derived import state_of
 from mos_fairseq.modules.elastic_layer_norm import ElasticLayerNorm
 from mos_fairseq.modules.elastic_linear import ElasticLinear
+from mos_fairseq.modules.factored_linear import FactoredLinear, elastic_factors
 from mos_fairseq.modules.low_rank import drawn_aside
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
 from mos_fairseq.modules.router import LayerRouter, NeuronRouter, RankRouter, probs_of
@@ -190,12 +191,21 @@ def _attention(width: int, sizes: AttentionSizes, options: LayerOptions, mixture
     return MultiheadAttention(projections, out_proj, sizes.heads, options.attention_dropout)
 
 
-def _ffn(sizes: LayerSizes, mixture: MixtureOptions) -> tuple[ElasticLinear, ElasticLinear]:
-    experts = mixture.experts_of("ffn")
-    return (
-        ElasticLinear(sizes.width, sizes.ffn, **experts, gain=None),
-        ElasticLinear(sizes.ffn, sizes.width, **experts, gain=None),
-    )
+def _ffn(
+    sizes: LayerSizes, mixture: MixtureOptions
+) -> tuple[ElasticLinear | FactoredLinear, ElasticLinear | FactoredLinear]:
+    experts, d, f = mixture.experts_of("ffn"), sizes.width, sizes.ffn
+    if sizes.rank:
+        return elastic_factors(d, f, sizes.rank, **experts), elastic_factors(f, d, sizes.rank, **experts)
+    return ElasticLinear(d, f, **experts, gain=None), ElasticLinear(f, d, **experts, gain=None)
+
+
+def _set_ffn(linear: ElasticLinear | FactoredLinear, in_size: int, out_size: int, rank: int) -> None:
+    if isinstance(linear, FactoredLinear):
+        linear.down.set_active_size(in_size, rank)
+        linear.up.set_active_size(rank, out_size)
+    else:
+        linear.set_active_size(in_size, out_size)
 
 
 def _set_attention(attention: MultiheadAttention, width: int, sizes: AttentionSizes) -> None:
@@ -223,8 +233,8 @@ class ElasticTransformerLayer(_ElasticLayerMixin, TransformerLayer):
         """Use the first rows and columns of these sizes from now on."""
         for name, attention in sizes.attentions.items():
             _set_attention(getattr(self, name), sizes.width, attention)
-        self.fc1.set_active_size(sizes.width, sizes.ffn)
-        self.fc2.set_active_size(sizes.ffn, sizes.width)
+        _set_ffn(self.fc1, sizes.width, sizes.ffn, sizes.rank)
+        _set_ffn(self.fc2, sizes.ffn, sizes.width, sizes.rank)
         for norm in self._norms:
             norm.set_active_size(sizes.width)
         self.release()

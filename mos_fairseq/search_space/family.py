@@ -53,16 +53,18 @@ class FeedForward:
     Args:
         size: f.
         ratio: f in per cent of d, which a space may name instead of ``size``.
+        rank: r of both matrices, which are then products of two factors, d x r and r x f (arXiv 2106.08895).
     """
 
     size: Dimension
     ratio: Dimension | None = None
+    rank: Dimension | None = None
     norms: int = 1
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """Its dimensions in the order of keys."""
-        return tuple(d for d in (self.size, self.ratio) if d is not None)
+        return tuple(d for d in (self.size, self.ratio, self.rank) if d is not None)
 
     def inner(self, values: Mapping, index: int, width: int) -> int:
         """Return f of the layer with this ``index`` and ``width``."""
@@ -72,18 +74,28 @@ class FeedForward:
 
     def amounts(self, layer: LayerSizes) -> dict[str, int]:
         """Return the dimensions' quantities in a layer, by key."""
-        return {dimension.key: layer.ffn for dimension in self.dimensions}
+        found = {dimension.key: layer.ffn for dimension in (self.size, self.ratio) if dimension is not None}
+        return found if self.rank is None else found | {self.rank.key: layer.rank}
+
+    def rank_of(self, values: Mapping, index: int) -> int:
+        """Return r of the layer with this ``index``; 0 in a space without ranks."""
+        return values[self.rank.key][index] if self.rank is not None and self.rank.key in values else 0
 
     def cost(self, layer: LayerSizes, length: int, memory_length: int) -> tuple[int, int]:
         """Return (parameters, multiply-accumulates) for ``length`` tokens, without the norm."""
         d, f = layer.width, layer.ffn
-        return 2 * d * f + f + d, 2 * length * d * f
+        each = layer.rank * (d + f) if layer.rank_pays else d * f
+        return 2 * each + f + d, 2 * length * each
 
     def terms(self, mean: Means, stack: Stack, family: Family) -> Terms:
         """Return products of means in which its time is nearly linear."""
         depth, width = stack.depth.key, stack.inside(mean).key
         size = next(dimension.key for dimension in self.dimensions if dimension.key in mean)
-        return _products(mean, (depth, size), (depth, size, width))
+        found = _products(mean, (depth, size), (depth, size, width))
+        if self.rank is not None and self.rank.key in mean:
+            rank = self.rank.key
+            found |= _products(mean, (depth, rank), (depth, rank, width), (depth, rank, size))
+        return found
 
 
 @dataclass(frozen=True)
@@ -346,13 +358,13 @@ class Family:
         """
         found = []
         for index, width in enumerate(self._widths(stack, values)):
-            ffn, attentions = 0, {}
+            ffn, rank, attentions = 0, 0, {}
             for block in stack.blocks:
                 if isinstance(block, FeedForward):
-                    ffn = block.inner(values, index, width)
+                    ffn, rank = block.inner(values, index, width), block.rank_of(values, index)
                 else:
                     attentions[block.name] = self._attention(block, values, index, width)
-            found.append(LayerSizes(width, ffn, attentions))
+            found.append(LayerSizes(width, ffn, attentions, rank))
         return tuple(found)
 
     def _widths(self, stack: Stack, values: Mapping) -> tuple[int, ...]:

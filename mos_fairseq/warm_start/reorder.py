@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import Supernet
-from mos_fairseq.modules import ElasticLinear, ElasticTransformerLayer
+from mos_fairseq.modules import ElasticLinear, ElasticTransformerLayer, FactoredLinear
+from mos_fairseq.modules.factored_linear import reader
 from mos_fairseq.warm_start.importance import Orders
 
 Moves = Mapping[str, tuple[int, Tensor]]
@@ -41,8 +42,8 @@ def _linears(
     """(linear, 2 for its rows or 3 for its columns, order)."""
     neurons = orders.ffn.get(place)
     if neurons is not None:
-        yield from _rows(layer, "fc1", neurons)
-        yield layer.fc2, 3, neurons
+        yield from _rows(layer, "fc1.up" if isinstance(layer.fc1, FactoredLinear) else "fc1", neurons)
+        yield reader(layer.fc2), 3, neurons
     for (*of, name), heads in orders.heads.items():
         if tuple(of) != place:
             continue

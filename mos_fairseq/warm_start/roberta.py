@@ -27,9 +27,9 @@ from mos_fairseq.models import (
     placeholder_dictionary,
 )
 from mos_fairseq.models.transformer_config import RobertaBaseConfig
-from mos_fairseq.modules import ElasticLinear
 from mos_fairseq.search_space import FAMILIES, SearchSpace, Subnet
 from mos_fairseq.warm_start.experts import part_experts
+from mos_fairseq.warm_start.factors import fill, truncated
 from mos_fairseq.warm_start.importance import Orders
 
 FAMILY = FAMILIES["encoder_only"]
@@ -166,7 +166,8 @@ def masked_supernet(
     with torch.no_grad():
         _copy(source.model, model, orders)
         part_experts(model, expert_noise, torch.Generator().manual_seed(seed))
-    check_same_model(model.get_active_subnet(), source.model, "the supernet's largest subnet", "the model")
+    origin = truncated(source.model, space.largest())
+    check_same_model(model.get_active_subnet(), origin, "the supernet's largest subnet", "the model")
     return model
 
 
@@ -203,9 +204,8 @@ def _copy_norm(source: nn.Module | None, target: nn.Module | None, channels: Ten
         target.bias.copy_(source.bias[channels])
 
 
-def _fill(target: ElasticLinear, source: nn.Linear, rows: Tensor, columns: Tensor) -> None:
+def _fill(target: nn.Module, source: nn.Linear, rows: Tensor, columns: Tensor) -> None:
     """Every expert becomes ``source``, each group of its rows in the order of ``rows``, and ``columns`` in theirs."""
-    groups = source.weight.unflatten(0, (target.groups, -1))
-    target.weight.copy_(groups[:, rows][:, :, columns].expand_as(target.weight))
-    if target.bias is not None:
-        target.bias.copy_(source.bias.unflatten(0, (target.groups, -1))[:, rows].expand_as(target.bias))
+    groups = getattr(target, "groups", 1)
+    weight, bias = (tensor.unflatten(0, (groups, -1)) for tensor in (source.weight, source.bias))
+    fill(target, weight, bias, rows, columns)

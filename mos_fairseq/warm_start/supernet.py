@@ -17,9 +17,9 @@ from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.export.check import check_same_model
 from mos_fairseq.models import Supernet, TransformerMosConfig, TransformerMosModel
 from mos_fairseq.models.transformer_config import TransformerBaseConfig
-from mos_fairseq.modules import ElasticLinear
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start.experts import part_experts
+from mos_fairseq.warm_start.factors import fill, truncated
 from mos_fairseq.warm_start.family import FAMILY, SIDES
 from mos_fairseq.warm_start.importance import Orders
 from mos_fairseq.warm_start.stock import StockModel, check_space
@@ -57,7 +57,8 @@ def supernet_from(
     with torch.no_grad():
         _copy_stacks(stock.model, model, orders)
         part_experts(model, expert_noise, torch.Generator().manual_seed(seed))
-    check_same_model(model.get_active_subnet(), stock.model, "the supernet's largest subnet", "the checkpoint")
+    origin = truncated(stock.model, space.largest())
+    check_same_model(model.get_active_subnet(), origin, "the supernet's largest subnet", "the checkpoint")
     return model
 
 
@@ -129,11 +130,10 @@ def _copy_layer(
         _fill(mine.out_proj, [attention.out_proj], own, inner)
 
 
-def _fill(target: ElasticLinear, sources: list[nn.Module], rows: Tensor, columns: Tensor) -> None:
+def _fill(target: nn.Module, sources: list[nn.Module], rows: Tensor, columns: Tensor) -> None:
     """Every expert becomes the stacked ``sources``, in the order of ``rows`` and ``columns``."""
-    target.weight.copy_(torch.stack([source.weight[rows][:, columns] for source in sources]).expand_as(target.weight))
-    if target.bias is not None:
-        target.bias.copy_(torch.stack([source.bias[rows] for source in sources]).expand_as(target.bias))
+    weight, bias = (torch.stack([getattr(source, name) for source in sources]) for name in ("weight", "bias"))
+    fill(target, weight, bias, rows, columns)
 
 
 def supernet_checkpoint(state: dict[str, Any], model: Supernet) -> dict[str, Any]:

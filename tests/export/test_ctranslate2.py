@@ -53,6 +53,13 @@ def test_a_q_for_each_layer(tmp_path):
     check_probabilities(twin, tmp_path)
 
 
+def test_factors_are_multiplied(tmp_path):
+    ranks = {"encoder_ffn_rank": [5, 2], "decoder_ffn_rank": [6, 3]}
+    twin = twin_of(EQUAL | {"encoder_ffn_rank": 2, "decoder_ffn_rank": [3, 6]}, SPACE | ranks)
+    assert any(name.endswith("fc1.down") for name, _ in twin.named_modules())
+    check_probabilities(twin, tmp_path)
+
+
 def test_refusals(tmp_path):
     with pytest.raises(InputError, match=r"decoder_arbitrary_ende_attn is \[-1, 2\].*last encoder layer"):
         save_ctranslate2(twin_of(EQUAL | {"decoder_arbitrary_ende_attn": [-1, 2]}), vocabularies(), tmp_path / "model")

@@ -12,8 +12,9 @@ from mos_fairseq.latency import MODELS, Features, LatencyPredictor, doubts, fit_
 from mos_fairseq.latency.features import averages, per_layer, physical_terms
 from mos_fairseq.latency.predictor import fit_family
 from mos_fairseq.latency.regression import _TREES, Trees
-from mos_fairseq.search_space import Subnet
+from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.helpers import small_space
+from tests.spaces import RANK_SPACE
 
 SPACE = small_space()
 SUBNETS = [SPACE.sample_subnet("predictor", i) for i in range(160)]
@@ -27,6 +28,17 @@ def made_up_latency(subnet: Subnet) -> float:
 
 
 LATENCIES = [made_up_latency(subnet) for subnet in SUBNETS]
+
+
+def test_features_of_ranks():
+    space = SearchSpace.from_dict(RANK_SPACE)
+    one = {"encoder_ffn_embed_dim": 17, "encoder_attention_heads": 1}
+    subnet = space.smallest().replace(encoder_layers=3, encoder_ffn_rank=(10, 3, 6), **one)
+    means = averages(subnet)
+    assert means["encoder_ffn_rank"] == pytest.approx(19 / 3)
+    terms = subnet.family.terms(means)
+    assert terms["encoder_layers*encoder_ffn_rank*encoder_embed_dim"] == pytest.approx(3 * 19 / 3 * 12)
+    assert "encoder_layers*encoder_ffn_rank" not in subnet.family.terms(averages(SUBNETS[0]))
 
 
 def test_features_of_a_subnet():

@@ -27,8 +27,8 @@ def arch_encoding(subnet, space: dict, kind: str) -> Tensor:
     result: list[float] = []
     for side in ("encoder", "decoder"):
         result += amounts(f"{side}_embed_dim") + amounts(f"{side}_layers")
-        keys = [f"{side}_ffn_embed_dim", f"{side}_attention_heads"]
-        keys += [f"{side}_qkv_dim"] if f"{side}_qkv_dim" in space else []
+        keys = [f"{side}_ffn_embed_dim"] + ([f"{side}_ffn_rank"] if f"{side}_ffn_rank" in space else [])
+        keys += [f"{side}_attention_heads"] + ([f"{side}_qkv_dim"] if f"{side}_qkv_dim" in space else [])
         if side == "decoder":
             keys += ["decoder_ende_attention_heads", "decoder_arbitrary_ende_attn"]
         for key in keys:
@@ -57,7 +57,7 @@ class Reference:
 
     def linear(self, layer: str, name: str, out_size: int, in_size: int) -> list[tuple[Tensor, Tensor]]:
         """(weight [o, i], bias [o]) of each group of rows."""
-        weight, bias = self.p[f"{layer}.{name}.weight"], self.p[f"{layer}.{name}.bias"]
+        weight, bias = self.p[f"{layer}.{name}.weight"], self.p.get(f"{layer}.{name}.bias")
         experts, groups = weight.shape[:2]
         part = "ffn" if name.startswith("fc") else "attention"
         routing = self.options["mos_routing"]
@@ -74,7 +74,7 @@ class Reference:
         return [
             (
                 sum(torch.diag(probs[e, g]) @ weight[e, g, :out_size, :in_size] for e in range(experts)),
-                sum(torch.diag(probs[e, g]) @ bias[e, g, :out_size] for e in range(experts)),
+                0.0 if bias is None else sum(torch.diag(probs[e, g]) @ bias[e, g, :out_size] for e in range(experts)),
             )
             for g in range(groups)
         ]
@@ -112,7 +112,15 @@ class Reference:
 
     def feed_forward(self, layer: str, x: Tensor, size: int) -> Tensor:
         d = x.size(-1)
-        ((w1, b1),), ((w2, b2),) = self.linear(layer, "fc1", size, d), self.linear(layer, "fc2", d, size)
+        side, _, index = layer.split(".")
+        rank = getattr(self.subnet, f"{side}_ffn_rank", None)
+        if rank is not None:
+            r = rank[int(index)]
+            ((u1, b1),), ((v1, _),) = self.linear(layer, "fc1.up", size, r), self.linear(layer, "fc1.down", r, d)
+            ((u2, b2),), ((v2, _),) = self.linear(layer, "fc2.up", d, r), self.linear(layer, "fc2.down", r, size)
+            w1, w2 = u1 @ v1, u2 @ v2
+        else:
+            ((w1, b1),), ((w2, b2),) = self.linear(layer, "fc1", size, d), self.linear(layer, "fc2", d, size)
         return (x @ w1.T + b1).relu() @ w2.T + b2
 
     def sublayer(self, side: str, name: str, x: Tensor, function) -> Tensor:

@@ -7,7 +7,7 @@ from mos_fairseq.modules import kernels
 from mos_fairseq.search_space import SearchSpace
 from tests.helpers import batch, supernet
 from tests.seeds import moved
-from tests.spaces import HEAD_DIM_SPACE, SMALL_SPACE
+from tests.spaces import HEAD_DIM_SPACE, RANK_SPACE, SMALL_SPACE
 
 LEARNED = {"encoder_learned_pos": True, "decoder_learned_pos": True, "layernorm_embedding": True}
 UNSHARED = {"share_all_embeddings": False, "encoder_normalize_before": True, "decoder_normalize_before": True}
@@ -17,6 +17,7 @@ CASES = [
     (SMALL_SPACE, {"mos_routing": "layer", "mos_linears": "all", **LEARNED}),
     (HEAD_DIM_SPACE, {"mos_routing": "neuron", "mos_linears": "all", **UNSHARED, **LEARNED}),
     (HEAD_DIM_SPACE, {"mos_routing": "layer", "mos_linears": "attention"}),
+    (RANK_SPACE, {"mos_routing": "neuron", "mos_linears": "ffn"}),
 ]
 
 
@@ -61,7 +62,12 @@ def active_slice(name: str, subnet) -> tuple[slice, ...] | None:
     heads_key = "decoder_ende_attention_heads" if "encoder_attn" in name else f"{side}_attention_heads"
     q_size = subnet.qkv_dim or subnet.head_dim * getattr(subnet, heads_key)[index]
     outer = dims[side]
+    rank = getattr(subnet, f"{side}_ffn_rank", None) or (0,) * (index + 1)
     sizes = {  # of linears by name: (rows, columns)
+        "fc1.down": (rank[index], outer),
+        "fc1.up": (ffn, rank[index]),
+        "fc2.down": (rank[index], ffn),
+        "fc2.up": (outer, rank[index]),
         "fc1": (ffn, outer),
         "fc2": (outer, ffn),
         "out_proj": (outer, q_size),
@@ -72,11 +78,11 @@ def active_slice(name: str, subnet) -> tuple[slice, ...] | None:
     if "router" in parts:
         if "trunk" in parts or parts[4] == "head":  # shared by all sizes
             return (slice(None),)
-        rows = slice(sizes[next(s for s in sizes if parts[4].endswith(s))][0])
+        rows = slice(sizes[next(s for s in sizes if parts[4].endswith(s.replace(".", "_")))][0])
         return (rows, slice(None)) if parts[-1] == "weight" else (rows,)
     if "norm" in parts[-2]:
         return (slice(outer),)
-    rows, columns = sizes[parts[-2]]
+    rows, columns = sizes[".".join(parts[3:5]) if parts[4] in ("up", "down") else parts[-2]]
     return (slice(rows), slice(columns)) if parts[-1] == "weight" else (slice(rows),)
 
 

@@ -6,9 +6,9 @@ import torch
 from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.helpers import batch, supernet
 from tests.models.reference import Reference, arch_encoding
-from tests.spaces import ELASTIC_Q_SPACE, HEAD_DIM_SPACE, SMALL_SPACE
+from tests.spaces import ELASTIC_Q_SPACE, HEAD_DIM_SPACE, RANK_SPACE, SMALL_SPACE
 
-SPACES = {"qkv_dim": SMALL_SPACE, "head_dim": HEAD_DIM_SPACE, "elastic_q": ELASTIC_Q_SPACE}
+SPACES = {"qkv_dim": SMALL_SPACE, "head_dim": HEAD_DIM_SPACE, "elastic_q": ELASTIC_Q_SPACE, "rank": RANK_SPACE}
 NORMS = {"encoder_normalize_before": True, "decoder_normalize_before": True, "layernorm_embedding": True}
 MIXTURES = [
     {"mos_routing": routing, "num_experts": experts, "mos_linears": linears, "arch_encoding": encoding}

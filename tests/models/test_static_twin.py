@@ -10,7 +10,7 @@ from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter
 from mos_fairseq.search_space import SearchSpace
 from tests.helpers import batch, dictionary, perturb, sample_of, supernet
-from tests.spaces import HEAD_DIM_SPACE, SMALL_SPACE
+from tests.spaces import HEAD_DIM_SPACE, RANK_SPACE, SMALL_SPACE
 
 PRE_NORM = {"encoder_normalize_before": True, "decoder_normalize_before": True}
 EMBEDDINGS = [
@@ -23,7 +23,7 @@ ROUTINGS = [{"mos_routing": "none"}] + [
     for routing in ("layer", "neuron")
     for linears in ("ffn", "attention", "all")
 ]
-SPACES = {"qkv_dim": SMALL_SPACE, "head_dim": HEAD_DIM_SPACE}
+SPACES = {"qkv_dim": SMALL_SPACE, "head_dim": HEAD_DIM_SPACE, "rank": RANK_SPACE}
 
 
 def make(space: str, routing: dict, **options):
@@ -116,14 +116,20 @@ def hand_count(subnet, share: bool) -> int:
         q = subnet.qkv_dim or subnet.head_dim * heads
         return (width * q + q) + 2 * (memory * q + q) + (q * width + width)
 
+    def both(width: int, inner: int, ranks) -> int:
+        r = ranks[i] if ranks else 0
+        return 2 * (r * (width + inner) if 0 < r < width * inner / (width + inner) else width * inner)
+
     for i in range(subnet.encoder_layers):
         f = subnet.encoder_ffn_embed_dim[i]
-        total += attention(e, e, subnet.encoder_attention_heads[i]) + 2 * e * f + f + e + 2 * 2 * e
+        total += (
+            attention(e, e, subnet.encoder_attention_heads[i]) + both(e, f, subnet.encoder_ffn_rank) + f + e + 2 * 2 * e
+        )
     for i in range(subnet.decoder_layers):
         f = subnet.decoder_ffn_embed_dim[i]
         total += attention(d, d, subnet.decoder_attention_heads[i])
         total += attention(d, e, subnet.decoder_ende_attention_heads[i])
-        total += 2 * d * f + f + d + 3 * 2 * d
+        total += both(d, f, subnet.decoder_ffn_rank) + f + d + 3 * 2 * d
     return total
 
 

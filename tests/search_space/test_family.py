@@ -97,6 +97,17 @@ def test_every_layer_chooses_its_q(elastic_q):
         elastic_q.check(elastic_q.largest().replace(encoder_qkv_dim=60))
 
 
+def test_ranks(space_dict):
+    space = SearchSpace.from_dict(space_dict(decoder_ffn_rank=[7, 30]))
+    assert encoding_size(space, "aggregate") == 11 and space["decoder_ffn_rank"] == (30, 7)
+    subnet = space.sample_subnet("rank", 1)
+    assert [layer.rank for layer in subnet.layers("decoder")] == list(subnet.decoder_ffn_rank)
+    assert not any(layer.rank for layer in subnet.layers("encoder"))
+    assert Subnet.from_dict(subnet.to_dict()) == subnet and " rank " in subnet.summary()
+    with pytest.raises(InputError, match="^search space: decoder_ffn_rank: got 0, allowed are positive integers$"):
+        SearchSpace.from_dict(space_dict(decoder_ffn_rank=[0]))
+
+
 def test_one_side_may_choose(space_dict):
     space = SearchSpace.from_dict(space_dict(encoder_qkv_dim=[32, 16]))
     (encoder, _), decoder = space.largest().layers("encoder"), space.largest().layers("decoder")

@@ -9,15 +9,17 @@ import torch
 from mos_fairseq.cli.warm_start import main
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.trained_parts import train_experts
+from mos_fairseq.modules.factored_linear import writer
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import Orders, moves_of, reordered, supernet_orders
 from tests.helpers import batch, language_model, masked_language_model, sample_of, supernet
 from tests.seeds import moved
-from tests.spaces import HEAD_DIM_SPACE
+from tests.spaces import HEAD_DIM_SPACE, RANK_SPACE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SPACES = {
     "translation": lambda **options: supernet(SearchSpace.from_dict(HEAD_DIM_SPACE), router_hidden_dim=9, **options),
+    "rank": lambda **options: supernet(SearchSpace.from_dict(RANK_SPACE), router_hidden_dim=9, **options),
     "language model": lambda **options: language_model(router_hidden_dim=9, **options),
     "masked": lambda **options: masked_language_model(router_hidden_dim=9, **options),
 }
@@ -55,7 +57,7 @@ def random_orders(model, seed: int = 5) -> Orders:
     for stack in model.stacks():
         for index, layer in enumerate(stack.layers):
             place = stack.stack.name, index
-            ffn[place] = torch.randperm(layer.fc1.max_out_features, generator=generator)
+            ffn[place] = torch.randperm(writer(layer.fc1).max_out_features, generator=generator)
             for block in stack.stack.attentions:
                 heads[(*place, block.name)] = torch.randperm(getattr(layer, block.name).num_heads, generator=generator)
     return Orders(ffn=ffn, heads=heads)
@@ -77,7 +79,12 @@ def logits(model) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("kind", "routing"),
-    [*(("translation", routing) for routing in ROUTINGS), ("language model", ROUTINGS[0]), ("masked", ROUTINGS[0])],
+    [
+        *(("translation", routing) for routing in ROUTINGS),
+        ("language model", ROUTINGS[0]),
+        ("masked", ROUTINGS[0]),
+        ("rank", ROUTINGS[0]),
+    ],
 )
 def test_the_largest_stays_and_the_way_back_is_exact(kind, routing, monkeypatch):
     """In double precision throughout: routers' probabilities, in fp32 otherwise, round by where a neuron stands."""

@@ -10,7 +10,8 @@ def transformer_stack(name: str, label: str, *more: Attention, **properties: Any
     """Return a stack of Transformer layers: a feed-forward network, self-attention and ``more`` attention.
 
     Its keys are fairseq's option names: ``NAME_embed_dim``, ``NAME_layers``, ``NAME_ffn_embed_dim`` and
-    ``NAME_attention_heads``; and ``NAME_qkv_dim``, one value for all attention of a layer, which is optional.
+    ``NAME_attention_heads``. Two are optional: ``NAME_qkv_dim``, one value for all attention of a layer, and
+    ``NAME_ffn_rank``.
 
     Args:
         name, label, properties: see :class:`Stack`.
@@ -18,7 +19,9 @@ def transformer_stack(name: str, label: str, *more: Attention, **properties: Any
     """
     inner = Dimension(f"{name}_qkv_dim", "qkv", optional=True)
     blocks: tuple[FeedForward | Attention, ...] = (
-        FeedForward(Dimension(f"{name}_ffn_embed_dim", "ffn")),
+        FeedForward(
+            Dimension(f"{name}_ffn_embed_dim", "ffn"), rank=Dimension(f"{name}_ffn_rank", "rank", optional=True)
+        ),
         Attention("self_attn", Dimension(f"{name}_attention_heads", "heads")),
         *more,
     )

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Test losses of the supernets of run.sh: losses.py STUDY WORK_DIR DATA NAME-SEED...
+
+Twelve subnets of each are judged: the largest, the smallest and ten random ones, the same in all supernets. Writes
+WORK_DIR/STUDY.jsonl, a row for each supernet, and prints bits a token, and the difference to the first supernet, paired
+by seed, with a 95 % interval (Student's t) from three seeds on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+logging.disable(logging.INFO)
+
+from scipy.stats import t as student  # noqa: E402
+
+from mos_fairseq.evaluation import EvaluationOptions, SubnetEvaluator  # noqa: E402
+from mos_fairseq.files import write_atomically  # noqa: E402
+from mos_fairseq.search_space import resolve_subnet  # noqa: E402
+
+SUBNETS = ("largest", "smallest", *(f"random:{number}" for number in range(1, 11)))
+PARTS = {"largest": SUBNETS[:1], "smallest": SUBNETS[1:2], "ten between": SUBNETS[2:], "all": SUBNETS}
+
+
+def row_of(work: Path, name: str, data: str) -> dict[str, Any]:
+    """The losses of one supernet."""
+    arm, _, seed = name.rpartition("-")
+    checkpoint = str(work / name / "checkpoint_last.pt")
+    evaluator = SubnetEvaluator(checkpoint, data, EvaluationOptions(valid_subset="test", max_tokens=4096))
+    losses = evaluator.evaluate_all([resolve_subnet(spec, evaluator.space) for spec in SUBNETS])
+    found = {spec: round(loss, 4) for spec, loss in zip(SUBNETS, losses, strict=True)}
+    return {"arm": arm, "seed": int(seed), "losses": found}
+
+
+def mean_of(row: dict[str, Any], part: str) -> float:
+    """Mean loss of some of the subnets."""
+    return statistics.mean(row["losses"][spec] for spec in PARTS[part])
+
+
+def interval(differences: list[float]) -> str:
+    """Mean with its 95 % interval."""
+    mean = statistics.mean(differences)
+    if len(differences) < 3:
+        return f"{mean:+.3f}"
+    half = student.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+
+
+def main(study: str, folder: str, data: str, *names: str) -> None:
+    """Entry point."""
+    work = Path(folder)
+    path = work / f"{study}.jsonl"
+    kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = {f"{row['arm']}-{row['seed']}": row for row in kept}
+    for name in names:
+        if name not in rows:
+            rows[name] = row_of(work, name, data)
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
+    arms = list(dict.fromkeys(row["arm"] for row in rows.values()))
+    print(f"| supernet | seeds | {' | '.join(PARTS)} | all, to {arms[0]} |")
+    print(f"|{'---|' * (len(PARTS) + 3)}")
+    first = {row["seed"]: row for row in rows.values() if row["arm"] == arms[0]}
+    for arm in arms:
+        mine = [row for row in rows.values() if row["arm"] == arm]
+        means = [f"{statistics.mean(mean_of(row, part) for row in mine):.3f}" for part in PARTS]
+        paired = [mean_of(row, "all") - mean_of(first[row["seed"]], "all") for row in mine if row["seed"] in first]
+        print(f"| {arm} | {len(mine)} | {' | '.join(means)} | {interval(paired) if arm != arms[0] else ''} |")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
