@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from mos_fairseq.search_space import resolve_subnet  # noqa: E402
 
 SUBNETS = ("largest", "smallest", *(f"random:{number}" for number in range(1, 11)))
 PARTS = {"largest": SUBNETS[:1], "smallest": SUBNETS[1:2], "ten between": SUBNETS[2:], "all": SUBNETS}
+_SENT = re.compile(r"([0-9.]+) MB so far")  # in the log of local rounds
 
 
 def row_of(work: Path, name: str, data: str) -> dict[str, Any]:
@@ -34,7 +36,8 @@ def row_of(work: Path, name: str, data: str) -> dict[str, Any]:
     evaluator = SubnetEvaluator(checkpoint, data, EvaluationOptions(valid_subset="test", max_tokens=4096))
     losses = evaluator.evaluate_all([resolve_subnet(spec, evaluator.space) for spec in SUBNETS])
     found = {spec: round(loss, 4) for spec, loss in zip(SUBNETS, losses, strict=True)}
-    return {"arm": arm, "seed": int(seed), "losses": found}
+    sent = _SENT.findall((work / f"{name}.log").read_text())
+    return {"arm": arm, "seed": int(seed), "losses": found} | ({"sent_mb": float(sent[-1])} if sent else {})
 
 
 def mean_of(row: dict[str, Any], part: str) -> float:
@@ -62,14 +65,15 @@ def main(study: str, folder: str, data: str, *names: str) -> None:
             rows[name] = row_of(work, name, data)
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
     arms = list(dict.fromkeys(row["arm"] for row in rows.values()))
-    print(f"| supernet | seeds | {' | '.join(PARTS)} | all, to {arms[0]} |")
-    print(f"|{'---|' * (len(PARTS) + 3)}")
+    print(f"| supernet | seeds | {' | '.join(PARTS)} | all, to {arms[0]} | MB sent |")
+    print(f"|{'---|' * (len(PARTS) + 4)}")
     first = {row["seed"]: row for row in rows.values() if row["arm"] == arms[0]}
     for arm in arms:
         mine = [row for row in rows.values() if row["arm"] == arm]
         means = [f"{statistics.mean(mean_of(row, part) for row in mine):.3f}" for part in PARTS]
         paired = [mean_of(row, "all") - mean_of(first[row["seed"]], "all") for row in mine if row["seed"] in first]
-        print(f"| {arm} | {len(mine)} | {' | '.join(means)} | {interval(paired) if arm != arms[0] else ''} |")
+        cells = [*means, interval(paired) if arm != arms[0] else "", str(mine[0].get("sent_mb", ""))]
+        print(f"| {arm} | {len(mine)} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 # average in every update, and every 1, 4 or 16; with the same data, and with data that differ). DATA is the data-bin of
 # a translation corpus with a joined dictionary, as examples/recipes/libreoffice_help makes it. WORK_DIR/STUDY.jsonl has
 # a row for each supernet: losses of twelve subnets on the test set. Run again, it goes on where it stopped.
-# MOS_UPDATES: updates of a training (1500 by default); MOS_SPACE: the search space (tiny).
+# MOS_UPDATES: updates of a training (1500 by default); MOS_SPACE: the search space (tiny); MOS_TOKENS: of a mini-batch
+# (2048).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -27,7 +28,7 @@ seeded_study "$2" "${@:4}"
 if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of setup_venv.sh
 fi
-updates=${MOS_UPDATES:-1500} space=${MOS_SPACE:-tiny}
+updates=${MOS_UPDATES:-1500} space=${MOS_SPACE:-tiny} tokens=${MOS_TOKENS:-2048}
 adam=(--optimizer adam --adam-betas '(0.9, 0.98)')
 low_rank=(--mos-routing layer --num-experts 2 --expert-rank 8)
 
@@ -39,7 +40,7 @@ train() {
         --arch transformer_mos --search-space "$space" --share-all-embeddings --subnet-sampling random \
         --cost-strata 8 --max-update "$updates" --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.1 \
         --dropout 0.1 "${adam[@]}" --lr 2e-3 --lr-scheduler inverse_sqrt \
-        --warmup-updates "$((updates / 5))" --max-tokens 2048 --required-batch-size-multiple 1 --seed "$4" \
+        --warmup-updates "$((updates / 5))" --max-tokens "$tokens" --required-batch-size-multiple 1 --seed "$4" \
         --num-workers 0 --disable-validation --no-epoch-checkpoints --log-format simple --save-dir "$work/$3-$4" \
         "${@:5}"
 }
