@@ -114,5 +114,5 @@ rounds() { # SEED
 
 for seed in "${seeds[@]}"; do
     "$study" "$seed"
-    python "$here/losses.py" "$study" "$work" "$data" "${judged[@]}" # as they come
+    python "$here/arms.py" "$study" "$work" "$data" "${judged[@]}" # as they come
 done

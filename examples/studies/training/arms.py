@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Test losses of the supernets of run.sh: losses.py STUDY WORK_DIR DATA NAME-SEED...
+"""Test losses of the supernets of run.sh: arms.py STUDY WORK_DIR DATA NAME-SEED...
 
 Twelve subnets of each are judged: the largest, the smallest and ten random ones, the same in all supernets. Writes
 WORK_DIR/STUDY.jsonl, a row for each supernet, and prints bits a token, and the difference to the first supernet, paired
