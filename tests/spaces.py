@@ -42,6 +42,7 @@ BERT_SPACE = {
     "encoder_attention_heads": [4, 2],
     "head_dim": 6,
 }
+BERT_RANK_SPACE = BERT_SPACE | {"encoder_ffn_rank": [24, 14, 6]}
 FACTORISED_SPACE = BERT_SPACE | {"encoder_embed_dim": [14], "encoder_hidden_dim": [24, 18, 6]}
 BOTTLENECK_SPACE = {key: value for key, value in BERT_SPACE.items() if key not in ("head_dim", "encoder_embed_dim")} | {
     "encoder_embed_dim": [24],

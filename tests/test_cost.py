@@ -18,6 +18,7 @@ from mos_fairseq.models import (
 from mos_fairseq.search_space import SearchSpace, Subnet, check_options
 from tests.helpers import dictionary
 from tests.spaces import (
+    BERT_RANK_SPACE,
     BERT_SPACE,
     BOTTLENECK_SPACE,
     ELASTIC_Q_SPACE,
@@ -93,7 +94,7 @@ def test_counts_are_those_of_the_built_twin(space, options):
 )
 @pytest.mark.parametrize("elastic_q", [False, True])
 def test_a_language_models_counts_are_those_of_the_built_twin(elastic_q, options):
-    q = {"decoder_qkv_dim": [24, 16]} if elastic_q else {"qkv_dim": 24}
+    q = {"decoder_qkv_dim": [24, 16], "decoder_ffn_rank": [12, 5]} if elastic_q else {"qkv_dim": 24}
     space = SearchSpace.from_dict({key: value for key, value in LM_SPACE.items() if key != "qkv_dim"} | q)
     for subnet in (space.largest(), space.smallest(), space.sample_subnet("cost")):
         config = TransformerLanguageModelSubnetConfig(subnet=subnet.key, max_target_positions=19, **options)
@@ -105,8 +106,11 @@ def test_a_language_models_counts_are_those_of_the_built_twin(elastic_q, options
         assert cost.flops == counter.get_total_flops()
 
 
+MASKED = {"bert": BERT_SPACE, "hidden": FACTORISED_SPACE, "bottleneck": BOTTLENECK_SPACE, "rank": BERT_RANK_SPACE}
+
+
 @pytest.mark.parametrize("options", [{}, {"untie_weights_roberta": True, "encoder_normalize_before": True}], ids=len)
-@pytest.mark.parametrize("data", [BERT_SPACE, FACTORISED_SPACE, BOTTLENECK_SPACE], ids=["bert", "hidden", "bottleneck"])
+@pytest.mark.parametrize("data", MASKED.values(), ids=MASKED)
 def test_a_masked_language_models_counts_are_those_of_the_built_twin(data, options):
     space = SearchSpace.from_dict(data)
     for subnet in (space.largest(), space.smallest(), *(space.sample_subnet("cost", i) for i in range(8))):

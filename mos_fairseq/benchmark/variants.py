@@ -43,7 +43,7 @@ class Variants:
 
     Stock fairseq's ``transformer`` has attention as wide as its embeddings, attends to the last encoder layer, and has
     one size for all layers. It is compared with a supernet whose ``qkv_dim`` and span are changed to match
-    (``stock_space``), so that the largest subnet is the same network.
+    (``stock_space``), and which has no ranks, so that the largest subnet is the same network.
     """
 
     def __init__(self, space: SearchSpace, options: SpeedOptions) -> None:
@@ -53,7 +53,7 @@ class Variants:
 
     @cached_property
     def stock_space(self) -> SearchSpace:
-        """Return the space with its attention width and span changed to stock fairseq's.
+        """Return the space with its attention width and span changed to stock fairseq's, and without ranks.
 
         Raises:
             InputError: the sides' largest sizes differ where stock fairseq has one.
@@ -63,6 +63,8 @@ class Variants:
         equal = [(stack.width.key, largest[stack.width.key], largest[first]) for stack in family.stacks]
         values = self.space.to_dict()
         for stack in family.stacks:
+            if stack.feed_forward.rank is not None:
+                values.pop(stack.feed_forward.rank.key, None)
             heads = largest[stack.attentions[0].heads.key][0]
             equal += [(block.heads.key, largest[block.heads.key][0], heads) for block in stack.attentions]
             for block in stack.attentions:
@@ -87,6 +89,7 @@ class Variants:
         keys = list(family.constants)
         for stack in family.stacks:
             keys += [stack.width.key, stack.feed_forward.size.key]
+            keys += [stack.feed_forward.rank.key] if stack.feed_forward.rank is not None else []
             keys += [block.inner.key for block in stack.attentions if block.inner is not None]
         for key in dict.fromkeys(keys):
             if isinstance(values.get(key), list):

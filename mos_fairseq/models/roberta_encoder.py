@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from mos_fairseq.models.transformer_config import RobertaBaseConfig
 from mos_fairseq.models.transformer_encoder import EncoderStack
 from mos_fairseq.models.transformer_stack import LayerKit, embedding_table
-from mos_fairseq.modules import ElasticEmbedding, ElasticLinear, MaskedLanguageHead, PositionalEmbedding
+from mos_fairseq.modules import (
+    ElasticEmbedding,
+    ElasticLinear,
+    FactoredLinear,
+    MaskedLanguageHead,
+    PositionalEmbedding,
+)
 from mos_fairseq.modules.padding import MaskMemo
 from mos_fairseq.search_space import Stack, Subnet
 
@@ -80,15 +88,19 @@ def _reset_parameters(encoder: RobertaEncoder, around_each: bool) -> None:
     """Initialise all matrices as BERT does, except the routers'. Maps around each layer start as identities."""
     routers = [layer.router for layer in encoder.layers if getattr(layer, "router", None) is not None]
     skipped = {module for router in routers for module in router.modules()}
+    # so that products of two factors are as spread as matrices
+    stds = {m.up: 1 / math.sqrt(m.rank) for m in encoder.modules() if isinstance(m, FactoredLinear)}
     for module in encoder.modules():
         if module in skipped:
             continue
-        if isinstance(module, ElasticLinear):
-            module.reset_parameters(None, std=_STD)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=_STD)
-            nn.init.zeros_(module.bias)
+        if isinstance(module, (ElasticLinear, nn.Linear)):
+            std = stds.get(module, _STD)
+            if isinstance(module, ElasticLinear):
+                module.reset_parameters(None, std=std)
+            else:
+                nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, (ElasticEmbedding, PositionalEmbedding)) and module.weight is not None:
             nn.init.normal_(module.weight, std=_STD)
             nn.init.zeros_(module.weight[module.padding_idx])

@@ -18,6 +18,7 @@ from mos_fairseq.models.lasting_buffers import from_bits, to_bits
 from mos_fairseq.models.transformer_config import check_rates, record_in_config
 from mos_fairseq.models.transformer_stack import LayerKit
 from mos_fairseq.modules import FactoredLinear, LayerMaps, LayerOptions, Linear, MultiheadAttention, TransformerLayer
+from mos_fairseq.modules.factored_linear import spread_as_product
 from mos_fairseq.search_space import Family, Subnet
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
 
@@ -53,7 +54,7 @@ def _ffn(in_features: int, out_features: int, sizes: LayerSizes) -> nn.Module:
     if not sizes.rank_pays:
         return _linear(in_features, out_features, gain=None)
     down = Linear(in_features, sizes.rank, bias=False)
-    return FactoredLinear(down, _linear(sizes.rank, out_features, gain=None))
+    return spread_as_product(FactoredLinear(down, _linear(sizes.rank, out_features, gain=None)))
 
 
 def _layer(sizes: LayerSizes, options: LayerOptions) -> TransformerLayer:

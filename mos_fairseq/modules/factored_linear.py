@@ -22,19 +22,28 @@ class FactoredLinear(nn.Module):
         super().__init__()
         self.down, self.up = down, up
 
+    @property
+    def rank(self) -> int:
+        """R, the largest rank in a supernet."""
+        return self.up.weight.size(-1)
+
     def forward(self, x: Tensor) -> Tensor:
         """x [..., i] -> [..., o]."""
         return self.up(self.down(x))
 
 
 def elastic_factors(in_features: int, out_features: int, rank: int, **experts: Any) -> FactoredLinear:
-    """Return a linear of two elastic factors. The product of the whole factors has the spread of a fresh linear: each
-    entry the variance 1/(3 I)."""
+    """Return a linear of two elastic factors, spread as :func:`spread_as_product` says."""
     down = ElasticLinear(in_features, rank, bias=False, **experts, gain=None)
-    up = ElasticLinear(rank, out_features, **experts, gain=None)
-    with torch.no_grad():
-        up.weight *= math.sqrt(3)  # from variance 1/(3 R) to 1/R
-    return FactoredLinear(down, up)
+    return spread_as_product(FactoredLinear(down, ElasticLinear(rank, out_features, **experts, gain=None)))
+
+
+@torch.no_grad()
+def spread_as_product(factors: FactoredLinear) -> FactoredLinear:
+    """Give ``up``, drawn as torch's linears are, the variance 1/R instead of 1/(3 R). So each entry of the product of
+    the whole factors has that of ``down``, 1/(3 I), the variance of a fresh linear."""
+    factors.up.weight *= math.sqrt(3)
+    return factors
 
 
 def reader(linear: nn.Module) -> nn.Module:

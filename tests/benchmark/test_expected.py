@@ -19,6 +19,7 @@ SIZES = {
     "decoder_ffn_embed_dim": [320, 64],
     "qkv_dim": 144,
 }
+RANKS = {"encoder_ffn_rank": [96], "decoder_ffn_rank": [80]}
 
 
 def peak_of(variants: Variants, subnet: Subnet, routing: str) -> int:
@@ -36,13 +37,22 @@ def peak_of(variants: Variants, subnet: Subnet, routing: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("routing", "vocab_size", "tokens"),
-    [("none", 40, 800), ("layer", 40, 800), ("neuron", 40, 800), ("none", 3000, 400), ("neuron", 3000, 30)],
+    ("routing", "vocab_size", "tokens", "ranks"),
+    [
+        ("none", 40, 800, {}),
+        ("layer", 40, 800, {}),
+        ("neuron", 40, 800, {}),
+        ("none", 3000, 400, {}),
+        ("neuron", 3000, 30, {}),
+        ("none", 40, 800, RANKS),
+        ("layer", 40, 400, RANKS),
+    ],
+    ids=lambda value: "rank" if value == RANKS else str(value or ""),
 )
-def test_the_formula_is_about_what_there_is(use_kernels, routing, vocab_size, tokens):
+def test_the_formula_is_about_what_there_is(use_kernels, routing, vocab_size, tokens, ranks):
     use_kernels()
     options = SpeedOptions(vocab_size=vocab_size, tokens=tokens, length=20, threads=1, repeats=2)
-    variants = Variants(SearchSpace.from_dict(SPACE | SIZES), options)
+    variants = Variants(SearchSpace.from_dict(SPACE | SIZES | ranks), options)
     sample = variants.batch()
     batch = TrainingBatch(sample["net_input"]["src_tokens"].numel(), sample["target"].numel(), vocab_size)
     subnet = variants.space.largest()

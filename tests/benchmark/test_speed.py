@@ -197,6 +197,8 @@ def test_ctranslate2_with_one_thread_and_with_all(variants, monkeypatch):
 
 
 def test_widths_scale_with_the_space(variants):
+    ranked = Variants(SearchSpace.from_dict(SPACE | {"decoder_ffn_rank": [9, 4]}), SpeedOptions())
+    assert ranked.scaled(2.0)["decoder_ffn_rank"] == (18, 8) and "decoder_ffn_rank" not in ranked.stock_space.values
     twice = variants.scaled(2.0)
     assert twice.max("encoder_embed_dim") == 48 and twice.max("decoder_ffn_embed_dim") == 74
     assert twice.largest().encoder_attention_heads == (4, 4) and twice.to_dict()["qkv_dim"] == 72

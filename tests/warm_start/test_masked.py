@@ -14,6 +14,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export import save_huggingface
 from mos_fairseq.masked import summed_loss
 from mos_fairseq.models import RobertaMosConfig
+from mos_fairseq.modules.factored_linear import writer
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import (
     Orders,
@@ -25,12 +26,13 @@ from mos_fairseq.warm_start import (
 )
 from tests.helpers import masked_language_model, perturb
 from tests.models.test_masked_language_model import sentences
-from tests.spaces import BERT_SPACE, BOTTLENECK_SPACE
+from tests.spaces import BERT_RANK_SPACE, BERT_SPACE, BOTTLENECK_SPACE
 
 SPACES = {
     "uniform": BERT_SPACE,
     "bottleneck": BOTTLENECK_SPACE,
     "factorised": BERT_SPACE | {"encoder_embed_dim": [24], "encoder_hidden_dim": [24, 12]},
+    "rank": BERT_RANK_SPACE,
 }
 TOKENS = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(20)), "##x"]
 
@@ -103,7 +105,7 @@ def test_the_largest_subnet_is_the_source(bert, space, routing):
     real = tokens.ne(1)
     with torch.no_grad():
         torch.testing.assert_close(model(tokens)[0][real], source.model(tokens)[0][real], atol=1e-5, rtol=1e-5)
-    fc1 = model.encoder.layers[0].fc1.weight
+    fc1 = writer(model.encoder.layers[0].fc1).weight
     assert routing == "none" or not torch.equal(fc1[0], fc1[1])
     plain = masked_supernet(source, RobertaMosConfig(search_space=search_space.dumps(), mos_routing="none"), Orders())
     assert torch.equal(plain.encoder.embed_tokens.weight, source.model.encoder.embed_tokens.weight)
