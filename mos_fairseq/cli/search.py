@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from mos_fairseq.cli.calibration import (
     calibration_of,
     calibration_options,
 )
+from mos_fairseq.cli.search_judges import check_predictor, costs_by, evaluator_of_process, judges
 from mos_fairseq.cli.search_options import (
     AlgorithmOptions,
     RandomOptions,
@@ -30,13 +32,11 @@ from mos_fairseq.cli.search_options import (
     report_options,
 )
 from mos_fairseq.cli.search_results import latency_options, measure_results, print_results, translate_results
-from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.files import make_folder
-from mos_fairseq.model_options import ModelOptions
 from mos_fairseq.nas import Constraint, EvolutionOptions
-from mos_fairseq.search_space import Subnet
+from mos_fairseq.search_space import SearchSpace, Subnet
 
 if TYPE_CHECKING:
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
@@ -55,6 +55,30 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
+@dataclass
+class _Request:
+    """What is requested.
+
+    Args:
+        args: the command line's.
+        constraints: budgets.
+        chosen: costs to report, or to minimise beside the loss.
+        options: of the algorithm.
+        translated: options for translating with the subnets of the closing table, if requested.
+        calibrated: options for calibrating the best subnets, if requested.
+        predictor, split: sources of latencies.
+    """
+
+    args: argparse.Namespace
+    constraints: Sequence[Constraint]
+    chosen: tuple[str, ...]
+    options: AlgorithmOptions
+    translated: EvaluationOptions | None
+    calibrated: CalibrationOptions | None
+    predictor: LatencyPredictor | None = None
+    split: SplitLatency | None = None
+
+
 def _run(args: argparse.Namespace) -> None:
     """Do everything that needs no torch, then the rest."""
     constraints = [Constraint.parse(text) for text in args.constraint]
@@ -63,23 +87,22 @@ def _run(args: argparse.Namespace) -> None:
     usual = "split_latency_ms" if args.split else "latency_ms" if args.predictor else "flops"
     chosen = cost_keys(args.cost or usual)
     options, evaluation = algorithm_options(args, chosen), evaluation_options(args)
-    translated, calibrated = report_options(args), calibration_options(args)
-    if not args.predictor and "latency_ms" in {*chosen, *(constraint.key for constraint in constraints)}:
+    request = _Request(args, constraints, chosen, options, report_options(args), calibration_options(args))
+    keys = {*chosen, *(constraint.key for constraint in constraints)}
+    if not args.predictor and "latency_ms" in keys:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
         raise InputError("measure_front needs a predictor, whose settings it measures with: --predictor FILE")
     at_least(1, workers=args.workers)
     check_exists(args.path)
-    predictor = None
     if args.predictor:
         from mos_fairseq.latency import LatencyPredictor
 
-        predictor = LatencyPredictor.load(args.predictor)
-    split = _split(args)
-    _check_supplied({*chosen, *(constraint.key for constraint in constraints)}, predictor, split)
+        request.predictor = LatencyPredictor.load(args.predictor)
+    request.split = _split(args)
+    _check_supplied(keys, request.predictor, request.split)
     start()
-    prepare = partial(_evaluator, args.path, args.data, evaluation, args.device)
-    _run_search(args, prepare, constraints, chosen, options, predictor, split, translated, calibrated)
+    _run_search(request, partial(evaluator_of_process, args.path, args.data, evaluation, args.device))
 
 
 def _split(args: argparse.Namespace) -> SplitLatency | None:
@@ -100,29 +123,58 @@ def _check_supplied(keys: set[str], predictor: LatencyPredictor | None, split: S
         raise InputError(f"{key} needs two machines: --split DEVICE SERVER (of mos-latency fit --target split)")
 
 
-def _run_search(
-    args: argparse.Namespace,
-    prepare: Callable[[int], SubnetEvaluator],
-    constraints: Sequence[Constraint],
-    chosen: tuple[str, ...],
-    options: AlgorithmOptions,
-    predictor: LatencyPredictor | None,
-    split: SplitLatency | None,
-    translated: EvaluationOptions | None,
-    calibrated: CalibrationOptions | None,
-) -> None:
-    """``prepare`` makes the evaluator of the process with a rank. ``translated``: options for translating with the
-    subnets of the closing table, if requested. ``calibrated``: options for calibrating the best ones, if requested."""
-    import torch
-
-    from mos_fairseq.checkpoints import read_supernet, search_space_of, subnet_of
-    from mos_fairseq.latency import check_latency_file
+def _run_search(request: _Request, prepare: Callable[[int], SubnetEvaluator]) -> None:
+    """``prepare`` makes the evaluator of the process with a rank."""
     from mos_fairseq.nas import Candidates
     from mos_fairseq.nas.judged import JudgedSubnets
     from mos_fairseq.nas.landmarks import most_landmarks
-    from mos_fairseq.nas.results import write_results
+
+    args = request.args
+    space, seeds = _space_and_seeds(args)
+    with ExitStack() as stack:
+        evaluator, workers = judges(args, prepare, stack)
+        if evaluator is None:
+            return
+        _check_measured(request, evaluator)
+        cache = _folders(args)
+        path = cache / f"{evaluator.fingerprint()}.jsonl"
+        calibration = None
+        if request.calibrated:
+            calibration = calibration_of(args, request.calibrated, evaluator, cache / "calibration")
+        most = min(request.options.most_subnets + most_landmarks(request.constraints) + len(seeds), space.size)
+        judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
+
+        def losses(subnets: Sequence[Subnet]) -> list[float]:
+            return judged.evaluate(subnets, before=len(candidates.seen) - len(subnets))
+
+        costs = costs_by(evaluator, request.predictor, request.split)
+        (costs_of_largest,) = costs([space.largest()])
+        budgets = [constraint.of_largest(costs_of_largest) for constraint in request.constraints]
+        inside = [seed for seed in seeds if space.contains(seed)]
+        candidates = Candidates(space, costs, losses, budgets, judged.known, seeds=inside)
+        if beyond := len(seeds) - len(candidates.kept_seeds()):
+            limits = "a budget or --choices" if args.choices else "a budget"
+            warn(f"{beyond} of {len(seeds)} seeds miss {limits} and are left out")
+        results, seen, around = _found(args, candidates, request.options, request.chosen, judged.show)
+    (Path(args.output) / CHECKPOINT).unlink(missing_ok=True)  # from an earlier search
+    if request.calibrated is not None and calibration is not None:
+        calibrate(args, request.calibrated.top, calibration, results, candidates)
+    if request.split is not None:
+        results["placements"] = request.split.placements(Subnet.from_dict(results["best"]["architecture"]))
+    if args.choices:
+        results["choices"] = args.choices
+    if evaluator.signature is not None:
+        results["signature"] = evaluator.signature
+    _write(request, results, seen)
+    for hole in around:
+        warn(str(hole))
+    print_results(args, results, request.predictor)
+
+
+def _space_and_seeds(args: argparse.Namespace) -> tuple[SearchSpace, list[Subnet]]:
+    """Return the part of the supernet's space that is searched, and the subnets to start from."""
+    from mos_fairseq.checkpoints import read_supernet, search_space_of, subnet_of
     from mos_fairseq.nas.seeds import read_seeds
-    from mos_fairseq.nas.workers import Workers, launched, serve, started
 
     state = read_supernet(args.path)  # its error names what the checkpoint holds instead
     whole = search_space_of(state)
@@ -130,72 +182,37 @@ def _run_search(
         space = whole.narrowed(args.choices)
     except InputError as error:
         raise InputError(f"choices: {error}") from None
-    seeds = []
     if args.seeds_from == "controller":
-        seeds = [subnet_of(state, args.seeds_from)]
-    elif args.seeds_from:
-        seeds = read_seeds(args.seeds_from, whole)
-    del state
-    with ExitStack() as stack:
-        fleet = launched()
-        if fleet is not None and args.workers > 1:
-            raise InputError(f"workers is {args.workers}: under torchrun, its processes are the workers")
-        all_threads = torch.get_num_threads()
-        threads = max(1, all_threads // args.workers)
-        torch.set_num_threads(threads)
-        stack.callback(torch.set_num_threads, all_threads)  # later measurements use the whole machine
-        rank = fleet[1] if fleet else 0
-        evaluator = prepare(rank)
-        if fleet is not None and rank:
-            serve(fleet[0], evaluator.fingerprint(), evaluator.evaluate)
-            return
-        _check_predictor(args.predictor, predictor, evaluator)
-        if split is not None:
-            for path, machine in zip(args.split, (split.device, split.server), strict=True):
-                _check_predictor(path, machine, evaluator)
-        if args.measure_front:
-            check_latency_file(args.measure_front, evaluator.space, *latency_options(args, predictor))
-        cache = _folders(args)
-        path = cache / f"{evaluator.fingerprint()}.jsonl"
-        calibration = calibration_of(args, calibrated, evaluator, cache / "calibration") if calibrated else None
-        workers = None
-        if fleet is not None or args.workers > 1:
-            store = fleet[0] if fleet else stack.enter_context(started(args.workers - 1, prepare, threads))
-            workers = stack.enter_context(Workers(store, evaluator.fingerprint(), evaluator.evaluate))
-        most = min(options.most_subnets + most_landmarks(constraints) + len(seeds), space.size)
-        judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
+        return space, [subnet_of(state, args.seeds_from)]
+    return space, read_seeds(args.seeds_from, whole) if args.seeds_from else []
 
-        def losses(subnets: Sequence[Subnet]) -> list[float]:
-            return judged.evaluate(subnets, before=len(candidates.seen) - len(subnets))
 
-        costs = _costs_by(evaluator, predictor, split)
-        (costs_of_largest,) = costs([space.largest()])
-        budgets = [constraint.of_largest(costs_of_largest) for constraint in constraints]
-        inside = [seed for seed in seeds if space.contains(seed)]
-        candidates = Candidates(space, costs, losses, budgets, judged.known, seeds=inside)
-        if beyond := len(seeds) - len(candidates.kept_seeds()):
-            limits = "a budget or --choices" if args.choices else "a budget"
-            warn(f"{beyond} of {len(seeds)} seeds miss {limits} and are left out")
-        results, seen, around = _found(args, candidates, options, chosen, judged.show)
-    (Path(args.output) / CHECKPOINT).unlink(missing_ok=True)  # from an earlier search
-    if calibrated is not None and calibration is not None:
-        calibrate(args, calibrated.top, calibration, results, candidates)
+def _check_measured(request: _Request, evaluator: SubnetEvaluator) -> None:
+    """Raise InputError unless predictors and measurements are of models like this supernet's subnets."""
+    from mos_fairseq.latency import check_latency_file
+
+    args, split = request.args, request.split
+    check_predictor(args.predictor, request.predictor, evaluator)
     if split is not None:
-        results["placements"] = split.placements(Subnet.from_dict(results["best"]["architecture"]))
-    if args.choices:
-        results["choices"] = args.choices
-    if evaluator.signature is not None:
-        results["signature"] = evaluator.signature
+        for path, machine in zip(args.split, (split.device, split.server), strict=True):
+            check_predictor(path, machine, evaluator)
+    if args.measure_front:
+        check_latency_file(args.measure_front, evaluator.space, *latency_options(args, request.predictor))
+
+
+def _write(request: _Request, results: dict[str, Any], seen: list[dict[str, Any]]) -> None:
+    """Write the results; then measure and translate, if requested, and write again: an interrupted measurement leaves
+    the results of the search."""
+    from mos_fairseq.nas.results import write_results
+
+    args = request.args
     write_results(Path(args.output), results, seen, args.path)
     if args.measure_front:
-        measure_results(args, results, predictor)
-    if translated is not None:
-        translate_results(results, _evaluator(args.path, args.data, translated, args.device, 0))
-    if args.measure_front or translated is not None:
+        measure_results(args, results, request.predictor)
+    if request.translated is not None:
+        translate_results(results, evaluator_of_process(args.path, args.data, request.translated, args.device, 0))
+    if args.measure_front or request.translated is not None:
         write_results(Path(args.output), results, seen, args.path)
-    for hole in around:
-        warn(str(hole))
-    print_results(args, results, predictor)
 
 
 def _found(
@@ -226,62 +243,12 @@ def _found(
     return results, seen, around
 
 
-def _evaluator(path: str, data: str, options: EvaluationOptions, device: str | None, rank: int) -> SubnetEvaluator:
-    """Return the evaluator of one process, which may be a worker; several processes share the GPUs."""
-    start()
-    import torch
-
-    from mos_fairseq.evaluation.evaluator import SubnetEvaluator
-
-    if device is None:
-        device = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    return SubnetEvaluator(path, data, options, device)
-
-
-def _check_predictor(path: str, predictor: LatencyPredictor | None, evaluator: SubnetEvaluator) -> None:
-    """Raise InputError unless ``predictor`` was fitted to models like this supernet's subnets."""
-    if predictor is None:
-        return
-    if predictor.space is None or predictor.space.difference(evaluator.space):
-        difference = predictor.space and predictor.space.difference(evaluator.space)
-        reason = f"another search space: {difference}" if difference else "averaged features"
-        raise InputError(f"predictor {path}: fitted on {reason}")
-    options, cfg = predictor.measured.get("options", {}), evaluator.model.cfg
-    wanted: dict[str, Any] = ModelOptions.values_of(cfg)
-    wanted["vocab_size"] = len(evaluator.task.target_dictionary)
-    for name, value in wanted.items():
-        if name in options and options[name] != value:
-            raise InputError(f"predictor {path}: measured with {name}={options[name]}, the supernet has {value}")
-
-
 def _folders(args: argparse.Namespace) -> Path:
     """Make the folder of the results and the folder of judged subnets; return the second."""
     cache = Path(args.cache) if args.cache else Path(args.path).resolve().parent / "subnet-evaluations"
     make_folder(args.output, "output")
     make_folder(cache, "cache")
     return cache
-
-
-def _costs_by(
-    evaluator: SubnetEvaluator, predictor: LatencyPredictor | None, split: SplitLatency | None
-) -> Callable[[Sequence[Subnet]], list[dict[str, float]]]:
-    model = evaluator.model
-    options = CostOptions.of_model(model.cfg, *(len(words) for words in model.dictionaries_of(evaluator.task)))
-
-    def costs(subnets: Sequence[Subnet]) -> list[dict[str, float]]:
-        found: list[dict[str, Any]] = [subnet_cost(subnet, options).to_dict() for subnet in subnets]
-        if predictor is not None:
-            for row, latency_ms in zip(found, predictor.predict(subnets).tolist(), strict=True):
-                row["latency_ms"] = latency_ms
-            for key, values in predictor.predict_parts(subnets).items():
-                for row, value in zip(found, values.tolist(), strict=True):
-                    row[key] = value
-        if split is not None:
-            for row, values in zip(found, split.costs(subnets), strict=True):
-                row |= values
-        return found
-
-    return costs
 
 
 def _search(
