@@ -120,4 +120,5 @@ def test_the_study_compares_with_training_alone(commands, joined, supernet, tmp_
     assert row["subnet"] == "smallest" and len({row[key] for key in ("inherited", "finetuned_2", "alone")}) == 3
     for name in ("inherited", "calibrated_2", "finetuned_2"):
         bias = row[name] - row["alone"]
-        assert f"\n{name}: bias {bias:+.3f}, MAE {abs(bias):.3f}, tau nan, " in done.out
+        cells = f"{bias:+.3f} ({bias:+.3f} to {bias:+.3f}) | {abs(bias):.3f} | nan | nan"
+        assert f"\n| {name.replace('_', ', ')} | {cells} | " in done.out

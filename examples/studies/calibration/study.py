@@ -5,8 +5,8 @@
 
 For each subnet of a supernet: the loss with inherited weights, after each number of --updates of norms and biases only,
 after as many of all weights, and of the same architecture trained from scratch, with the supernet's number of updates
-or --alone N. Prints mean absolute errors against the last, Kendall's tau and seconds a subnet; writes rows.jsonl. An
-interrupted run resumes.
+or --alone N. Prints bias, mean absolute error and Kendall's tau against the last, and seconds a subnet; writes
+rows.jsonl. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 logging.disable(logging.INFO)
 
+import numpy as np  # noqa: E402
 from scipy.stats import kendalltau  # noqa: E402
 
 from mos_fairseq.checkpoints import read_supernet, updates_of  # noqa: E402
@@ -90,14 +91,39 @@ def main() -> None:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_atomically(study.work / "rows.jsonl", text)
         print(spec, {key: round(value, 4) for key, value in rows[-1].items() if isinstance(value, float)}, flush=True)
-    alone = [row["alone"] for row in rows]
-    for name in [key.removesuffix("_seconds") for key in rows[0] if key.endswith("_seconds")]:
-        losses = [row[name] for row in rows]
-        bias = sum(a - b for a, b in zip(losses, alone, strict=True)) / len(rows)
-        error = sum(abs(a - b) for a, b in zip(losses, alone, strict=True)) / len(rows)
-        seconds = sum(row[f"{name}_seconds"] for row in rows) / len(rows)
-        tau = kendalltau(losses, alone).statistic
-        print(f"{name}: bias {bias:+.3f}, MAE {error:.3f}, tau {tau:.2f}, {seconds:.1f} s a subnet")
+    report(rows)
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print the table, with 95 % intervals of 2,000 bootstrap samples of the architectures."""
+    names = [key.removesuffix("_seconds") for key in rows[0] if key.endswith("_seconds")]
+    losses = {name: np.array([row[name] for row in rows]) for name in (*names, "alone")}
+    rng = np.random.default_rng(1)
+    samples = [np.arange(len(rows)), *rng.integers(len(rows), size=(2000, len(rows)))]
+
+    def tau(name: str, chosen: np.ndarray) -> float:
+        return kendalltau(losses[name][chosen], losses["alone"][chosen]).statistic
+
+    print("| losses | bias | MAE | tau | tau, to inherited | seconds a subnet |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        error = losses[name] - losses["alone"]
+        seconds = np.mean([row[f"{name}_seconds"] for row in rows])
+        cells = [
+            _interval([error[chosen].mean() for chosen in samples], "+.3f"),
+            f"{abs(error).mean():.3f}",
+            _interval([tau(name, chosen) for chosen in samples], ".2f"),
+            _interval([tau(name, chosen) - tau(names[0], chosen) for chosen in samples], "+.2f"),
+        ]
+        print(f"| {name.replace('_', ', ')} | {' | '.join(cells)} | {seconds:.0f} |")
+
+
+def _interval(values: list[float], form: str) -> str:
+    """The first of ``values``, and the interval of the others."""
+    if np.isnan(values[0]):  # tau of a single subnet
+        return "nan"
+    low, high = np.nanquantile(values[1:], [0.025, 0.975])
+    return f"{values[0]:{form}} ({low:{form}} to {high:{form}})"
 
 
 if __name__ == "__main__":
