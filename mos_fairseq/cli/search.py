@@ -151,7 +151,9 @@ def _run_search(request: _Request, prepare: Callable[[int], SubnetEvaluator]) ->
         (costs_of_largest,) = costs([space.largest()])
         budgets = [constraint.of_largest(costs_of_largest) for constraint in request.constraints]
         inside = [seed for seed in seeds if space.contains(seed)]
-        candidates = Candidates(space, costs, losses, budgets, judged.known, seeds=inside)
+        kept = "".join(f" {key}={','.join(map(str, values))}" for key, values in args.choices.items())
+        part = f" with --choices{kept}" if kept else ""
+        candidates = Candidates(space, costs, losses, budgets, judged.known, seeds=inside, part=part)
         if beyond := len(seeds) - len(candidates.kept_seeds()):
             limits = "a budget or --choices" if args.choices else "a budget"
             warn(f"{beyond} of {len(seeds)} seeds miss {limits} and are left out")

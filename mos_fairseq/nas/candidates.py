@@ -28,6 +28,7 @@ class Candidates:
         constraints: budgets to keep.
         known: losses by canonical key from earlier runs; it grows.
         seeds: subnets of the space to start from; those that miss a constraint are left out.
+        part: what ``space`` is a part of, for messages: " with …" or empty.
     """
 
     space: SearchSpace
@@ -37,6 +38,7 @@ class Candidates:
     known: dict[str, float] = field(default_factory=dict)
     seen: dict[str, Subnet] = field(default_factory=dict)
     seeds: Sequence[Subnet] = ()
+    part: str = ""
     _costs: dict[str, Costs] = field(default_factory=dict)
     _reachable: Vector | None = None
 
@@ -114,7 +116,7 @@ class Candidates:
         if missed:
             wanted = ", ".join(str(constraint) for constraint, _ in missed)
             reached = ", ".join(text for _, text in missed)
-            raise InputError(f"constraint {wanted}: no subnet keeps it, the smallest reachable is {reached}")
+            raise InputError(f"constraint {wanted}: no subnet{self.part} keeps it, the smallest reachable is {reached}")
         costs = self.costs_of([self.genes.decode(cheapest)])[0]
         nearest = ", ".join(f"{constraint.key} {costs[constraint.key]:.6g}" for constraint in self.constraints)
         raise InputError(f"constraint {wanted}: each can be kept alone, not together; the nearest is {nearest}")

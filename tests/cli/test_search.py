@@ -473,6 +473,10 @@ def test_the_front_is_measured_with_the_predictors_threads():
         (["--device", "quantum"], "device is quantum"),
         (["--measure-front", "latency.jsonl"], "measure_front needs a predictor"),
         (["--constraint", "params<=1"], "no subnet keeps it, the smallest reachable is params"),
+        (
+            ["--constraint", "params<=40%", "--choices", "encoder_embed_dim=24"],
+            "no subnet with --choices encoder_embed_dim=24 keeps it",
+        ),
         (["--constraint", "latency_ms<=1"], "latency_ms needs a predictor"),
         (["--constraint", "speed<=1"], "speed is not known"),
         (["--choices", "encoder_layers"], "choices 'encoder_layers': allowed is KEY=N[,N]"),
