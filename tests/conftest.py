@@ -38,19 +38,35 @@ def use_kernels() -> Iterator[Callable[..., None]]:
         yield lambda **changes: stack.enter_context(kernels.using(replace(kernels.OTHER, **changes)))
 
 
+_BUILDING = {"benchmark", "config", "export", "models", "modules", "tasks", "warm_start"}
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests that start fairseq's or our commands as slow. Tests that need a GPU are deselected without one.
+    """Mark as slow what the inner loop leaves out: tests that start commands, and all but a few cases of those that
+    build models. Tests that need a GPU are deselected without one.
 
-    Files with slow tests come first, so that no process is left with one of them in the end.
+    Files that start commands come first, so that no process is left with one of them in the end.
     """
     if os.environ.get("MOS_TEST_CUDA") != "pretended" and not torch.cuda.is_available():
         need_gpu = [item for item in items if item.path.parent.name == "gpu"]
         if need_gpu:
             config.hook.pytest_deselected(items=need_gpu)
             items[:] = [item for item in items if item not in need_gpu]
+    starting = [item for item in items if "commands" in getattr(item, "fixturenames", ())]
+    for item in (*starting, *_further_cases(items)):
+        item.add_marker(pytest.mark.slow)
+    first = {item.path for item in starting}
+    items.sort(key=lambda item: item.path not in first)
+
+
+def _further_cases(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the cases of each parametrized test in folders that build models, but for the first, the middle and the
+    last one."""
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if "commands" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.slow)
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+        if hasattr(item, "callspec") and item.path.parent.name in _BUILDING:
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    return [
+        case for found in cases.values() for case in found if case not in (found[0], found[len(found) // 2], found[-1])
+    ]

@@ -41,6 +41,7 @@ def logits(model: RobertaMosModel, subnet: Subnet) -> torch.Tensor:
 # --- routings ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_every_routing_runs_and_every_expert_learns(space):
     """Of all linears and routers' depths, in the smallest subnet too."""
@@ -101,6 +102,7 @@ def test_heads_that_do_not_fit_a_width_are_refused():
 # --- what is taken out ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_an_extracted_subnet_has_its_own_shapes_and_no_experts(space):
     """For 50 random subnets, the parameters are as counted; classification heads are included."""
@@ -146,6 +148,7 @@ def candidates(limit: float) -> tuple[Candidates, list[str]]:
     return Candidates(SHAPER, costs, evaluate, [Constraint("params", limit)]), seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantile", [0.1, 0.4, 0.8])
 def test_evolution_finds_the_best_of_all(quantile):
     """With three seeds, however few subnets of a draw keep the budget; none is judged twice."""

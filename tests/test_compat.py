@@ -147,6 +147,7 @@ def test_reads_names_of_either_numpy_and_of_old_fairseq(path):
     assert state["extra_state"]["train_meters"]["loss"].avg == 2.5
 
 
+@pytest.mark.slow
 def test_reads_old_checkpoint_with_args(path):
     torch.save(stock_checkpoint(args=argparse.Namespace(arch="transformer", lr=[0.1]), cfg=None), path)
     state = checkpoint_utils.load_checkpoint_to_cpu(path, {"lr": [0.5]})

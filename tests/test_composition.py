@@ -17,6 +17,7 @@ def parsed(*options: object) -> Namespace:
     return of_fairseq.parse_args_and_arch(of_fairseq.get_training_parser(), input_args=words)
 
 
+@pytest.mark.slow
 def test_it_equals_hydras(monkeypatch, tmp_path):
     utils = importlib.import_module("fairseq.dataclass.utils")
     monkeypatch.setattr(utils, "compose", importlib.import_module("hydra.experimental").compose)
@@ -39,6 +40,7 @@ def test_it_equals_hydras(monkeypatch, tmp_path):
     assert str(utils.convert_namespace_to_omegaconf(runs[1])) == str(expected[1])
 
 
+@pytest.mark.slow
 def test_values_of_another_type_are_refused_as_by_hydra(monkeypatch):
     utils = importlib.import_module("fairseq.dataclass.utils")
     run = parsed()

@@ -73,6 +73,7 @@ def test_one_pair(routing):
     assert row.expert_distance == pytest.approx(sum(apart).item() / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_several_and_none(tmp_path):
     found = evaluator(mos_routing="neuron")
     rows = diagnose(found, subnets(found.model))

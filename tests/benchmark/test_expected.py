@@ -36,6 +36,7 @@ def peak_of(variants: Variants, subnet: Subnet, routing: str) -> int:
     return peak + 8 * variants.num_parameters(routing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("routing", "vocab_size", "tokens", "ranks"),
     [

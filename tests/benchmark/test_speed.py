@@ -121,6 +121,7 @@ def test_work_on_a_gpu_is_timed_by_its_events():
     assert timing.in_turn({"a": lambda: seen.append("work")}, rounds=1)["a"] != [1.5]
 
 
+@pytest.mark.slow
 def test_more_sentences_at_once(variants, monkeypatch):
     monkeypatch.setattr(suites, "BATCHES", (1, 3))
     sections = list(run_suite("batches", variants))
@@ -166,6 +167,7 @@ def test_memory_of_a_process_of_its_own(variants, monkeypatch):
     assert second[2] == {"variant": "neuron", "peak_mib": 130.0, "ratio": 1.3, "target": 1.4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture", "search"])
 def test_suites_run_and_are_drawn(variants, name, tmp_path):
     rounds: list[int] = []

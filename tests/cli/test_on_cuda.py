@@ -163,6 +163,7 @@ def test_search_export_and_fine_tuning(run_here, supernet, joined, tmp_path):
         resumed(args)
 
 
+@pytest.mark.slow
 def test_latency_of_half_precision(run_here, files, tmp_path):
     path = tmp_path / "latency.jsonl"
     least = ["--src-len", 5, "--tgt-len", 2, "--repeats", 1, "--beam", 2, "--warmup", 0, "--iterations", 5]

@@ -35,6 +35,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SearchSpace.preset_names(FAMILIES["decoder_only"]))
 def test_recipe_reaches_what_is_built(build, name):
     built, recipe, space = build(f"search_space={name}", name=NAME), RECIPES[name], SearchSpace.from_spec(name)
@@ -65,6 +66,7 @@ def test_wikitext103_reaches_from_fairseqs_sizes_to_fairseqs_sizes():
         assert stock.decoder_attention_heads in space.decoder_attention_heads
 
 
+@pytest.mark.slow
 def test_overrides_change_what_is_built(build):
     options = ["distillation=kl", "model.mos_routing=none", "task.valid_subnets=smallest", "task.tokens_per_sample=64"]
     built = build("search_space=tiny_lm", *options, name=NAME)
@@ -73,6 +75,7 @@ def test_overrides_change_what_is_built(build):
     assert list(built.task.valid_subnets) == ["smallest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "overrides", "message"),
     [

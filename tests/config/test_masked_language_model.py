@@ -27,6 +27,7 @@ RECIPES = dict.fromkeys(("bert_bottleneck", "bert_uniform", "bert_factorised"), 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SearchSpace.preset_names(FAMILIES["encoder_only"]))
 def test_recipe_reaches_what_is_built(build, name):
     built, recipe, space = build(f"search_space={name}", name=NAME), RECIPES[name], SearchSpace.from_spec(name)
@@ -47,6 +48,7 @@ def test_recipe_reaches_what_is_built(build, name):
     assert (cfg.optimization.max_update, cfg.optimization.clip_norm) == (recipe["max_update"], 0.0)
 
 
+@pytest.mark.slow
 def test_overrides_change_what_is_built(build):
     options = ["distillation=kl", "model.mos_routing=none", "task.mask_prob=0.4", "task.tokens_per_sample=64"]
     built = build("search_space=bert_tiny", *options, "model.untie_weights_roberta=true", name=NAME)

@@ -38,6 +38,7 @@ def test_parts_are_named():
     assert all(f"part_{part.replace('-', '_')}() {{" in text for part in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
     ("args", "environment", "message"),

@@ -206,6 +206,7 @@ def test_quickstart_runs_its_steps_in_order_and_once(tmp_path):
     assert "kept" not in quickstart.out
 
 
+@pytest.mark.slow
 def test_quickstart_keeps_what_other_settings_made(tmp_path):
     """A changed setting trains anew; old checkpoints and their results are moved aside, with a message."""
     quickstart = Quickstart(tmp_path)

@@ -81,6 +81,7 @@ def test_bad_arguments(tmp_path, arguments, recipes, status, told):
 # --- against training alone ---
 
 
+@pytest.mark.slow
 def test_architectures_span_the_costs():
     space = SearchSpace.from_spec("tiny")
     found = architectures.chosen(space, 12)
@@ -102,6 +103,7 @@ def report(path, shift: float, scale: float) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_evidence(tmp_path):
     found = evidence.read([report(tmp_path / "1.json", 1, 0.5), report(tmp_path / "2.json", 3, -0.5)])
     assert found["bleu", "shifted"].shape == (2, 2, 6)

@@ -31,6 +31,7 @@ def words_of(twin: RobertaSubnetModel) -> list[str]:
     return [*twin.encoder.dictionary.symbols[:-1], "<mask>"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("which", ["largest", "smallest", "random"])
 @pytest.mark.parametrize("untied", [False, True])

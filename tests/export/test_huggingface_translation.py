@@ -100,6 +100,7 @@ def test_words_between_spaces(transformers, tmp_path):
     assert tokenizer.model_max_length == 50 and tokenizer.mask_token is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fsmt", "bart", "mbart", "pegasus"])
 def test_pieces_of_sentencepiece_and_two_dictionaries(transformers, tmp_path, pieces, kind):
     """Also where a model's own tokenizer would put language codes around sentences."""

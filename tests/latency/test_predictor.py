@@ -80,6 +80,7 @@ def test_each_family_learns(family):
     assert (model.ridge is None) == (family == "boosting") and (model.trees is None) == (family == "ridge")
 
 
+@pytest.mark.slow
 def test_the_best_family_is_chosen_by_held_out_error():
     predictor, held_out = fit_predictor(Features.of_subnets(SUBNETS, SPACE), LATENCIES, SPACE)
     assert predictor.family == min(MODELS, key=lambda f: predictor.scores[f]["mape"]) != "boosting"

@@ -167,6 +167,7 @@ def test_caches_are_dropped_by(switch, model, calls):
     assert count(calls) == expected_calls(model)
 
 
+@pytest.mark.slow
 def test_every_kind_of_parameter_is_watched(model):
     """A change of any one parameter of an active layer shows at the next forward."""
     before = evaluate(model)

@@ -47,6 +47,7 @@ def test_it_starts_as_plain_weight_sharing_of_the_same_seed(make, routing, exper
         assert torch.equal(logits(model, subnet), logits(plain, subnet))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [supernet, language_model, masked_language_model])
 @pytest.mark.parametrize(("routing", "experts"), ROUTINGS)
 def test_the_twin_is_the_subnet(make, routing, experts):

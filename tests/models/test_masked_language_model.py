@@ -141,6 +141,7 @@ def test_classification_heads_are_stocks():
         torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("routing", ROUTINGS, ids=lambda o: o["mos_routing"])
 def test_the_twin_is_the_active_subnet(routing, space):

@@ -34,6 +34,7 @@ def spaces(draw) -> SearchSpace:
     )
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(
     space=spaces(),

@@ -140,6 +140,7 @@ def interpolation(total: torch.Tensor, n: int) -> torch.Tensor:
     return total * (1 / n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divide", [div_, interpolation])
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_averages_of_checkpoints_are_models(divide, count):
@@ -184,6 +185,7 @@ def test_bits_do_not_drift_in_an_average_that_moves(dtype, decay):
     assert torch.equal(moving, bits) and from_bits(moving) == content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fp32", [False, True])
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("kind", ["supernet", "twin"])

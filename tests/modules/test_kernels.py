@@ -133,6 +133,7 @@ def trained(routing: str) -> list[torch.Tensor]:
     return [loss, other, *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not onednn.has_onednn(), reason="this torch has no oneDNN operators")
 @pytest.mark.parametrize("routing", ["none", "layer", "neuron"])
 @pytest.mark.parametrize("work", [decoded, trained])

@@ -167,6 +167,7 @@ def test_only_where_it_is_faster(processor, rows, packed, multiplied, use_kernel
     assert seen == packed
 
 
+@pytest.mark.slow
 def test_compiles_without_a_break(multiplied, recwarn):
     layer, x = linear(), inputs(5, I)
     compiled = torch.compile(layer, backend="eager", fullgraph=True)

@@ -32,6 +32,7 @@ def climb(seed: int, draws: int) -> CategoricalASNG:
     return distribution
 
 
+@pytest.mark.slow
 def test_the_optimum_of_a_separable_landscape_is_found_by_every_seed():
     for seed in range(20):
         assert climb(seed, 800).answer() == tuple(int(part.argmin()) for part in separable(seed)), seed
@@ -114,6 +115,7 @@ def test_asng_keeps_budgets_judges_once_and_goes_on_after_an_interruption():
     assert other.evaluated[:4] != whole.evaluated[:4]
 
 
+@pytest.mark.slow
 def test_asng_finds_good_subnets_of_a_space_small_enough_to_enumerate():
     kept = None
     for seed in range(1, 4):

@@ -50,6 +50,7 @@ def test_a_budget_among_many_subnets_lies_in_no_hole():
     assert holes(counter.candidates) == [] and counter.evaluated == []
 
 
+@pytest.mark.slow
 def test_what_a_little_more_buys():
     budget = 0.6 * max(row[KEY] for row in Counter.costs(LITTLE.iterate()))
     counter = Counter(LITTLE, f"{KEY}<={budget}")

@@ -114,6 +114,7 @@ class Oracle:
         return np.array([self.known[tuple(row)] for row in features.tolist()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", ["evolution", "nsga2"])
 def test_a_perfect_predictor_finds_the_optimum_with_its_first_choice(inner, monkeypatch):
     monkeypatch.setattr(module, "QualityPredictor", Oracle)
@@ -145,6 +146,7 @@ def test_a_predictor_that_knows_nothing_leaves_a_search(monkeypatch):
     assert {record["kendall_tau"] for record in records} == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", ["evolution", "nsga2"])
 def test_linas_keeps_budgets_judges_once_says_what_it_did_and_goes_on_after_an_interruption(inner):
     options = LinasOptions(KEY, 12, 3, inner, 200, seed=4)
@@ -166,6 +168,7 @@ def test_linas_keeps_budgets_judges_once_says_what_it_did_and_goes_on_after_an_i
     assert other.evaluated != whole.evaluated[:12]
 
 
+@pytest.mark.slow
 def test_linas_reaches_what_evolution_ends_with_in_fewer_judged_subnets():
     wins = 0
     for seed in range(1, 4):
@@ -176,6 +179,7 @@ def test_linas_reaches_what_evolution_ends_with_in_fewer_judged_subnets():
     assert wins >= 2
 
 
+@pytest.mark.slow
 def test_with_nsga2_inside_the_front_is_wider_than_that_of_nsga2_alone():
     wins = 0
     for seed in range(1, 4):
@@ -188,6 +192,7 @@ def test_with_nsga2_inside_the_front_is_wider_than_that_of_nsga2_alone():
     assert wins >= 2
 
 
+@pytest.mark.slow
 def test_a_space_that_is_judged_whole_ends_the_search():
     space = SearchSpace.from_dict(LITTLE.to_dict() | {"encoder_ffn_embed_dim": [32], "decoder_ffn_embed_dim": [32]})
     counter = Counter(space)

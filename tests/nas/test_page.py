@@ -108,6 +108,7 @@ def test_the_page_in_a_browser(view, tmp_path):
     assert view.evaluate(background) != light
 
 
+@pytest.mark.slow
 def test_the_page_is_small(page):
     assert page[0].stat().st_size < 100_000 and page[0].with_name("plotly.min.js").stat().st_size > 1_000_000
 

@@ -222,6 +222,7 @@ def test_budgets_are_kept_and_nothing_is_judged_twice(search):
         assert subnet.key in counter.evaluated
 
 
+@pytest.mark.slow
 def test_a_narrow_budget_is_searched_all_the_same():
     """Random draws would hardly ever keep it."""
     least = subnet_cost(TINY.smallest()).params_without_embeddings
@@ -281,6 +282,7 @@ def test_front_of_several_costs_against_a_direct_computation():
     assert front(counter.candidates, found, (keys[0],)) == front(counter.candidates, found, keys[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["evolution", "nsga2"])
 def test_search_beats_random_draws_of_the_same_number(search):
     """Evolution by its best subnet, NSGA-II by the area under its front, over five seeds."""
@@ -331,6 +333,7 @@ def test_no_more_is_judged_than_foretold(search):
     assert 0.8 * options.most_subnets <= len(counter.evaluated) <= options.most_subnets
 
 
+@pytest.mark.slow
 def test_random_search_of_as_many_as_there_are_judges_all():
     counter = Counter(LITTLE)
     best = random_search(counter.candidates, LITTLE.size, seed=2)

@@ -90,6 +90,7 @@ def fairseqs(params) -> FairseqAdam:
     return FairseqAdam(OmegaConf.structured(cfg), params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(optimizer, fairseqs), (fairseqs, optimizer)])
 def test_adam_goes_on_where_the_other_stopped(before, after):
     """Steps as if there had been one optimizer; a state that was forgotten would show (see the last line)."""

@@ -61,6 +61,7 @@ def brute_force(space):
     return sides, width
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(spaces())
 def test_size_is_the_number_of_distinct_subnets(space):
@@ -80,6 +81,7 @@ def test_size_by_hand(space_dict):
     assert SearchSpace.from_spec("wmt14_en_de").size == 2 * 6**6 * 2 * sum(36**depth for depth in range(1, 7))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(spaces(), st.integers())
 def test_properties_of_drawing_and_extremes(space, seed):

@@ -175,6 +175,7 @@ def test_it_goes_on_where_it_was():
 # --- in a task ---
 
 
+@pytest.mark.slow
 def test_training_is_sandwichs_where_all_draws_are_uniform(make_controlled):
     """Bit-equal, with dropout: comparing subnets does not change weights, gradients and random numbers."""
     trained = []

@@ -38,6 +38,7 @@ def gradients(task, model, criterion, samples) -> dict[str, torch.Tensor | None]
     return {name: p.grad for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("routing", "taught"), [("none", False), ("layer, 3 experts", True), ("neuron", True)])
 def test_gradients_are_those_of_the_cpu(make_task, make_model, make_criterion, routing, taught):
     task, samples = make_task(), SAMPLES[:1]
@@ -67,6 +68,7 @@ def test_a_language_model_trains(make_criterion):
         assert not waits  # whether the batch is padded was asked for the first subnet
 
 
+@pytest.mark.slow
 def test_dropout_and_merged_weights_stay_on_the_device(make_task, make_model, make_criterion):
     task = make_task()
     with pretend_cuda():
@@ -97,6 +99,7 @@ def stock_model() -> TransformerModel:
     return TransformerModel.build_model(args, fake_task())
 
 
+@pytest.mark.slow
 def test_an_update_waits_no_more_than_stock_fairseqs(make_task, make_model, make_criterion):
     """Of every mini-batch the host asks once whether it is padded, for three subnets and both sides, and of every
     update it reads the metrics: 2. Stock fairseq, for one model, asks for each encoder layer and in the decoder: 7."""
@@ -122,6 +125,7 @@ def test_an_update_waits_no_more_than_stock_fairseqs(make_task, make_model, make
                 assert [wait.line.split(":")[0] for wait in waits] == ["mos_fairseq/tasks/subnet_metrics.py"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_a_fixed_subnet_reads_nothing(use_kernels, routing):
     """As in a CUDA graph: a subnet is chosen, a batch is at fixed addresses, and the graph's owner declares it padded.
@@ -142,6 +146,7 @@ def test_a_fixed_subnet_reads_nothing(use_kernels, routing):
         assert not waits and not waits.copies
 
 
+@pytest.mark.slow
 def test_bad_losses_are_told_without_waiting(make_task, make_model, make_criterion, caplog, monkeypatch):
     task = make_task()
     bad = task.training_subnets(1)[1][1]
@@ -195,6 +200,7 @@ def test_models_are_not_held_by_what_they_remember():
 # --- without memory ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routing", ["none", "neuron"])
 def test_supernets_of_full_size_are_built_on_meta(routing):
     space, words = SearchSpace.from_spec("wmt14_en_de"), placeholder_dictionary(32768)
@@ -235,6 +241,7 @@ def test_routers_and_distillation_are_in_fp32_under_autocast(routing, dtype):
             assert same.dtype == torch.float32 and torch.equal(loss.values, same.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_gradients_under_autocast_are_about_those_of_fp32(make_task, make_model, make_criterion, routing):
     task = make_task()

@@ -175,6 +175,7 @@ def test_the_table_knows_every_option(task, config):
     assert task is not TranslationMosTask or set(VALUES) == own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_option_acts_or_is_refused(outcome, command):
     assert not was_refused(outcome(command))
@@ -196,6 +197,7 @@ def test_an_option_acts_or_is_refused(outcome, command):
             assert message.startswith(f"{option} is {value}: ") and f"in fairseq-{command}, only in fairseq-" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", NEEDS)
 def test_an_option_that_needs_another(outcome, option):
     for command in ACTS[option]:
@@ -210,6 +212,7 @@ def test_an_option_that_needs_another(outcome, option):
             assert f"{needed} {other}, only with {values}" in message
 
 
+@pytest.mark.slow
 def test_a_default_that_is_typed_is_refused_too(typed):
     assert was_refused(typed("generate", "--valid-subnets", "largest,smallest"))
     assert was_refused(typed("interactive", "--valid-subnets=largest,smallest"))
@@ -242,6 +245,7 @@ def recorded(tmp_path) -> Path:
     return tmp_path / "recorded.pt"
 
 
+@pytest.mark.slow
 def test_what_the_checkpoint_records_is_not_refused(typed, recorded, caplog):
     assert not was_refused(typed("validate", path=recorded))
     assert "'gone.yaml': no such file" in caplog.text and "the largest subnet is active" in caplog.text

@@ -123,6 +123,7 @@ def direct_bleu(task, model, subnet, samples) -> float:
     return sacrebleu.corpus_bleu(hypotheses, [wanted]).score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [False, True])
 def test_bleu_equals_sacrebleu_over_the_whole_set(make_task, make_model, make_criterion, monkeypatch, at_once):
     specs = ",".join(SPECS.values())

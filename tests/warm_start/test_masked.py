@@ -90,6 +90,7 @@ def test_a_bert_of_hugging_faces(bert):
     torch.testing.assert_close(logits[real][:, mine_columns], expected.logits[real][:, columns], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("routing", ["none", "layer", "neuron"])
 def test_the_largest_subnet_is_the_source(bert, space, routing):

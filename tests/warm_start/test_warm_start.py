@@ -100,6 +100,7 @@ def test_heads_that_repartition_stay_in_place(options):
     assert torch.equal(model.decoder.layers[1].encoder_attn.kv_proj.weight[0, 0], k_proj)
 
 
+@pytest.mark.slow
 def test_experts_differ_for_other_subnets_only():
     source = stock()
     cfg, space = config(QKV), SearchSpace.from_dict(QKV)
