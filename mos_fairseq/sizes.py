@@ -33,7 +33,7 @@ class LayerSizes:
 
     @property
     def rank_pays(self) -> bool:
-        """Return whether two factors of this rank r take less than the matrix: r (d + f) < d f. Otherwise a static twin
+        """Whether two factors of this rank r take less than the matrix: r (d + f) < d f. Otherwise a static twin
         has the matrix."""
         return 0 < self.rank * (self.width + self.ffn) < self.width * self.ffn
 

@@ -107,10 +107,12 @@ def main(argv: list[str] | None = None) -> None:
         model.set_active_subnet(subnet)
         twin = model.get_active_subnet()
     chosen.write(state, twin, args.output, options)
-    layers = [layer for stack in subnet.family.stacks for layer in subnet.layers(stack.name)]
-    if chosen.name != "twin" and any(layer.rank_pays for layer in layers):
-        warn(f"{chosen.name} has no factors: their products were written, with more parameters and FLOPs")
     params = sum(parameter.numel() for parameter in twin.parameters())
+    layers = [layer for stack in subnet.family.stacks for layer in subnet.layers(stack.name) if layer.rank_pays]
+    if chosen.name != "twin" and layers:
+        factors = params
+        params += sum(2 * (layer.width * layer.ffn - layer.rank * (layer.width + layer.ffn)) for layer in layers)
+        warn(f"{chosen.name} has matrices only: products of factors make {params:,} parameters of {factors:,}")
     if args.json:
         found = {"output": args.output, "format": chosen.name, "params": params, "architecture": subnet.to_dict()}
         print(json.dumps(found))

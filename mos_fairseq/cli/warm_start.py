@@ -31,8 +31,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "mos-warm-start",
         "Make a supernet out of a trained fairseq transformer or roberta, or of a BERT or RoBERTa of Hugging Face's, "
-        "which becomes its largest subnet: the same results before any training. Neurons and heads (and channels, with "
-        "learned positions) are put in the order of their importance, since a subnet uses the first of them; with "
+        "which becomes its largest subnet: the same results before any training (with ranks, the best approximation of "
+        "its matrices). Neurons and heads (and channels, with learned positions) are put in the order of their "
+        "importance, since a subnet uses the first of them; with "
         "--reorder those of a supernet that is being trained. Or give a trained supernet of plain weight sharing "
         "experts of low rank: each subnet's results stay what they are.",
         "mos-warm-start --path transformer.pt --search-space space.yaml --data data-bin --output warm.pt\n"
@@ -234,8 +235,11 @@ def _routing(args: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in fields(MosOptions)}
 
 
-def _tell(args: argparse.Namespace, model: Supernet, which: str = "the largest is") -> None:
+def _tell(args: argparse.Namespace, model: Supernet, which: str | None = None) -> None:
     """Say what was made, and how to train it."""
+    from mos_fairseq.warm_start.factors import is_cut
+
+    which = which or ("the largest approximates" if is_cut(model.search_space.largest()) else "the largest is")
     print(f"{args.output}: a supernet of {model.search_space.size:,} subnets; {which} {args.path}")
     options = [f"--{name.replace('_', '-')} {value}" for name, value in _routing(args).items() if value]
     options += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(model.cfg, name, False)]

@@ -264,16 +264,22 @@ class SubnetEvaluator(ModelEvaluator):
         """For how many subnets :meth:`evaluate_all` pays: on a GPU, the host prepares one while another is computed."""
         return 1 if self.device.type == "cpu" or self.metric is not None else _AT_ONCE
 
+    def evaluate_all(self, subnets: Sequence[Subnet]) -> Iterator[float]:
+        """Yield what :meth:`evaluate` returns of each subnet. Losses are read once for all of them; where one is not
+        finite, those before it are yielded first."""
+        if self.metric is not None:
+            yield from map(self.evaluate, subnets)
+        elif subnets:
+            for subnet, loss in zip(subnets, self._losses(subnets), strict=True):
+                yield self._finite(subnet, loss)
+
     @torch.inference_mode()
-    def evaluate_all(self, subnets: Sequence[Subnet]) -> list[float]:
-        """Return what :meth:`evaluate` returns of each subnet. Losses are read once for all of them."""
-        if self.metric is not None or not subnets:
-            return [self.evaluate(subnet) for subnet in subnets]
+    def _losses(self, subnets: Sequence[Subnet]) -> list[float]:
         summed = []
         for subnet in subnets:
             with self._active(subnet):
                 summed.append(self._summed_losses())
-        return [self._finite(*found) for found in zip(subnets, self._mean_losses(summed), strict=True)]
+        return self._mean_losses(summed)
 
     def _finite(self, subnet: Subnet, value: float) -> float:
         if not math.isfinite(value):

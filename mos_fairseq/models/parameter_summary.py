@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mos_fairseq.modules import ROUTERS, ElasticLinear
+from mos_fairseq.search_space import Subnet
 
 
 def parameter_summary(model: nn.Module) -> str:
@@ -16,6 +17,7 @@ def parameter_summary(model: nn.Module) -> str:
     routers = [m for m in model.modules() if isinstance(m, ROUTERS)]
     in_routers = sum(p.numel() for router in routers for p in router.parameters())
     largest = sum(p.numel() for p in model.parameters()) - in_routers - sum(map(_vanish_in_merging, linears))
+    largest -= _vanish_in_products(model.search_space.largest())
     alone = f"the largest subnet alone: {largest:,}"
     if not linears:
         return f"no experts, no routers; {alone}"
@@ -24,6 +26,13 @@ def parameter_summary(model: nn.Module) -> str:
     number, low_rank = linears[0].num_experts, linears[0].low_rank
     experts = f"{number} expert{'s' if number > 1 else ''}{f' of rank {low_rank.rank}' if low_rank is not None else ''}"
     return f"{experts} in {len(linears)} {where} linears: {counted}; {alone}"
+
+
+def _vanish_in_products(largest: Subnet) -> int:
+    """Return the parameters of factors beyond those of their products, where a rank does not pay."""
+    layers = [layer for stack in largest.family.stacks for layer in largest.layers(stack.name)]
+    dense = [layer for layer in layers if layer.rank and not layer.rank_pays]
+    return sum(2 * (layer.rank * (layer.width + layer.ffn) - layer.width * layer.ffn) for layer in dense)
 
 
 def _of_experts(linear: ElasticLinear) -> int:

@@ -51,6 +51,7 @@ def _attention(width: int, sizes: AttentionSizes, dropout: float) -> MultiheadAt
 
 
 def _ffn(in_features: int, out_features: int, sizes: LayerSizes) -> nn.Module:
+    """Return one of a layer's feed-forward linears: two factors where the rank pays, otherwise a matrix."""
     if not sizes.rank_pays:
         return _linear(in_features, out_features, gain=None)
     down = Linear(in_features, sizes.rank, bias=False)

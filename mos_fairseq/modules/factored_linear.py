@@ -40,8 +40,8 @@ def elastic_factors(in_features: int, out_features: int, rank: int, **experts: A
 
 @torch.no_grad()
 def spread_as_product(factors: FactoredLinear) -> FactoredLinear:
-    """Give ``up``, drawn as torch's linears are, the variance 1/R instead of 1/(3 R). So each entry of the product of
-    the whole factors has that of ``down``, 1/(3 I), the variance of a fresh linear."""
+    """Give ``up``, drawn as torch's linears are, the variance 1/R instead of 1/(3 R). So each entry of the product at
+    the largest rank R has that of ``down``, 1/(3 I), the variance of a fresh linear. A lower rank r has r/R of it."""
     factors.up.weight *= math.sqrt(3)
     return factors
 

@@ -63,7 +63,8 @@ class MaskMemo:
         if not mask.is_cuda or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return mask
         if mask not in self._known or self._known[mask][0] != state_of(mask):
-            self._known[mask] = state_of(mask), mask.nonzero(as_tuple=True)
+            with torch.inference_mode(False):  # a forward with gradients may follow
+                self._known[mask] = state_of(mask), mask.nonzero(as_tuple=True)
         return self._known[mask][1]
 
 

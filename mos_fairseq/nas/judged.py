@@ -47,7 +47,7 @@ class JudgedSubnets:
             raise InputError(f"{self.path}: not a file of judged subnets; remove it to judge them again") from None
 
     def evaluate(self, subnets: Sequence[Subnet], before: int = 0) -> list[float]:
-        """Return losses (for BLEU and chrF, the negative score), each written as soon as it is known.
+        """Return losses (for BLEU and chrF, the negative score), each written as soon as it is read.
 
         ``before``: number of other subnets that the search has requested so far, including earlier runs.
         """

@@ -71,6 +71,23 @@ def check_alternatives(family: Family, values: Mapping[str, Any]) -> None:
             raise InputError(f"{rule} one of {' and '.join(keys)} is {verb}, got {found}")
 
 
+def check_ranks(family: Family, values: Mapping[str, Any]) -> None:
+    """Check that no choice of a rank is higher than the largest matrix may have."""
+    for stack in family.stacks:
+        block = stack.feed_forward
+        if block.rank is None or block.rank.key not in values:
+            continue
+        width = max(values[stack.inside(values).key])
+        largest = {
+            dimension.key: (max(values[dimension.key]),) for dimension in block.dimensions if dimension.key in values
+        }
+        inner = block.inner(largest, 0, width)
+        if (rank := max(values[block.rank.key])) > min(width, inner):
+            raise InputError(
+                f"{block.rank.key}: {rank} is more than {min(width, inner)}, the rank of the largest matrix"
+            )
+
+
 def check_heads(family: Family, values: Mapping[str, Any]) -> None:
     """Check that each number of heads divides q: in a subnet layer by layer, in a space for every combination. In a
     layer that limits its heads to its width, one must fit."""

@@ -94,7 +94,9 @@ class FeedForward:
         found = _products(mean, (depth, size), (depth, size, width))
         if self.rank is not None and self.rank.key in mean:
             rank = self.rank.key
-            found |= _products(mean, (depth, rank), (depth, rank, width), (depth, rank, size))
+            found |= _products(mean, (depth, rank))
+            factors, matrix = mean[rank] * (mean[width] + mean[size]), mean[width] * mean[size]
+            found[f"{depth}*factors"] = mean[depth] * min(factors, matrix)
         return found
 
 

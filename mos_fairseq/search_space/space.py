@@ -18,6 +18,7 @@ from mos_fairseq.search_space._checks import (
     check_constants,
     check_heads,
     check_keys,
+    check_ranks,
     check_value,
     show,
 )
@@ -56,12 +57,18 @@ class SearchSpace(FamilyValues):
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> SearchSpace:
-        """Return a space from plain lists. Raises `InputError` for a bad key, type or value."""
+        """Return a space from plain lists.
+
+        Raises:
+            InputError: a key, type or value is bad, or a rank is higher than the largest matrix can have.
+        """
         family, data = cls._split(mapping)
         check_keys(data, cls.what, family)
         check_types(data, cls.what, family)
         try:
-            return cls(family, **data)
+            space = cls(family, **data)
+            check_ranks(family, space.values)  # here, because a part of a space may have narrower matrices only
+            return space
         except InputError as error:
             raise InputError(f"{cls.what}: {error}") from None
 

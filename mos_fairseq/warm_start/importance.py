@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mos_fairseq.errors import InputError
 from mos_fairseq.masked import predicted_tokens, summed_loss
 from mos_fairseq.models import RobertaSubnetModel, StaticTwin
-from mos_fairseq.modules.factored_linear import reader, writer
+from mos_fairseq.modules.factored_linear import dense, reader, writer
 from mos_fairseq.warm_start.family import FAMILY, SIDES
 
 Score = Callable[[Tensor, Tensor, int], Tensor]
@@ -142,8 +142,11 @@ def _twin_units(twin: StaticTwin, score: Score) -> dict[Any, Tensor]:
     found: dict[Any, Tensor] = {}
     for stack in twin.family.stacks:
         for index, layer in enumerate(getattr(twin, stack.name).layers):
-            incoming, outgoing = writer(layer.fc1), reader(layer.fc2)
-            found[stack.name, index] = score(incoming.weight, outgoing.weight, incoming.out_features)
+            if score is _by_size:  # of factors, their product's
+                incoming, outgoing = dense(layer.fc1)[0], dense(layer.fc2)[0]
+            else:
+                incoming, outgoing = writer(layer.fc1).weight, reader(layer.fc2).weight
+            found[stack.name, index] = score(incoming, outgoing, len(incoming))
             for block in stack.attentions:
                 attention = getattr(layer, block.name)
                 fused, parts = (attention.kv_proj, 2) if attention.is_cross_attention else (attention.qkv_proj, 3)

@@ -148,8 +148,8 @@ def check_masked_space(subnet: Subnet, space: SearchSpace) -> None:
 def masked_supernet(
     source: MaskedModel, cfg: RobertaMosConfig, orders: Orders, expert_noise: float = 0.0, seed: int = 1
 ) -> RobertaMosModel:
-    """A supernet, in eval mode, whose largest subnet computes what ``source`` does; see :func:`supernet_from`. Maps
-    around layers start as identities.
+    """A supernet, in eval mode, made of ``source`` as :func:`supernet_from` makes one. Maps around layers start as
+    identities.
 
     Raises:
         InputError: the search space does not fit.

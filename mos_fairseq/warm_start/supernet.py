@@ -28,7 +28,8 @@ from mos_fairseq.warm_start.stock import StockModel, check_space
 def supernet_from(
     stock: StockModel, cfg: TransformerMosConfig, orders: Orders, expert_noise: float = 0.0, seed: int = 1
 ) -> TransformerMosModel:
-    """A supernet, in eval mode, whose largest subnet computes what the stock model does.
+    """A supernet, in eval mode, whose largest subnet computes what the stock model does, or with ranks of the space
+    what they can express of it.
 
     Every expert starts as the stock model's matrix, plus noise that cancels in the largest subnet (see
     :func:`part_experts`). So sum_e p_e W_e, with the mixing weights p that the fresh router gives to that subnet, is

@@ -126,8 +126,8 @@ def test_on_a_gpu_the_host_waits_once_for_several_subnets(text, supernet):
         with pretend_cuda() if device == "cuda" else nullcontext([]) as waits:
             evaluator = SubnetEvaluator(str(supernet), str(text / "bin"), OPTIONS, device)
             subnets = [evaluator.space.largest(), evaluator.space.smallest()]
-            found.append(evaluator.evaluate_all(subnets))
+            found.append(list(evaluator.evaluate_all(subnets)))
             waits.clear()
-            found.append(evaluator.evaluate_all(subnets))
+            found.append(list(evaluator.evaluate_all(subnets)))
     assert len(waits) == 1, waits
     assert found[0] == found[1] and found[2] == found[3] == pytest.approx(found[0], rel=1e-4)

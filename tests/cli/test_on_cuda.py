@@ -131,7 +131,7 @@ def test_judging_subnets_waits_once(supernet, joined):
             found[-1] += [evaluator.evaluate(subnet) for subnet in subnets[1:]]
             apart, together = list(waits), evaluator.at_once
             waits.clear()
-            assert evaluator.evaluate_all(subnets) == found[-1]
+            assert list(evaluator.evaluate_all(subnets)) == found[-1]
     assert len(asked) == len(evaluator.batches) > 2
     tables = [wait for wait in apart if "positional_embedding.py" in wait.line]
     assert len(apart) - len(tables) == 2 and len(tables) <= 2, apart

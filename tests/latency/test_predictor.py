@@ -37,7 +37,9 @@ def test_features_of_ranks():
     means = averages(subnet)
     assert means["encoder_ffn_rank"] == pytest.approx(19 / 3)
     terms = subnet.family.terms(means)
-    assert terms["encoder_layers*encoder_ffn_rank*encoder_embed_dim"] == pytest.approx(3 * 19 / 3 * 12)
+    assert terms["encoder_layers*factors"] == pytest.approx(3 * 19 / 3 * (12 + 17))
+    whole = space.smallest().replace(encoder_layers=1, encoder_ffn_rank=10)  # does not pay: the product has 12 x 17
+    assert whole.family.terms(averages(whole))["encoder_layers*factors"] == 12 * 17
     assert "encoder_layers*encoder_ffn_rank" not in subnet.family.terms(averages(SUBNETS[0]))
 
 

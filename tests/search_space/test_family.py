@@ -10,6 +10,7 @@ import pytest
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import FAMILIES, SearchSpace, Subnet, arch_encoding, encoding_size, resolve_subnet
 from mos_fairseq.sizes import AttentionSizes, LayerSizes
+from tests.spaces import BERT_RANK_SPACE
 
 LM = {
     "family": "decoder_only",
@@ -106,6 +107,12 @@ def test_ranks(space_dict):
     assert Subnet.from_dict(subnet.to_dict()) == subnet and " rank " in subnet.summary()
     with pytest.raises(InputError, match="^search space: decoder_ffn_rank: got 0, allowed are positive integers$"):
         SearchSpace.from_dict(space_dict(decoder_ffn_rank=[0]))
+    most = min(space.max("decoder_embed_dim"), space.max("decoder_ffn_embed_dim"))
+    with pytest.raises(InputError, match=f"decoder_ffn_rank: {most + 1} is more than {most}, the rank of the largest"):
+        SearchSpace.from_dict(space_dict(decoder_ffn_rank=[most + 1, 2]))
+    ratios = {key: value for key, value in BERT_RANK_SPACE.items() if key != "encoder_ffn_embed_dim"}
+    with pytest.raises(InputError, match="encoder_ffn_rank: 24 is more than 12, the rank of the largest matrix"):
+        SearchSpace.from_dict(ratios | {"encoder_ffn_ratio": [50, 25]})
 
 
 def test_one_side_may_choose(space_dict):

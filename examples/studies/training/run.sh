@@ -14,10 +14,13 @@ root=$(cd "$here/../../.." && pwd)
 . "$here/../../tools/steps.sh"
 [ $# -ge 3 ] || seeded_study
 study=$1 data=$3
-[[ " experts frozen optimizers rounds " == *" $study "* ]] || {
+case $study in
+experts | frozen | optimizers | rounds) ;;
+*)
     echo "error: STUDY is $study: allowed are experts, frozen, optimizers and rounds" >&2
     exit 1
-}
+    ;;
+esac
 if [ ! -d "$data" ]; then
     echo "error: DATA is $data: no such folder" >&2
     exit 1
