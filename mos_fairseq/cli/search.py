@@ -21,7 +21,6 @@ from mos_fairseq.cli.calibration import (
 )
 from mos_fairseq.cli.search_judges import check_predictor, costs_by, evaluator_of_process, judges
 from mos_fairseq.cli.search_options import (
-    AlgorithmOptions,
     RandomOptions,
     algorithm_options,
     check_split_options,
@@ -39,6 +38,7 @@ from mos_fairseq.nas import Constraint, EvolutionOptions
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 if TYPE_CHECKING:
+    from mos_fairseq.cli.search_options import AlgorithmOptions
     from mos_fairseq.evaluation.evaluator import SubnetEvaluator
     from mos_fairseq.latency import LatencyPredictor, SplitLatency
     from mos_fairseq.nas import Candidates

@@ -42,7 +42,8 @@ class RandomOptions:
         return self.num_subnets
 
 
-AlgorithmOptions: TypeAlias = "EvolutionOptions | ParetoOptions | RandomOptions | LinasOptions | AsngOptions"
+if TYPE_CHECKING:
+    AlgorithmOptions: TypeAlias = EvolutionOptions | ParetoOptions | RandomOptions | LinasOptions | AsngOptions
 
 
 def get_parser() -> argparse.ArgumentParser:
