@@ -38,7 +38,7 @@ def use_kernels() -> Iterator[Callable[..., None]]:
         yield lambda **changes: stack.enter_context(kernels.using(replace(kernels.OTHER, **changes)))
 
 
-_BUILDING = {"benchmark", "config", "export", "models", "modules", "tasks", "warm_start"}
+_BUILDING = {"benchmark", "config", "export", "models", "modules", "tasks", "tests", "warm_start"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -61,12 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _further_cases(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the cases of each parametrized test in folders that build models, but for the first, the middle and the
-    last one."""
+    """Return the cases of each parametrized test in folders that build models, but for the first and the last one."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if hasattr(item, "callspec") and item.path.parent.name in _BUILDING:
             cases.setdefault(item.nodeid.split("[")[0], []).append(item)
-    return [
-        case for found in cases.values() for case in found if case not in (found[0], found[len(found) // 2], found[-1])
-    ]
+    return [case for found in cases.values() for case in found[1:-1]]

@@ -68,6 +68,7 @@ def test_report_says_that_the_machine_was_busy(tmp_path, capsys, monkeypatch):
         assert capsys.readouterr().out.splitlines()[2:-1] == lines
 
 
+@pytest.mark.slow
 def test_report_with_latencies(tmp_path, capsys):
     """With two measured subnets, BLEU is plotted against latency; a YAML file is shown by its name."""
     known = quickstart_report.Known

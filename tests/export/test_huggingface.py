@@ -54,6 +54,7 @@ def test_masked_predictions_are_the_subnets(transformers, tmp_path, kind, which,
     torch.testing.assert_close(actual[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPACES)
 def test_classes_are_the_subnets(transformers, tmp_path, kind):
     which, activation = {"roberta": ("random", "tanh"), "electra": ("largest", "gelu")}[kind]

@@ -39,6 +39,7 @@ def save(twin, folder, words=(WORDS, WORDS), **options) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "subnet", "options"), CASES)
 @torch.no_grad()
 def test_logits_are_the_subnets(transformers, tmp_path, kind, subnet, options):

@@ -112,6 +112,7 @@ def test_gradients_outside_the_active_slice_are_zero(space, options):
     assert any("router" in name for name in checked) == (options["mos_routing"] != "none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routing", ["none", "layer", "neuron"])
 def test_accumulated_gradients_are_the_sum_of_separate_ones(routing):
     """The sandwich rule backs up through several subnets before an optimiser step."""

@@ -78,6 +78,7 @@ def test_attention_to_several_encoder_layers_is_of_source_tokens():
     torch.testing.assert_close(found[longest, 0], mine[longest, -1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", EMBEDDINGS, ids=lambda o: "-".join(o))
 @pytest.mark.parametrize("routing", ROUTINGS[::3], ids=lambda o: o["mos_routing"])
 def test_beam_search_finds_the_same_hypotheses(routing, options):

@@ -113,6 +113,7 @@ def test_the_page_is_small(page):
     assert page[0].stat().st_size < 100_000 and page[0].with_name("plotly.min.js").stat().st_size > 1_000_000
 
 
+@pytest.mark.slow
 def test_the_page_is_the_same_every_time(page, tmp_path):
     path, rows = page
     before = path.read_bytes()

@@ -220,6 +220,7 @@ def test_a_default_that_is_typed_is_refused_too(typed):
     assert not was_refused(typed("generate"))
 
 
+@pytest.mark.slow
 def test_validation_measures_one_or_several(typed):
     message = typed("validate", "--subnet", "smallest", "--valid-subnets", "largest")
     assert message == (
@@ -227,6 +228,7 @@ def test_validation_measures_one_or_several(typed):
     )
 
 
+@pytest.mark.slow
 def test_search_space_is_compared_with_the_checkpoints(outcome, tmp_path):
     (tmp_path / "other.yaml").write_text((GOLDEN / "space.yaml").read_text().replace("[11, 7]", "[11, 6]"))
     assert not was_refused(outcome("validate", search_space=str(GOLDEN / "space.yaml")))
@@ -262,6 +264,7 @@ def test_a_program_may_give_anything(recorded):
 # --- which command it is ---
 
 
+@pytest.mark.slow
 def test_command_under_python_m(typed):
     """torchrun -m and python -m: the module is called __main__."""
     main = lambda: runpy.run_module("fairseq_cli.generate", run_name="__main__")  # noqa: E731
