@@ -32,10 +32,19 @@ class LayerSizes:
     rank: int = 0
 
     @property
+    def matrix_size(self) -> int:
+        """Elements of each feed-forward matrix, d f."""
+        return self.width * self.ffn
+
+    @property
+    def factors_size(self) -> int:
+        """Elements of the two factors of each feed-forward matrix, r (d + f); 0 without factors."""
+        return self.rank * (self.width + self.ffn)
+
+    @property
     def rank_pays(self) -> bool:
-        """Whether two factors of this rank r take less than the matrix: r (d + f) < d f. Otherwise a static twin
-        has the matrix."""
-        return 0 < self.rank * (self.width + self.ffn) < self.width * self.ffn
+        """Whether the factors take less than the matrix. Otherwise a static twin has the matrix."""
+        return 0 < self.factors_size < self.matrix_size
 
     @property
     def cross_span(self) -> int:

@@ -65,10 +65,9 @@ def kept_weights(subnet: Subnet, limit: int) -> int:
     """Return the number of elements of the merged feed-forward weights of ``subnet`` with fewer than ``limit`` elements
     each; larger ones are merged again in the backward pass."""
     sizes: list[int] = []
-    for stack in subnet.family.stacks:
-        for layer in subnet.layers(stack.name):
-            factors = [layer.rank * layer.width, layer.rank * layer.ffn]
-            sizes += factors if layer.rank else [layer.width * layer.ffn]
+    for layer in subnet.all_layers:
+        factors = [layer.rank * layer.width, layer.rank * layer.ffn]
+        sizes += factors if layer.rank else [layer.matrix_size]
     return sum(2 * size for size in sizes if size < limit)
 
 

@@ -108,10 +108,10 @@ def main(argv: list[str] | None = None) -> None:
         twin = model.get_active_subnet()
     chosen.write(state, twin, args.output, options)
     params = sum(parameter.numel() for parameter in twin.parameters())
-    layers = [layer for stack in subnet.family.stacks for layer in subnet.layers(stack.name) if layer.rank_pays]
+    layers = [layer for layer in subnet.all_layers if layer.rank_pays]
     if chosen.name != "twin" and layers:
         factors = params
-        params += sum(2 * (layer.width * layer.ffn - layer.rank * (layer.width + layer.ffn)) for layer in layers)
+        params += sum(2 * (layer.matrix_size - layer.factors_size) for layer in layers)
         warn(f"{chosen.name} has matrices only: products of factors make {params:,} parameters of {factors:,}")
     if args.json:
         found = {"output": args.output, "format": chosen.name, "params": params, "architecture": subnet.to_dict()}

@@ -30,9 +30,8 @@ def parameter_summary(model: nn.Module) -> str:
 
 def _vanish_in_products(largest: Subnet) -> int:
     """Return the parameters of factors beyond those of their products, where a rank does not pay."""
-    layers = [layer for stack in largest.family.stacks for layer in largest.layers(stack.name)]
-    dense = [layer for layer in layers if layer.rank and not layer.rank_pays]
-    return sum(2 * (layer.rank * (layer.width + layer.ffn) - layer.width * layer.ffn) for layer in dense)
+    dense = [layer for layer in largest.all_layers if layer.rank and not layer.rank_pays]
+    return sum(2 * (layer.factors_size - layer.matrix_size) for layer in dense)
 
 
 def _of_experts(linear: ElasticLinear) -> int:

@@ -7,6 +7,7 @@ and once in the decoder, in every forward pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,25 +16,29 @@ from torch.utils.weak import WeakIdKeyDictionary
 from mos_fairseq.modules.derived import state_of
 
 
-class PaddingMemo:
-    """Remembers of tokens, for as long as they live, whether they are padded where it matters.
+class _Memo:
+    """Remembers an answer about each tensor for as long as the tensor lives.
 
     Copies and pickles of it are empty.
     """
 
     def __init__(self) -> None:
-        self._known = WeakIdKeyDictionary()  # tokens -> (their state, the answer)
+        self._known = WeakIdKeyDictionary()  # tensor -> (its state, the answer)
 
     def __reduce__(self):
         return type(self), ()
 
-    def knows(self, tokens: Tensor) -> bool:
-        """Whether it was told of these tokens, with the same values."""
-        return tokens in self._known and self._known[tokens][0] == state_of(tokens)
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether it was told of this tensor, with the same values."""
+        return tensor in self._known and self._known[tensor][0] == state_of(tensor)
 
-    def learn(self, tokens: Tensor, answer: bool) -> None:
-        """Remember the ``answer`` for ``tokens``."""
-        self._known[tokens] = state_of(tokens), answer
+    def learn(self, tensor: Tensor, answer: Any) -> None:
+        """Remember the ``answer`` for ``tensor``."""
+        self._known[tensor] = state_of(tensor), answer
+
+
+class PaddingMemo(_Memo):
+    """Remembers of tokens whether they are padded where it matters."""
 
     def any(self, tokens: Tensor, padding: Tensor) -> bool:
         """Whether ``padding``, a mask made of ``tokens``, is true anywhere; True where tensors have no values."""
@@ -46,25 +51,16 @@ class PaddingMemo:
         return self._known[tokens][1]
 
 
-class MaskMemo:
-    """Remembers of masks, for as long as they live, where they are true.
-
-    Copies and pickles of it are empty.
-    """
-
-    def __init__(self) -> None:
-        self._known = WeakIdKeyDictionary()  # mask -> (its state, the positions)
-
-    def __reduce__(self):
-        return type(self), ()
+class MaskMemo(_Memo):
+    """Remembers of masks where they are true."""
 
     def index(self, mask: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return an index of the positions where ``mask`` is true: on a GPU their coordinates, otherwise the mask."""
         if not mask.is_cuda or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return mask
-        if mask not in self._known or self._known[mask][0] != state_of(mask):
+        if not self.knows(mask):
             with torch.inference_mode(False):  # a forward with gradients may follow
-                self._known[mask] = state_of(mask), mask.nonzero(as_tuple=True)
+                self.learn(mask, mask.nonzero(as_tuple=True))
         return self._known[mask][1]
 
 

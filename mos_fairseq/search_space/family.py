@@ -84,7 +84,7 @@ class FeedForward:
     def cost(self, layer: LayerSizes, length: int, memory_length: int) -> tuple[int, int]:
         """Return (parameters, multiply-accumulates) for ``length`` tokens, without the norm."""
         d, f = layer.width, layer.ffn
-        each = layer.rank * (d + f) if layer.rank_pays else d * f
+        each = layer.factors_size if layer.rank_pays else layer.matrix_size
         return 2 * each + f + d, 2 * length * each
 
     def terms(self, mean: Means, stack: Stack, family: Family) -> Terms:

@@ -86,6 +86,11 @@ class Subnet(FamilyValues):
         layers that it reads (the arch encoding has the chosen value)."""
         return self._layers[stack]
 
+    @property
+    def all_layers(self) -> tuple[LayerSizes, ...]:
+        """Return the sizes of the layers of all stacks."""
+        return tuple(layer for stack in self.family.stacks for layer in self.layers(stack.name))
+
     @cached_property
     def _layers(self) -> dict[str, tuple[LayerSizes, ...]]:
         return {stack.name: self.family.layers(stack, self.values) for stack in self.family.stacks}
@@ -93,7 +98,7 @@ class Subnet(FamilyValues):
     @property
     def cross_spans(self) -> tuple[int, ...]:
         """For each layer with cross-attention, the number of outputs that it attends to, at most as many as exist."""
-        spans = (layer.cross_span for stack in self.family.stacks for layer in self.layers(stack.name))
+        spans = (layer.cross_span for layer in self.all_layers)
         return tuple(span for span in spans if span)
 
     def width(self, stack: str) -> int:

@@ -42,15 +42,14 @@ def fill(target: ElasticLinear | FactoredLinear, weight: Tensor, bias: Tensor, r
 
 def is_cut(largest: Subnet) -> bool:
     """Return whether factors of the ``largest`` subnet have a lower rank than their matrices may have."""
-    layers = [layer for stack in largest.family.stacks for layer in largest.layers(stack.name)]
-    return any(0 < layer.rank < min(layer.width, layer.ffn) for layer in layers)
+    return any(0 < layer.rank < min(layer.width, layer.ffn) for layer in largest.all_layers)
 
 
 @torch.no_grad()
 def truncated(model: _Model, largest: Subnet) -> _Model:
     """Return a copy of ``model`` whose feed-forward matrices have the rank of the ``largest`` subnet, and warn
     of what that loses. Without ranks, it is the model itself."""
-    if not any(sizes.rank for stack in largest.family.stacks for sizes in largest.layers(stack.name)):
+    if not any(layer.rank for layer in largest.all_layers):
         return model
     model = copy.deepcopy(model)
     losses = []

@@ -92,7 +92,7 @@ def test_importance_does_not_depend_on_how_a_product_is_factored():
     with torch.no_grad():
         for layer in (*twin.encoder.layers, *twin.decoder.layers):
             for linear in (layer.fc1, layer.fc2):
-                scales = torch.rand(linear.rank, generator=generator) * 9 + 0.1
+                scales = 2.0 ** torch.randint(-3, 4, (linear.rank,), generator=generator)  # exact
                 linear.up.weight *= scales
                 linear.down.weight /= scales[:, None]
     after = supernet_orders(twin)
@@ -100,7 +100,8 @@ def test_importance_does_not_depend_on_how_a_product_is_factored():
     layer = twin.encoder.layers[1]
     incoming, outgoing = (linear.up.weight @ linear.down.weight for linear in (layer.fc1, layer.fc2))
     scores = incoming.norm(dim=1) * outgoing.norm(dim=0)
-    assert torch.equal(after.ffn["encoder", 1], torch.argsort(scores, descending=True))
+    sorted_scores = scores[after.ffn["encoder", 1]]
+    assert (sorted_scores[1:] <= sorted_scores[:-1] * (1 + 1e-5)).all() and sorted_scores[0] > sorted_scores[-1]
 
 
 @pytest.mark.parametrize("ranks", [{"encoder_ffn_rank": [20]}, RANKS], ids=["does not pay", "pays in part"])
