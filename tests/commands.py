@@ -73,9 +73,10 @@ def _has_gpu() -> bool:
 class Commands:
     """fairseq's commands: ``fork`` for most tests, ``spawn`` for a real console script."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, composed: Path) -> None:
+        """``composed``: the folder of what :mod:`tests.composition` shares between processes."""
         self.folder, self.count = folder, 0
-        server = [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(folder)]
+        server = [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(composed)]
         self.server = subprocess.Popen(
             server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=_environment(), cwd=folder
         )
@@ -177,8 +178,11 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory):
-    commands = Commands(tmp_path_factory.mktemp("commands"))
+def commands(tmp_path_factory, worker_id):
+    base = tmp_path_factory.getbasetemp()
+    composed = (base if worker_id == "master" else base.parent) / "composed"
+    composed.mkdir(exist_ok=True)
+    commands = Commands(tmp_path_factory.mktemp("commands"), composed)
     yield commands
     commands.server.kill()
     commands.server.wait()

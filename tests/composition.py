@@ -2,7 +2,7 @@
 
 hydra composes the chosen groups (``task=translation``), which is slowest, then sets the options one by one
 (``task.data=…``). :func:`remember` caches the first for every choice, and the parsed form of each option; hydra's own
-function does the second every time.
+function does the second, for options that are not at their defaults.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib
 import inspect
 import os
 import pickle
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from typing import Any
 _composed: dict[tuple[str, ...], Any] = {}
 _parsed: dict[str, Any] = {}
 _folder: Path | None = None
+_read: set[Path] = set()
+missing = object()
 
 
 def remember(folder: Path | None = None) -> None:
@@ -42,12 +45,40 @@ def compose(config_name: str, overrides: list[str], strict: bool | None = None) 
         parser = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create()
         _parsed.update(zip(fresh, parser.parse_overrides(fresh), strict=True))
     cfg = _composed.pop(groups) if known and _folder else copy.deepcopy(_composed[groups])
+    options = [_parsed[line] for line in overrides if line not in groups]
     OmegaConf.set_struct(cfg, True)
-    ConfigLoaderImpl._apply_overrides_to_config([_parsed[line] for line in overrides if line not in groups], cfg)
+    ConfigLoaderImpl._apply_overrides_to_config(_that_change(OmegaConf.to_container(cfg), options), cfg)
     OmegaConf.set_struct(cfg, strict)
     if not known:
         _share(groups)
     return cfg
+
+
+def _that_change(plain: Any, options: list) -> list:
+    """Return the options that change the configuration: most of a command's 300 have the value that is there already.
+
+    ``repr`` tells 1 from True and 1.0. An option that is given again is kept.
+    """
+    kept, changed = [], set()
+    for option in options:
+        key, value = option.key_or_group, plain
+        for name in key.split("."):
+            value = value.get(name, missing) if isinstance(value, dict) else missing
+        if key in changed or option.is_add() or option.is_delete() or repr(option.value()) != repr(value):
+            changed.add(key)
+            kept.append(option)
+    return kept
+
+
+def learn() -> None:
+    """Read what other processes have composed, so that forks of this one need not."""
+    if _folder is not None:
+        for file in _folder.glob(f"{_kind()}*.pickle"):
+            if file not in _read:
+                _read.add(file)
+                groups, composed, parsed = pickle.loads(file.read_bytes())
+                _composed[groups] = composed
+                _parsed.update(parsed)
 
 
 def _known(config_name: str, groups: tuple[str, ...]) -> bool:
@@ -56,7 +87,7 @@ def _known(config_name: str, groups: tuple[str, ...]) -> bool:
         return True
     file = _file(groups)
     if file is not None and file.exists():
-        _composed[groups], parsed = pickle.loads(file.read_bytes())
+        _, _composed[groups], parsed = pickle.loads(file.read_bytes())
         _parsed.update(parsed)
         return True
     _composed[groups] = importlib.import_module("hydra.experimental").compose(config_name, overrides=list(groups))
@@ -67,9 +98,14 @@ def _share(groups: tuple[str, ...]) -> None:
     if (file := _file(groups)) is not None:
         part = file.with_suffix(f".{os.getpid()}")
         with suppress(pickle.PicklingError):  # some of fairseq's enums have no name to be found by
-            part.write_bytes(pickle.dumps((_composed[groups], _parsed)))
+            part.write_bytes(pickle.dumps((groups, _composed[groups], _parsed)))
             part.replace(file)
 
 
 def _file(groups: tuple[str, ...]) -> Path | None:
-    return _folder and _folder / f"{hashlib.sha256(repr(groups).encode()).hexdigest()[:16]}.pickle"
+    return _folder and _folder / f"{_kind()}{hashlib.sha256(repr(groups).encode()).hexdigest()[:16]}.pickle"
+
+
+def _kind() -> str:
+    """Only a process that has imported the plugin reads compositions with its classes."""
+    return "plugin-" if "mos_fairseq" in sys.modules else "stock-"

@@ -42,7 +42,8 @@ for name in OTHERS:
 parse = importlib.import_module("hydra.core.override_parser.overrides_parser").OverridesParser.create().parse_overrides
 values = ("null", "1", "0.1", "true", "word", "'two words'", "['a,b']", "[0.1,2]", "/path/file.pt", "'{\"key\": 1}'")
 parse([f"group.name_{number}={value}" for number, value in enumerate(values)] + ["task=translation", "model._name=x"])
-importlib.import_module("tests.composition").remember(Path(sys.argv[1]))
+composition = importlib.import_module("tests.composition")
+composition.remember(Path(sys.argv[1]))
 ended = importlib.import_module("tests.processes").ended
 gc.freeze()  # a collection in a fork would copy every page
 logging.root.handlers.clear()  # set while fairseq was imported; each command sets its own
@@ -107,6 +108,8 @@ def serve(requests: TextIO, replies: TextIO, plugin: Callable[[str], None] | Non
         if request["plugin"] and plugin is not None:
             plugin(line)
             continue
+        composition.learn()
+        gc.freeze()
         process = os.fork()
         if process == 0:
             os._exit(ended(partial(run_command, request)))

@@ -120,6 +120,7 @@ def start(
         environment |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(ranks)}
         environment["MASTER_PORT"] = str(store.port if store else _free_port())
     job = Job([], [log.with_name(f"{log.name}.{rank}") for rank in range(ranks)], store)
+    composition.learn()
     for rank in range(ranks):
         more = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
         pid = os.fork()

@@ -73,7 +73,16 @@ def test_every_preset_has_a_recipe():
         assert names == sorted(SearchSpace.preset_names() + more), group
 
 
-@pytest.mark.parametrize("name", SearchSpace.preset_names())
+def test_either_group_of_a_preset_chooses_the_other():
+    for name in SearchSpace.preset_names():
+        by_space, by_recipe = (
+            yaml.safe_load((CONFIG / group / f"{name}.yaml").read_text()) for group in ("search_space", "recipe")
+        )
+        assert by_space == {"defaults": [{"/recipe": name}, "_self_"], "task": {"search_space": name}}
+        assert by_recipe["task"]["search_space"] == name
+
+
+@pytest.mark.parametrize("name", ["iwslt14_de_en", "tiny_lm", "bert_tiny"])
 def test_a_space_brings_its_recipe(compose, name):
     """One name chooses both, and either group accepts it."""
     family = SearchSpace.from_spec(name).family.name

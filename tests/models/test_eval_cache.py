@@ -238,11 +238,10 @@ UPDATES = [sampled_before, sampled_before_the_backward_pass, another_subnet_trai
 @pytest.mark.parametrize(
     ("kind", "update", "optimizer"),
     [
-        (kind, update, optimizer)
-        for kind in ("none", "layer", "neuron", "twin")
-        for update in UPDATES
-        for optimizer in (OPTIMIZERS if kind == "neuron" else ["adam"])
-        if not (kind == "twin" and update is another_subnet_trains)
+        *(("neuron", update, "adam") for update in UPDATES),
+        *(("neuron", sampled_before, optimizer) for optimizer in OPTIMIZERS if optimizer != "adam"),
+        *((kind, sampled_before_the_backward_pass, "adam") for kind in ("none", "layer", "twin")),
+        *((kind, features_train, "adam") for kind in ("none", "layer", "twin")),
     ],
 )
 def test_evaluation_between_updates_sees_them(kind, update, optimizer):
