@@ -24,18 +24,18 @@ training=(
     --subnet-sampling random --num-random-subnets 1 --cost-strata 8 --valid-subnets largest,smallest
     --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.1
     --optimizer adam_fused --adam-betas '(0.9, 0.98)'
-    --lr 2e-3 --lr-scheduler inverse_sqrt --warmup-updates 300
-    --max-tokens 2048 "${batching[@]}" --max-epoch 12 --validate-interval 3 --save-interval 3 --seed 1
+    --lr 3e-3 --lr-scheduler polynomial_decay --warmup-updates 300 --total-num-update 2600 --max-update 2600
+    --max-tokens 1024 "${batching[@]}" --seed 1
 )
 # What is measured, as the test set is translated below: one sentence of 20 tokens at a time, on one core
 beam=4
-latency=(--search-space tiny --share-all-embeddings --beam $beam --src-len 20 --tgt-len 20 --threads 1 --iterations 10)
-latency_subnets=(--num-subnets 60 --repeats 2)
+latency=(--search-space tiny --share-all-embeddings --beam $beam --src-len 20 --tgt-len 20 --threads 1 --iterations 5)
+latency_subnets=(--num-subnets 50 --repeats 2)
 # The search: the best subnet within this part of the way from the smallest's latency to the largest's
 budget_part=0.8
-searching=(--population-size 50 --parents 15 --mutations 20 --crossovers 20 --iterations 5 --seed 1)
+searching=(--population-size 40 --parents 12 --mutations 12 --crossovers 12 --iterations 4 --seed 1)
 # A tenth of the supernet's updates, for the best subnet alone
-finetune_updates=270
+finetune_updates=260
 # How the test set is translated
 generation=(--beam $beam --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --max-tokens 8000 "${batching[@]}")
 

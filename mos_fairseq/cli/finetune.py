@@ -44,7 +44,11 @@ def get_parser() -> argparse.ArgumentParser:
         help="folder of the results: finetuned.pt, a static twin; finetuned.yaml, its sizes; finetune.json, the scores",
     )
     parser.add_argument(
-        "--lr", type=float, metavar="LR", help="highest learning rate (default: that of the supernet's last update)"
+        "--lr",
+        type=float,
+        metavar="LR",
+        help="highest learning rate (default: that of the supernet's last update, or a third of its highest if its "
+        "schedule ended near 0)",
     )
     add_judging_options(parser, "valid")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")

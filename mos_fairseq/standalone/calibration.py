@@ -17,7 +17,7 @@ from mos_fairseq.files import write_atomically
 from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.models.trained_parts import check_parts
 from mos_fairseq.search_space import Subnet, check_family
-from mos_fairseq.standalone.finetuning import last_learning_rate, short_training, without_optimizer
+from mos_fairseq.standalone.finetuning import default_learning_rate, short_training, without_optimizer
 from mos_fairseq.standalone.training import Training, train_all
 
 
@@ -35,7 +35,7 @@ class Calibration:
         options: options for judging subnets.
         fingerprint: of the supernet and its evaluation (:meth:`ModelEvaluator.fingerprint`).
         device: torch's name of the device to judge on.
-        lr: the highest learning rate; None: that of the supernet's last update.
+        lr: the highest learning rate; None: :func:`default_learning_rate`.
         threads: torch's threads of a training process.
 
     Raises:
@@ -57,7 +57,7 @@ class Calibration:
     def __post_init__(self) -> None:
         family = search_space_of(self._state).family
         check_parts(self.parts, "calibrate_parts")
-        if self.lr is None and last_learning_rate(self._state) is None:
+        if self.lr is None and default_learning_rate(self._state) is None:
             raise InputError(
                 f"checkpoint {self.supernet}: its optimizer's state has no learning rate: give --calibrate-lr"
             )

@@ -29,13 +29,22 @@ from mos_fairseq.standalone.training import Training, train_all
 
 _SCHEDULE = "--lr-scheduler"
 _WARMUP = 0.1  # share of the updates
+_ENDED = 0.1  # share of the supernet's highest learning rate; below it, its schedule has come to its end
+_AGAIN = 1 / 3  # as much of the highest is the rate then
 
 
-def last_learning_rate(state: Mapping[str, Any]) -> float | None:
-    """Return the learning rate of a checkpoint's last update; None if it has no optimizer state."""
+def default_learning_rate(state: Mapping[str, Any]) -> float | None:
+    """Return the highest learning rate of a short training; None if the checkpoint has no optimizer state.
+
+    It is the rate of the supernet's last update, or a third of the supernet's highest where the last is below a tenth
+    of that: schedules like ``polynomial_decay`` and ``cosine`` end at about 0.
+    """
     groups = (state.get("last_optimizer_state") or {}).get("param_groups") or [{}]
     rate = groups[0].get("lr")
-    return None if rate is None else float(rate)
+    if rate is None:
+        return None
+    highest = max(state["cfg"]["optimization"]["lr"])
+    return float(rate) if rate >= _ENDED * highest else _AGAIN * float(highest)
 
 
 def short_training(
@@ -56,13 +65,13 @@ def short_training(
 
     Args:
         state: content of the checkpoint ``supernet``.
-        lr: the highest learning rate; None: that of the supernet's last update.
+        lr: the highest learning rate; None: :func:`default_learning_rate`.
         more: arguments of ``fairseq-train`` that override those recorded in the supernet, and the schedule.
 
     Raises:
         InputError: the checkpoint has no learning rate, and none is given; or standalone models cannot train so.
     """
-    rate = last_learning_rate(state) if lr is None else lr
+    rate = default_learning_rate(state) if lr is None else lr
     if rate is None:
         raise InputError(f"checkpoint {supernet}: its optimizer's state has no learning rate: give --lr")
     words = ["--lr", repr(rate)]
@@ -91,7 +100,7 @@ class Finetuning:
         updates: number of updates of the subnet alone.
         output: folder of the results.
         judge: settings for scoring it, before and after.
-        lr: the highest learning rate; None: that of the supernet's last update.
+        lr: the highest learning rate; None: :func:`default_learning_rate`.
         more: arguments of ``fairseq-train`` that override those recorded in the supernet, and the schedule.
         threads: torch's threads of the training process.
 

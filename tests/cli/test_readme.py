@@ -21,8 +21,11 @@ from .conftest import ROOT
 pytestmark = pytest.mark.slow
 
 # reductions of the training and the search
-SMALLER = {"--max-epoch 12": "--max-update 2", "--population-size 50 --parents 15": "--population-size 8 --parents 3"}
-SMALLER |= {"--mutations 20 --crossovers 20": "--mutations 2 --crossovers 2", "--iterations 5": "--iterations 1"}
+SMALLER = {
+    "--max-update 2600": "--max-update 2",
+    "--population-size 40 --parents 12": "--population-size 8 --parents 3",
+}
+SMALLER |= {"--mutations 12 --crossovers 12": "--mutations 2 --crossovers 2", "--iterations 4": "--iterations 1"}
 TYPED = {". .venv/bin/activate", "bash examples/quickstart.sh", "bash tests/run.sh"}
 """Lines that other tests run, or that this process has done."""
 

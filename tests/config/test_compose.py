@@ -59,9 +59,9 @@ RECIPES = {
         "share_all_embeddings": True,
         "weight_decay": 0.0,
         "clip_norm": 0.0,
-        "max_update": 0,
-        "tokens": 2048,
-        "lr": {0: 0.0, 150: 1e-3, 300: 2e-3, 1200: 1e-3},
+        "max_update": 2600,
+        "tokens": 1024,
+        "lr": {0: 0.0, 100: 1e-3, 300: 3e-3, 1450: 1.5e-3, 2600: 0.0},
     },
 }
 
@@ -201,9 +201,10 @@ def test_distillation(build):
 
 
 def test_constant_ending(build):
-    overrides = ["_name=exponential_constant", "warmup_updates=10", "warmup_init_lr=0"]
-    plus = ["+lr_scheduler.decay_updates=100", "+lr_scheduler.end_lr_ratio=0.25"]
-    built = build("search_space=tiny", *(f"lr_scheduler.{o}" for o in overrides), *plus)
+    overrides = ["_name=exponential_constant", "warmup_updates=10", "+warmup_init_lr=0"]
+    overrides += ["+decay_updates=100", "+end_lr_ratio=0.25", "~total_num_update"]
+    words = [f"{o[:1]}lr_scheduler.{o[1:]}" if o[0] in "+~" else f"lr_scheduler.{o}" for o in overrides]
+    built = build("search_space=tiny", "optimization.lr=[0.002]", *words)
     assert [built.lr_of(t) for t in (0, 5, 10, 60, 110, 500)] == pytest.approx([0, 1e-3, 2e-3, 1e-3, 5e-4, 5e-4])
 
 

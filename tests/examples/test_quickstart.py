@@ -216,7 +216,7 @@ def test_quickstart_keeps_what_other_settings_made(tmp_path):
         path: (quickstart.work / path).read_text()
         for path in ("checkpoints/checkpoint_best.pt", "latency.jsonl", "search/best.yaml", "best.pt")
     }
-    quickstart.change("--max-epoch 12", "--max-epoch 5")
+    quickstart.change("--max-update 2600", "--max-update 1300")
     assert quickstart.run() == [*SUPERNET, *REPORT]
     old = quickstart.work / "old-1"
     assert f"what was made before them is kept in {old}" in quickstart.out
@@ -225,7 +225,7 @@ def test_quickstart_keeps_what_other_settings_made(tmp_path):
     assert (quickstart.work / "checkpoints" / "checkpoint_best.pt").read_text() == "trained\n"
     assert not (old / "data-bin").exists()  # does not depend on it
     # a third setting spares both
-    quickstart.change("--max-epoch 5", "--max-epoch 6")
+    quickstart.change("--max-update 1300", "--max-update 1400")
     quickstart.run()
     assert sorted(path.name for path in quickstart.work.glob("old-*")) == ["old-1", "old-2"]
     assert {path: (old / path).read_text() for path in made} == made
