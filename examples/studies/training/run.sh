@@ -2,8 +2,9 @@
 # Supernets that differ in one option, trained with as many passes of a random subnet on a mini-batch:
 #   bash examples/studies/training/run.sh STUDY WORK_DIR DATA [SEED…]
 # STUDY is "experts" (none, full, of low rank, a single one), "frozen" (experts of low rank on a trained supernet, and
-# the same supernet trained on), "optimizers" (adam and scaled_adam at three learning rates) or "rounds" (processes that
-# average in every update, and every 1, 4 or 16; with the same data, and with data that differ). DATA is the data-bin of
+# the same supernet trained on), "optimizers" (adam and scaled_adam at three learning rates), "schedules" (smaller
+# mini-batches in more updates, for as many tokens; a rate that falls with the square root or linearly) or "rounds"
+# (processes that average in every update, and every 1, 4 or 16; with the same data, and with data that differ). DATA is the data-bin of
 # a translation corpus with a joined dictionary, as examples/recipes/libreoffice_help makes it. WORK_DIR/STUDY.jsonl has
 # a row for each supernet: losses of twelve subnets on the test set. Run again, it goes on where it stopped.
 # MOS_UPDATES: updates of a training (1500 by default); MOS_SPACE: the search space (tiny); MOS_TOKENS: of a mini-batch
@@ -15,9 +16,9 @@ root=$(cd "$here/../../.." && pwd)
 [ $# -ge 3 ] || seeded_study
 study=$1 data=$3
 case $study in
-experts | frozen | optimizers | rounds) ;;
+experts | frozen | optimizers | schedules | rounds) ;;
 *)
-    echo "error: STUDY is $study: allowed are experts, frozen, optimizers and rounds" >&2
+    echo "error: STUDY is $study: allowed are experts, frozen, optimizers, schedules and rounds" >&2
     exit 1
     ;;
 esac
@@ -91,6 +92,19 @@ optimizers() { # SEED
     adam=(--optimizer scaled_adam)
     for rate in 1e-2 2e-2 4e-2; do
         arm "scaled-adam-$rate" "$1" --mos-routing layer --num-experts 2 --lr "$rate"
+    done
+}
+
+schedules() { # SEED
+    local arms=("1 inverse_sqrt 2e-3" "1 polynomial_decay 4e-3" "2 inverse_sqrt 2e-3" "2 polynomial_decay 3e-3"
+        "4 polynomial_decay 2e-3") one part schedule rate more
+    for one in "${arms[@]}"; do
+        read -r part schedule rate <<<"$one"
+        more=$((updates * part))
+        set -- "$1" --max-tokens "$((tokens / part))" --lr "$rate" --lr-scheduler "$schedule" --max-update "$more" \
+            --warmup-updates "$((more / 8))" --mos-routing neuron --num-experts 2
+        [ "$schedule" = inverse_sqrt ] || set -- "$@" --total-num-update "$more"
+        arm "$((tokens / part))-$schedule-$rate" "$@"
     done
 }
 
