@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a translation model that meets a latency budget on this machine, on a CPU, in 6 to 24 minutes:
+# From nothing to a translation model that meets a latency budget on this machine, on a CPU, in about 13 minutes on two slow cores:
 #   bash examples/quickstart.sh
 # It installs into .venv, generates its own corpus, trains a supernet, measures subnets and learns to predict latency,
 # searches the best subnet within a budget, exports it, fine-tunes it, translates with it and with subnets that need no

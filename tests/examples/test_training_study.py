@@ -54,7 +54,10 @@ def test_parts_are_the_whole_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["everything", "work", "data"], "STUDY is everything: allowed are experts, frozen, optimizers, schedules and rounds"),
+        (
+            ["everything", "work", "data"],
+            "STUDY is everything: allowed are experts, frozen, optimizers, schedules and rounds",
+        ),
         (["experts", "work", "nowhere"], "DATA is nowhere: no such folder"),
     ],
 )
