@@ -128,6 +128,7 @@ def main(argv: list[str] | None = None) -> None:
         rows, record = _read_tables(args.table), {"tables": args.table}
     else:
         experiment = _experiment(args, more)
+        experiment.check()
         make_folder(args.output, "output")
         rows = list(experiment.rows())
         record = _record(args, experiment)

@@ -207,9 +207,15 @@ class Experiment:
             pending = [x for x in pending if not reaches(found[x][updates][quality], standalone[x][quality])]
         return found
 
+    def check(self) -> None:
+        """Raise InputError for mistakes that reading supernets and data shows. Nothing is written."""
+        _ = self.subnets, self.options, self.budget, self.recipe.data_digest
+        if self.finetune_updates:
+            training_options(self._first, self._finetuning.more)
+
     def rows(self) -> Iterator[Row]:
         """Yield all scores: one row for each metric, supernet and architecture."""
-        _ = self.subnets, self.options, self.budget, self.recipe.data_digest  # report mistakes before any work
+        self.check()
         inherited = {name: self.inherited(name) for name in self.supernets}
         compared = self._compared(inherited)
         standalone = self.standalone_scores()

@@ -222,6 +222,10 @@ def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_pa
     torch.save(state, tmp_path / "two" / "checkpoint_last.pt")
     with pytest.raises(InputError, match="trained with no --update-freq and --update-freq 2: give --update-freq"):
         run("two")
+    with pytest.raises(InputError, match="--lr-scheduler is cosinus: this fairseq has"):
+        words = ["--subnet", "largest", "--finetune-updates", "2", "--finetune-options=--lr-scheduler cosinus"]
+        main([str(word) for word in arguments(joined, supernet, tmp_path / "out", *words)])
+    assert not (tmp_path / "out").exists()
 
 
 def test_failures_are_told_in_one_line(commands, joined, supernet, tmp_path):
