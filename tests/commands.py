@@ -178,9 +178,9 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory, worker_id):
+def commands(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
-    composed = (base if worker_id == "master" else base.parent) / "composed"
+    composed = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "composed"
     composed.mkdir(exist_ok=True)
     commands = Commands(tmp_path_factory.mktemp("commands"), composed)
     yield commands

@@ -76,9 +76,10 @@ def learn() -> None:
         for file in _folder.glob(f"{_kind()}*.pickle"):
             if file not in _read:
                 _read.add(file)
-                groups, composed, parsed = pickle.loads(file.read_bytes())
-                _composed[groups] = composed
-                _parsed.update(parsed)
+                with suppress(AttributeError, ImportError, pickle.UnpicklingError):  # a class of the other's only
+                    groups, composed, parsed = pickle.loads(file.read_bytes())
+                    _composed[groups] = composed
+                    _parsed.update(parsed)
 
 
 def _known(config_name: str, groups: tuple[str, ...]) -> bool:

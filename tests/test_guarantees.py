@@ -60,6 +60,7 @@ TOLD = [
 
 # all that is imported from here on is compiled as ``python -O`` does: torch and fairseq are there already
 OPTIMISED = """
+import sys
 from importlib.machinery import SourceFileLoader
 
 
@@ -68,6 +69,7 @@ def get_code(self, name):
     return compile(self.get_data(path), path, "exec", dont_inherit=True, optimize=1)
 
 
+assert "mos_fairseq" not in sys.modules and "tests.helpers" not in sys.modules
 SourceFileLoader.get_code = get_code
 exec(compile({code!r}, "guarantees", "exec", optimize=1), {{"__name__": "__main__"}})
 """

@@ -63,8 +63,8 @@ def add_calibration_options(parser: Group) -> None:
         "--calibrate-lr",
         type=float,
         metavar="LR",
-        help="calibrate; highest learning rate (default: that of the supernet's last update, or a third of its "
-        "highest if its schedule ended near 0)",
+        help="calibrate; highest learning rate (default: that of the supernet's last update; a third of its "
+        "highest after cosine, polynomial_decay and tri_stage)",
     )
 
 

@@ -47,8 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--lr",
         type=float,
         metavar="LR",
-        help="highest learning rate (default: that of the supernet's last update, or a third of its highest if its "
-        "schedule ended near 0)",
+        help="highest learning rate (default: that of the supernet's last update; a third of its highest after "
+        "cosine, polynomial_decay and tri_stage)",
     )
     add_judging_options(parser, "valid")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")

@@ -29,22 +29,23 @@ from mos_fairseq.standalone.training import Training, train_all
 
 _SCHEDULE = "--lr-scheduler"
 _WARMUP = 0.1  # share of the updates
-_ENDED = 0.1  # share of the supernet's highest learning rate; below it, its schedule has come to its end
-_AGAIN = 1 / 3  # as much of the highest is the rate then
+_ENDING = ("cosine", "polynomial_decay", "tri_stage")  # schedules that fall to an end, about 0 by default
+_AGAIN = 1 / 3  # of the supernet's highest learning rate
 
 
 def default_learning_rate(state: Mapping[str, Any]) -> float | None:
     """Return the highest learning rate of a short training; None if the checkpoint has no optimizer state.
 
-    It is the rate of the supernet's last update, or a third of the supernet's highest where the last is below a tenth
-    of that: schedules like ``polynomial_decay`` and ``cosine`` end at about 0.
+    It is the rate of the supernet's last update; or, because ``cosine``, ``polynomial_decay`` and ``tri_stage`` fall to
+    an end, with these a third of the supernet's highest. (fairseq's ``cosine`` records the rate of its next period.)
     """
     groups = (state.get("last_optimizer_state") or {}).get("param_groups") or [{}]
     rate = groups[0].get("lr")
     if rate is None:
         return None
-    highest = max(state["cfg"]["optimization"]["lr"])
-    return float(rate) if rate >= _ENDED * highest else _AGAIN * float(highest)
+    if state["cfg"]["lr_scheduler"]["_name"] in _ENDING:
+        return _AGAIN * float(max(state["cfg"]["optimization"]["lr"]))
+    return float(rate)
 
 
 def short_training(

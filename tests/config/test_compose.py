@@ -202,7 +202,7 @@ def test_distillation(build):
 
 def test_constant_ending(build):
     overrides = ["_name=exponential_constant", "warmup_updates=10", "+warmup_init_lr=0"]
-    overrides += ["+decay_updates=100", "+end_lr_ratio=0.25", "~total_num_update"]
+    overrides += ["+decay_updates=100", "+end_lr_ratio=0.25"]
     words = [f"{o[:1]}lr_scheduler.{o[1:]}" if o[0] in "+~" else f"lr_scheduler.{o}" for o in overrides]
     built = build("search_space=tiny", "optimization.lr=[0.002]", *words)
     assert [built.lr_of(t) for t in (0, 5, 10, 60, 110, 500)] == pytest.approx([0, 1e-3, 2e-3, 1e-3, 5e-4, 5e-4])

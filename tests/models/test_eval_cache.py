@@ -240,6 +240,8 @@ UPDATES = [sampled_before, sampled_before_the_backward_pass, another_subnet_trai
     [
         *(("neuron", update, "adam") for update in UPDATES),
         *(("neuron", sampled_before, optimizer) for optimizer in OPTIMIZERS if optimizer != "adam"),
+        *(("neuron", another_subnet_trains, optimizer) for optimizer in OPTIMIZERS if optimizer != "adam"),
+        *((kind, another_subnet_trains, "adam") for kind in ("none", "layer")),
         *((kind, sampled_before_the_backward_pass, "adam") for kind in ("none", "layer", "twin")),
         *((kind, features_train, "adam") for kind in ("none", "layer", "twin")),
     ],

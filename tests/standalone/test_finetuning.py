@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
+from fairseq.optim.lr_scheduler import build_lr_scheduler
+from omegaconf import OmegaConf
 
 from mos_fairseq.standalone.finetuning import default_learning_rate
 
+SCHEDULES = {
+    "inverse_sqrt": {"warmup_updates": 4, "warmup_init_lr": -1},
+    "polynomial_decay": {"warmup_updates": 4, "total_num_update": 50, "end_learning_rate": 0.0, "power": 1.0},
+    "cosine": {
+        "warmup_updates": 4,
+        "warmup_init_lr": -1,
+        "min_lr": 1e-7,
+        "t_mult": 1.0,
+        "lr_period_updates": 46,
+        "lr_shrink": 1.0,
+    },
+}
 
-def state_of(*rates: float, last: float) -> dict:
-    return {"last_optimizer_state": {"param_groups": [{"lr": last}]}, "cfg": {"optimization": {"lr": list(rates)}}}
+
+def state_after(updates: int, name: str, *rates: float) -> dict:
+    """A checkpoint as fairseq's trainer leaves it: the schedule has already set the rate of the next update."""
+    optimizer = FairseqAdam(
+        OmegaConf.structured(FairseqAdamConfig(lr=list(rates), tpu=False)), [torch.nn.Parameter(torch.ones(1))]
+    )
+    schedule = {"_name": name, "lr": list(rates)} | ({"max_update": 50} if name == "cosine" else {})
+    scheduler = build_lr_scheduler(OmegaConf.create(schedule | SCHEDULES[name]), optimizer)
+    scheduler.step_update(updates)
+    cfg = {"optimization": {"lr": list(rates)}, "lr_scheduler": {"_name": name}}
+    return {"last_optimizer_state": optimizer.state_dict(), "cfg": cfg}
 
 
-@pytest.mark.parametrize(
-    ("rates", "last", "expected"),
-    [
-        ([2e-3], 6.6e-4, 6.6e-4),  # inverse_sqrt
-        ([2e-3], 2e-4, 2e-4),
-        ([3e-3], 0.0, 1e-3),  # polynomial_decay
-        ([3e-3], 1e-7, 1e-3),  # cosine
-        ([1e-3, 3e-3, 1e-4], 1e-4, 1e-3),  # one for each epoch
-    ],
-)
-def test_it_is_the_last_updates_unless_the_schedule_ended(rates, last, expected):
-    assert default_learning_rate(state_of(*rates, last=last)) == pytest.approx(expected)
+def test_schedules_that_end_begin_again_at_a_third():
+    for name in ("polynomial_decay", "cosine"):
+        for updates in (20, 50):
+            assert default_learning_rate(state_after(updates, name, 3e-3)) == pytest.approx(1e-3)
+
+
+def test_others_go_on_at_the_last_rate():
+    assert default_learning_rate(state_after(16, "inverse_sqrt", 2e-3)) == pytest.approx(1e-3)
+    assert default_learning_rate(state_after(1, "inverse_sqrt", 2e-3)) == pytest.approx(5e-4)
 
 
 def test_a_checkpoint_without_optimizer_has_none():
-    assert default_learning_rate({"last_optimizer_state": None, "cfg": {"optimization": {"lr": [1.0]}}}) is None
+    assert default_learning_rate({"last_optimizer_state": None, "cfg": {}}) is None
