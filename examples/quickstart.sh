@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# From nothing to a translation model that meets a latency budget on this machine, on a CPU, in about 13 minutes on two slow cores:
+# From nothing to a translation model that meets a latency budget on this machine, on a CPU, in about 13 minutes on two
+# slow cores:
 #   bash examples/quickstart.sh
 # It installs into .venv, generates its own corpus, trains a supernet, measures subnets and learns to predict latency,
 # searches the best subnet within a budget, exports it, fine-tunes it, translates with it and with subnets that need no
-# search, and prints a table and the path of a plot. Run again,
-# it skips the steps that are done and resumes what was interrupted; with other settings, it keeps what the old ones made
-# in a folder old-1 (old-2, …) beside the new. MOS_QUICKSTART_DIR names another work folder than
-# runs/quickstart, PYTHON another interpreter than python3.
+# search, and prints a table and the path of a plot. Run again, it skips the steps that are done and resumes what was
+# interrupted; with other settings, it keeps what the old ones made in a folder old-1 (old-2, …) beside the new.
+# MOS_QUICKSTART_DIR names another work folder than runs/quickstart, PYTHON another interpreter than python3.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Supernets that differ in one option, trained with as many passes of a random subnet on a mini-batch:
+# Supernets that differ in one option, trained with as many passes of a random subnet on a mini-batch ("schedules": on as
+# many tokens):
 #   bash examples/studies/training/run.sh STUDY WORK_DIR DATA [SEED…]
 # STUDY is "experts" (none, full, of low rank, a single one), "frozen" (experts of low rank on a trained supernet, and
 # the same supernet trained on), "optimizers" (adam and scaled_adam at three learning rates), "schedules" (smaller
