@@ -5,9 +5,10 @@
 # STUDY is "experts" (none, full, of low rank, a single one), "frozen" (experts of low rank on a trained supernet, and
 # the same supernet trained on), "optimizers" (adam and scaled_adam at three learning rates), "schedules" (smaller
 # mini-batches in more updates, for as many tokens; a rate that falls with the square root or linearly) or "rounds"
-# (processes that average in every update, and every 1, 4 or 16; with the same data, and with data that differ). DATA is the data-bin of
-# a translation corpus with a joined dictionary, as examples/recipes/libreoffice_help makes it. WORK_DIR/STUDY.jsonl has
-# a row for each supernet: losses of twelve subnets on the test set. Run again, it goes on where it stopped.
+# (processes that average in every update, and every 1, 4 or 16; with the same data, and with data that differ). DATA is
+# the data-bin of a translation corpus with a joined dictionary, as examples/recipes/libreoffice_help makes it.
+# WORK_DIR/STUDY.jsonl has a row for each supernet: losses of twelve subnets on the test set. Run again, it goes on where
+# it stopped.
 # MOS_UPDATES: updates of a training (1500 by default); MOS_SPACE: the search space (tiny); MOS_TOKENS: of a mini-batch
 # (2048).
 set -euo pipefail
