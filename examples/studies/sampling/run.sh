@@ -2,10 +2,11 @@
 # Sampling rules compared at the same number of forward and backward passes: which subnets should train in an update?
 #   bash examples/studies/sampling/run.sh embedded WORK_DIR [SEED…]
 #   bash examples/studies/sampling/run.sh libreoffice WORK_DIR DATA [SEED…]
-# Trains a supernet in each way, for as many passes of one subnet on one mini-batch, and translates the test set with
-# five subnets. "embedded" is the quickstart's corpus and supernet, 2,724 passes; "libreoffice" the corpus and supernet of
-# examples/recipes/libreoffice_help, DATA its data-bin, 3,168 passes. WORK_DIR/scores.json has a row for each. Run again, it goes
-# on where it stopped. MOS_RECIPES="sandwich random": some recipes only.
+# Trains a supernet in each way, for as many passes of one subnet on one mini-batch (for as many tokens, where mini-batches
+# are smaller), and translates the test set with five subnets. "embedded" is the quickstart's corpus and supernet, 2,724
+# passes; "libreoffice" the corpus and supernet of examples/recipes/libreoffice_help, DATA its data-bin, 3,168 passes.
+# WORK_DIR/scores.json has a row for each. Run again, it goes on where it stopped. MOS_RECIPES="sandwich random": some
+# recipes only.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -20,11 +21,13 @@ declare -A recipes=(
     [random]="4 --subnet-sampling random"
     [random-by-cost]="4 --subnet-sampling random --cost-strata 8"
     [random-by-cost-cosine]="4 --subnet-sampling random --cost-strata 8 --lr-scheduler cosine"
+    [random-by-cost-linear]="4 --subnet-sampling random --cost-strata 8 --max-tokens 1024
+        --lr-scheduler polynomial_decay --lr 3e-3"
     [random-by-cost-none]="4 --subnet-sampling random --cost-strata 8 --mos-routing none"
     [random-by-cost-layer]="4 --subnet-sampling random --cost-strata 8 --mos-routing layer"
 )
-order=(sandwich alternate-by-cost random-by-cost random-by-cost-cosine random alternate sandwich-by-cost)
-order+=(sandwich-smallest-4th random-by-cost-none random-by-cost-layer)
+order=(sandwich alternate-by-cost random-by-cost random-by-cost-linear random-by-cost-cosine random alternate)
+order+=(sandwich-by-cost sandwich-smallest-4th random-by-cost-none random-by-cost-layer)
 if [ -n "${MOS_RECIPES:-}" ]; then
     read -ra order <<<"$MOS_RECIPES" # some of them only
 fi
@@ -58,13 +61,18 @@ fi
 for seed in "${seeds[@]}"; do
     for recipe in "${order[@]}"; do
         name=$recipe-$seed
-        read -ra options <<<"${recipes[$recipe]}"
+        read -rd "" -a options <<<"${recipes[$recipe]}" || true # its end is no NUL
+        updates=$(((4 * passes + options[0] - 1) / options[0])) warm=$warmup
+        if [[ ${options[*]} == *"--max-tokens 1024"* ]]; then # for as many tokens
+            updates=$((updates * tokens / 1024))
+            warm=$((updates / 8))
+        fi
         step "$name" fairseq-train "$data" --user-dir "$root/mos_fairseq" --task translation_mos \
             --arch transformer_mos --search-space "$space" --share-all-embeddings \
-            --max-update $(((4 * passes + options[0] - 1) / options[0])) \
+            --max-update "$updates" \
             --criterion label_smoothed_cross_entropy_mos --label-smoothing 0.1 --dropout 0.1 \
             --optimizer adam_fused --adam-betas '(0.9, 0.98)' --lr 2e-3 --lr-scheduler inverse_sqrt \
-            --warmup-updates "$warmup" --max-tokens "$tokens" --required-batch-size-multiple 1 --seed "$seed" \
+            --warmup-updates "$warm" --max-tokens "$tokens" --required-batch-size-multiple 1 --seed "$seed" \
             --num-workers 0 --disable-validation --no-epoch-checkpoints --log-format simple --save-dir "$work/$name" \
             "${options[@]:1}" # the last of an option's values wins
         for subnet in "${subnets[@]}"; do
