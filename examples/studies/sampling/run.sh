@@ -66,6 +66,7 @@ for seed in "${seeds[@]}"; do
         if [[ ${options[*]} == *"--max-tokens 1024"* ]]; then # for as many tokens
             updates=$((updates * tokens / 1024))
             warm=$((updates / 8))
+            options+=(--total-num-update "$updates")
         fi
         step "$name" fairseq-train "$data" --user-dir "$root/mos_fairseq" --task translation_mos \
             --arch transformer_mos --search-space "$space" --share-all-embeddings \
