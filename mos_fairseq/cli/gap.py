@@ -96,14 +96,16 @@ def _add_measure(commands: Any) -> None:
         "--finetune-updates",
         default="",
         metavar="N,N,…",
-        help="also fine-tune the inherited weights for increasing numbers of updates, up to the standalone score; "
+        help="also fine-tune the inherited weights for increasing numbers of updates, up to the standalone score, each "
+        "number from the start as mos-finetune does (with a --lr-scheduler given, one training goes on); "
         "finetuning.png shows the scores against the updates",
     )
     measure.add_argument(
         "--finetune-options",
         default="",
         metavar="TEXT",
-        help="options of fairseq-train for that, as in '--lr 2e-4 --warmup-updates 50'; they override all others",
+        help="options of fairseq-train for that, as in '--lr 2e-4 --warmup-updates 50'; they override all others, and "
+        "the rate and schedule of mos-finetune",
     )
     measure.add_argument(
         "--bootstrap",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mos_fairseq.checkpoints import read_supernet, updates_of
 from mos_fairseq.errors import InputError
@@ -18,6 +18,7 @@ from mos_fairseq.gap.table import Row
 from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_subnet, subnet_name
 from mos_fairseq.standalone.data import check_one_folder
+from mos_fairseq.standalone.finetuning import check_rate, default_learning_rate, short_schedule
 from mos_fairseq.standalone.kinds import FAMILIES, kind_of
 from mos_fairseq.standalone.options import Options, training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
@@ -25,6 +26,14 @@ from mos_fairseq.standalone.training import Training, train_all
 
 Tell = Callable[[str], object]
 _Evaluator = TypeVar("_Evaluator", bound=ModelEvaluator)
+
+
+class _Supernet(NamedTuple):
+    """What is known of a supernet's training: configuration, number of updates, learning rate for fine-tuning."""
+
+    cfg: dict[str, Any]
+    updates: int
+    rate: float | None
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,9 @@ class Experiment:
         standalone: folder of standalone models, which other experiments may share.
         updates: number of standalone updates; None for the supernets' own number.
         more: arguments of ``fairseq-train`` that override those recorded in the supernets.
-        finetune_updates: numbers of updates after which fine-tuned subnets are judged; empty for no fine-tuning.
-        finetune_more: arguments that override in fine-tuning.
+        finetune_updates: numbers of updates of fine-tuning, each a :func:`short_schedule` of its own; empty for none.
+        finetune_more: arguments that override in fine-tuning, after ``more``. With a schedule among them, all numbers
+            are one training.
         workers, threads: number of parallel training processes, and the threads of each.
         bootstrap: resampled test sets to compare the other supernets with the first; 0 for none.
 
@@ -70,7 +80,7 @@ class Experiment:
     def subnets(self) -> dict[str, Subnet]:
         """Subnets by name; each architecture appears once."""
         recorded = self._recorded.items()
-        spaces = {name: SearchSpace.from_spec(cfg["model"]["search_space"]) for name, (cfg, _) in recorded}
+        spaces = {name: SearchSpace.from_spec(known.cfg["model"]["search_space"]) for name, known in recorded}
         first, space = next(iter(spaces.items()))
         for name, other in spaces.items():
             if difference := space.difference(other):
@@ -83,32 +93,34 @@ class Experiment:
         return found
 
     @cached_property
-    def _recorded(self) -> dict[str, tuple[dict[str, Any], int]]:
-        """Configuration and number of updates of each supernet."""
+    def _recorded(self) -> dict[str, _Supernet]:
         states = {name: read_supernet(path) for name, path in self.supernets.items()}
         for name, state in states.items():
             space = SearchSpace.from_spec(state["cfg"]["model"]["search_space"])
             check_family("mos-gap measure", list(FAMILIES), name, space.family)
             self.judge.check_family(space.family)
-        return {name: (state["cfg"], updates_of(state)) for name, state in states.items()}
+        return {
+            name: _Supernet(state["cfg"], updates_of(state), default_learning_rate(state))
+            for name, state in states.items()
+        }
 
     @cached_property
     def budget(self) -> int:
         """Number of standalone updates."""
         if self.updates is not None:
             return self.updates
-        recorded = {updates for _, updates in self._recorded.values()}
+        recorded = {known.updates for known in self._recorded.values()}
         if len(recorded) > 1 or 0 in recorded:
-            counts = ", ".join(f"{name} {updates}" for name, (_, updates) in self._recorded.items())
+            counts = ", ".join(f"{name} {known.updates}" for name, known in self._recorded.items())
             raise InputError(f"the supernets differ in their numbers of updates ({counts}): give --max-update")
         return recorded.pop()
 
     @cached_property
     def options(self) -> Options:
         """Options of ``fairseq-train`` for all architectures: the supernets' own, without the options in ``more``."""
-        for cfg, _ in self._recorded.values():
-            check_one_folder(cfg, self.judge.data)
-        options = {name: training_options(cfg, self.more) for name, (cfg, _) in self._recorded.items()}
+        for known in self._recorded.values():
+            check_one_folder(known.cfg, self.judge.data)
+        options = {name: training_options(known.cfg, self.more) for name, known in self._recorded.items()}
         first, mine = next(iter(options.items()))
         for name, other in options.items():
             for option in sorted(mine.keys() | other.keys()):
@@ -123,24 +135,24 @@ class Experiment:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe of the standalone models."""
-        return self._recipe(self.more)
+        return Recipe(kind_of(self._first), self.judge.data, self.options, self.more)
 
-    def _recipe(self, more: Sequence[str]) -> Recipe:
-        return Recipe(kind_of(self._first), self.judge.data, self.options, more)
+    def _finetuning(self, name: str, updates: int) -> Recipe:
+        """Return the recipe of the supernet ``name``'s subnets that train on for ``updates``."""
+        known = self._recorded[name]
+        words = short_schedule(known.rate, updates, [*self.more, *self.finetune_more])
+        check_rate(known.rate, self.supernets[name], words, "--finetune-options '--lr …'")
+        return Recipe(kind_of(known.cfg), self.judge.data, training_options(known.cfg, words), words)
 
     @property
     def _first(self) -> dict[str, Any]:
         """The configuration of the first supernet."""
-        return next(iter(self._recorded.values()))[0]
+        return next(iter(self._recorded.values())).cfg
 
     def _evaluator(self, kind: type[_Evaluator], path: str) -> _Evaluator:
         """Return an evaluator; all models are judged on the samples and masks of the first supernet's training."""
         judge = self.judge
         return kind(path, judge.data, judge.options, judge.device, examples_of(self._first))
-
-    @cached_property
-    def _finetuning(self) -> Recipe:
-        return self._recipe([*self.more, *self.finetune_more])
 
     def training(self, subnet: Subnet) -> Training:
         """Return the standalone training of one architecture."""
@@ -199,7 +211,8 @@ class Experiment:
         pending = [label for label in found if not reaches(inherited[label][quality], standalone[label][quality])]
         for updates in self.finetune_updates if pending else ():
             start, folder = self.supernets[name], self.output / "finetuned"
-            trainings = [self._finetuning.finetuning(folder, self.subnets[label], updates, start) for label in pending]
+            recipe = self._finetuning(name, updates)
+            trainings = [recipe.finetuning(folder, self.subnets[label], updates, start) for label in pending]
             for position in train_all(trainings, self.workers, self.threads):
                 label = pending[position]
                 found[label][updates] = self._trained_scores(trainings[position])
@@ -210,8 +223,8 @@ class Experiment:
     def check(self) -> None:
         """Raise InputError for mistakes that reading supernets and data shows. Nothing is written."""
         _ = self.subnets, self.options, self.budget, self.recipe.data_digest
-        if self.finetune_updates:
-            training_options(self._first, self._finetuning.more)
+        for name in self.supernets if self.finetune_updates else ():
+            self._finetuning(name, self.finetune_updates[0])
 
     def rows(self) -> Iterator[Row]:
         """Yield all scores: one row for each metric, supernet and architecture."""

@@ -17,7 +17,7 @@ from mos_fairseq.files import write_atomically
 from mos_fairseq.models import TransformerSubnetModel
 from mos_fairseq.models.trained_parts import check_parts
 from mos_fairseq.search_space import Subnet, check_family
-from mos_fairseq.standalone.finetuning import default_learning_rate, short_training, without_optimizer
+from mos_fairseq.standalone.finetuning import check_rate, default_learning_rate, short_training, without_optimizer
 from mos_fairseq.standalone.training import Training, train_all
 
 
@@ -57,10 +57,8 @@ class Calibration:
     def __post_init__(self) -> None:
         family = search_space_of(self._state).family
         check_parts(self.parts, "calibrate_parts")
-        if self.lr is None and default_learning_rate(self._state) is None:
-            raise InputError(
-                f"checkpoint {self.supernet}: its optimizer's state has no learning rate: give --calibrate-lr"
-            )
+        rate = default_learning_rate(self._state) if self.lr is None else self.lr
+        check_rate(rate, self.supernet, option="--calibrate-lr")
         check_family("calibrate", [TransformerSubnetModel.family.name], self.supernet, family)
 
     @cached_property

@@ -27,7 +27,6 @@ from mos_fairseq.standalone.options import training_options
 from mos_fairseq.standalone.recipe import Recipe, check_words
 from mos_fairseq.standalone.training import Training, train_all
 
-_SCHEDULE = "--lr-scheduler"
 _WARMUP = 0.1  # share of the updates
 _ENDING = ("cosine", "polynomial_decay", "tri_stage")  # schedules that fall to an end, about 0 by default
 _AGAIN = 1 / 3  # of the supernet's highest learning rate
@@ -48,6 +47,36 @@ def default_learning_rate(state: Mapping[str, Any]) -> float | None:
     return float(rate)
 
 
+def short_schedule(rate: float | None, updates: int, more: Sequence[str] = ()) -> list[str]:
+    """Return the options of ``fairseq-train`` for a short training from inherited weights, ``more`` among them.
+
+    The learning rate rises in the first tenth of the updates and then falls linearly to 0. The subnet is already close
+    to an optimum, and a rate that ends at 0 reaches it in the fewest updates.
+
+    Args:
+        rate: the highest learning rate.
+        updates: number of updates.
+        more: options that override the rate and, where they have a schedule, the schedule.
+    """
+    words = [] if rate is None else ["--lr", repr(rate)]
+    if not _gives(more, "--lr-scheduler"):
+        words += ["--lr-scheduler", "polynomial_decay", "--total-num-update", str(updates)]
+        words += ["--warmup-updates", str(int(_WARMUP * updates)), "--end-learning-rate", "0.0"]
+    return words + list(more)
+
+
+def check_rate(rate: float | None, supernet: str, more: Sequence[str] = (), option: str = "--lr") -> None:
+    """Raise InputError if neither the checkpoint ``supernet`` nor the options ``more`` give a learning rate.
+
+    ``option`` is the command's, by which users give one."""
+    if rate is None and not _gives(more, "--lr"):
+        raise InputError(f"checkpoint {supernet}: its optimizer's state has no learning rate: give {option}")
+
+
+def _gives(words: Sequence[str], option: str) -> bool:
+    return any(word.partition("=")[0] == option for word in words)
+
+
 def short_training(
     state: Mapping[str, Any],
     supernet: str,
@@ -59,10 +88,7 @@ def short_training(
     more: Sequence[str] = (),
 ) -> Training:
     """Return the run of ``fairseq-train`` that trains one subnet of a supernet alone, and make its folder in ``root``.
-    A run with more updates starts anew, because its schedule depends on the number.
-
-    The learning rate rises in the first tenth of the updates and then falls linearly to 0. The subnet is already close
-    to an optimum, and a rate that ends at 0 reaches it in the fewest updates.
+    A run with more updates starts anew, because its schedule (:func:`short_schedule`) depends on the number.
 
     Args:
         state: content of the checkpoint ``supernet``.
@@ -73,13 +99,8 @@ def short_training(
         InputError: the checkpoint has no learning rate, and none is given; or standalone models cannot train so.
     """
     rate = default_learning_rate(state) if lr is None else lr
-    if rate is None:
-        raise InputError(f"checkpoint {supernet}: its optimizer's state has no learning rate: give --lr")
-    words = ["--lr", repr(rate)]
-    if not any(word.partition("=")[0] == _SCHEDULE for word in more):
-        words += [_SCHEDULE, "polynomial_decay", "--total-num-update", str(updates)]
-        words += ["--warmup-updates", str(int(_WARMUP * updates)), "--end-learning-rate", "0.0"]
-    words += more
+    check_rate(rate, supernet, more)
+    words = short_schedule(rate, updates, more)
     cfg = state["cfg"]
     check_one_folder(cfg, data)
     recipe = Recipe(kind_of(cfg), data, training_options(cfg, words), words)

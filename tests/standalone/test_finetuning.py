@@ -8,7 +8,8 @@ from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 from omegaconf import OmegaConf
 
-from mos_fairseq.standalone.finetuning import default_learning_rate
+from mos_fairseq.errors import InputError
+from mos_fairseq.standalone.finetuning import check_rate, default_learning_rate, short_schedule
 
 SCHEDULES = {
     "inverse_sqrt": {"warmup_updates": 4, "warmup_init_lr": -1},
@@ -49,3 +50,20 @@ def test_others_go_on_at_the_last_rate():
 
 def test_a_checkpoint_without_optimizer_has_none():
     assert default_learning_rate({"last_optimizer_state": None, "cfg": {}}) is None
+
+
+def test_a_short_training_falls_to_0_in_its_own_updates():
+    words = short_schedule(1e-3, 60, ["--seed", "3"])
+    assert words == (
+        "--lr 0.001 --lr-scheduler polynomial_decay --total-num-update 60 --warmup-updates 6 --end-learning-rate 0.0 "
+        "--seed 3"
+    ).split(" ")
+    given = ["--lr-scheduler=inverse_sqrt", "--lr", "1e-4"]
+    assert short_schedule(1e-3, 60, given) == short_schedule(1e-3, 120, given) == ["--lr", "0.001", *given]
+
+
+def test_a_rate_is_needed():
+    check_rate(1e-3, "x.pt")
+    check_rate(None, "x.pt", ["--lr=0.1"])
+    with pytest.raises(InputError, match=r"checkpoint x\.pt: its optimizer's state has no learning rate: give --lr"):
+        check_rate(None, "x.pt", ["--lr-scheduler", "fixed"])
