@@ -11,7 +11,7 @@ from mos_fairseq.search_space import ElasticSchedule, SearchSpace, Subnet
 from mos_fairseq.tasks.controller import CONTROLLER, Controller, check_controller
 from mos_fairseq.tasks.stratified_draws import StratifiedDraws
 
-UNIFORM = ("sandwich", "alternate", "random")
+UNIFORM = ("sandwich", "alternate", "random", "decay")
 """Sampling rules that draw from a fixed distribution."""
 DRAWING = (*UNIFORM, CONTROLLER)
 """Sampling rules that draw random subnets."""
@@ -26,7 +26,7 @@ def check_sampling(cfg: Any) -> None:
     """Raise InputError if a task's options contradict each other, or are out of range."""
     sampling = str(cfg.subnet_sampling)
     at_least(1, num_random_subnets=cfg.num_random_subnets, smallest_interval=cfg.smallest_interval)
-    at_least(0, cost_strata=cfg.cost_strata, local_updates=cfg.local_updates)
+    at_least(0, cost_strata=cfg.cost_strata, local_updates=cfg.local_updates, decay_updates=cfg.decay_updates)
     if sampling == CONTROLLER:
         check_controller(cfg)
         if cfg.local_updates:
@@ -34,6 +34,8 @@ def check_sampling(cfg: Any) -> None:
                 f"local_updates is given with subnet_sampling {CONTROLLER}, which learns from one model: allowed are "
                 f"{', '.join(name for name in SAMPLINGS if name != CONTROLLER)}"
             )
+    if sampling == "decay" and not cfg.decay_updates:
+        raise InputError("subnet_sampling is decay but not for how long: add --decay-updates N")
     if sampling == "fixed" and not cfg.subnet:
         raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
     if cfg.subnets_per_rank and sampling not in DRAWING:
@@ -85,9 +87,23 @@ class SubnetSampling:
         if sampling == "alternate":
             drawn = update_num // 2
             return self._random_ones(space, update_num, drawn) if update_num % 2 else [largest]
+        if sampling == "decay":
+            drawn = self._drawn_in_decay(update_num)
+            draws = self._drawn_in_decay(update_num + 1) > drawn
+            return self._random_ones(space, update_num, drawn) if draws else [largest]
         if sampling == "random":
             return self._random_ones(space, update_num, update_num)
         return [{"largest": largest, "smallest": smallest}[sampling]]
+
+    def _drawn_in_decay(self, update_num: int) -> int:
+        """Return how many of the first ``update_num`` updates draw random subnets: update t of N has t / N of a draw.
+
+        The sum of these shares decides, and no coin, so that any number of updates has the share of the largest that
+        it should have.
+        """
+        length = self.cfg.decay_updates
+        falling = min(update_num, length)
+        return falling * (falling - 1) // (2 * length) + update_num - falling
 
     def _random_ones(self, space: SearchSpace, update_num: int, drawn: int) -> Named:
         """Return the random subnets of an update, before which ``drawn`` updates drew some."""

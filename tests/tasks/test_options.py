@@ -59,6 +59,7 @@ VALUES = {
     "num_random_subnets": 2,
     "cost_strata": 4,
     "smallest_interval": 3,
+    "decay_updates": 9,
     "controller_budget": "flops<=70%",
     "controller_from": 3,
     "controller_interval": 4,
@@ -204,6 +205,7 @@ def test_an_option_that_needs_another(outcome, option):
         only_in, needed, allowed = NEEDS[option]
         if only_in in (None, command):
             others = {"num_random_subnets": "largest", "cost_strata": "smallest", "smallest_interval": "random"}
+            others |= {"decay_updates": "alternate"}
             others |= {"subnet": "sandwich", "local_average": 0, "local_moments": 0}
             other = others.get(option, "random" if "controller" in option else False)
             message = outcome(command, **{option: VALUES[option], needed: other})

@@ -107,6 +107,25 @@ def test_alternate(make_task):
         assert task.training_subnets(update) == expected
 
 
+def test_decay(make_task):
+    """The largest's share of the updates falls linearly; the draws by cost go through their strata without a gap."""
+    task = make_task(subnet_sampling="decay", decay_updates=30, num_random_subnets=2)
+    drawn = make_task(subnet_sampling="random", num_random_subnets=2)
+    draws = [name == "random" for update in range(40) for name, _ in task.training_subnets(update)[:1]]
+    for update in range(40):
+        expected = drawn.training_subnets(update) if draws[update] else [("largest", SPACE.largest())]
+        assert task.training_subnets(update) == expected
+    for update in range(31):
+        assert -30 < 30 * sum(draws[:update]) - sum(range(update)) <= 0
+    assert not any(draws[:8]) and all(draws[30:]) and sum(draws[:30]) == 14
+    assert make_task(subnet_sampling="decay", decay_updates=1).training_subnets(1)[0][0] == "random"
+    strata = {"cost_strata": 4, "num_random_subnets": 1}
+    by_cost = make_task(subnet_sampling="decay", decay_updates=30, **strata)
+    others = make_task(subnet_sampling="random", **strata)
+    found = [by_cost.training_subnets(update) for update, draw in enumerate(draws) if draw]
+    assert found == [others.training_subnets(update) for update in range(24)]
+
+
 def test_sandwich_with_the_smallest_now_and_then(make_task):
     task, always = make_task(smallest_interval=3), make_task()
     for update in range(7):
@@ -161,6 +180,8 @@ def test_a_stratum_without_subnets_gets_the_nearest_one():
         ({"cost_strata": -1}, "cost_strata is -1: allowed are whole numbers from 0 up"),
         ({"smallest_interval": 0}, "smallest_interval is 0: allowed are whole numbers from 1 up"),
         ({"subnet_sampling": "alternate", "num_random_subnets": 0}, "num_random_subnets is 0"),
+        ({"subnet_sampling": "decay"}, "subnet_sampling is decay but not for how long: add --decay-updates N"),
+        ({"subnet_sampling": "decay", "decay_updates": -1}, "decay_updates is -1: allowed are whole numbers from 0"),
     ],
 )
 def test_bad_sampling(make_task, options, words):

@@ -18,6 +18,7 @@ declare -A recipes=(
     [sandwich-smallest-4th]="9 --subnet-sampling sandwich --cost-strata 8 --smallest-interval 4"
     [alternate]="4 --subnet-sampling alternate"
     [alternate-by-cost]="4 --subnet-sampling alternate --cost-strata 8"
+    [decay-by-cost]="4 --subnet-sampling decay --cost-strata 8"
     [random]="4 --subnet-sampling random"
     [random-by-cost]="4 --subnet-sampling random --cost-strata 8"
     [random-by-cost-cosine]="4 --subnet-sampling random --cost-strata 8 --lr-scheduler cosine"
@@ -27,7 +28,7 @@ declare -A recipes=(
     [random-by-cost-layer]="4 --subnet-sampling random --cost-strata 8 --mos-routing layer"
 )
 order=(sandwich alternate-by-cost random-by-cost random-by-cost-linear random-by-cost-cosine random alternate)
-order+=(sandwich-by-cost sandwich-smallest-4th random-by-cost-none random-by-cost-layer)
+order+=(decay-by-cost sandwich-by-cost sandwich-smallest-4th random-by-cost-none random-by-cost-layer)
 if [ -n "${MOS_RECIPES:-}" ]; then
     read -ra order <<<"$MOS_RECIPES" # some of them only
 fi
@@ -68,6 +69,7 @@ for seed in "${seeds[@]}"; do
             warm=$((updates / 8))
             options+=(--total-num-update "$updates")
         fi
+        [[ $recipe != decay* ]] || options+=(--decay-updates "$updates")
         step "$name" fairseq-train "$data" --user-dir "$root/mos_fairseq" --task translation_mos \
             --arch transformer_mos --search-space "$space" --share-all-embeddings \
             --max-update "$updates" \
