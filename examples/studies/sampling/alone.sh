@@ -18,24 +18,47 @@ if ! command -v mos-gap >/dev/null; then
 fi
 step architectures python "$here/architectures.py" "$space" 12 "$work/architectures"
 subnets=$(printf '%s,' "$work"/architectures/a*.yaml)
-reports=()
-for seed in "${seeds[@]}"; do
+
+# supernets SEED SCHEDULE: sets paths, mos-gap's options of the supernets that are done; those of another schedule have
+# other standalone models
+supernets() {
+    local checkpoint name schedule
     paths=()
-    for checkpoint in "$work"/*-"$seed"/checkpoint_last.pt; do
+    for checkpoint in "$work"/*-"$1"/checkpoint_last.pt; do
         name=$(basename "$(dirname "$checkpoint")")
-        # one with another schedule would have other standalone models
-        if [ -e "$work/$name.done" ] && [[ $name != *-cosine-* ]]; then
-            paths+=(--path "${name%-"$seed"}=$checkpoint")
+        case $name in
+        *-cosine-*) continue ;;
+        *-linear-*) schedule=linear ;;
+        *) schedule=usual ;;
+        esac
+        if [ -e "$work/$name.done" ] && [ "$schedule" = "$2" ]; then
+            paths+=(--path "${name%-"$1"}=$checkpoint")
         fi
     done
-    if [ ${#paths[@]} -eq 0 ]; then
+}
+
+# compare SCHEDULE UPDATES REPORT: of all seeds
+compare() {
+    local seed reports=()
+    for seed in "${seeds[@]}"; do
+        supernets "$seed" "$1"
+        [ ${#paths[@]} -gt 0 ] || continue
+        compared[seed]=1
+        echo "$(date +%T) seed $seed: $((${#paths[@]} / 2)) supernets, architectures alone for $2 updates"
+        mos-gap measure "$data" "${paths[@]}" --subnet "${subnets%,}" --max-update "$2" --bootstrap 0 \
+            --workers "${MOS_WORKERS:-1}" --remove-bpe sentencepiece --output "$work/$3-$seed" \
+            --standalone "$work/standalone" >>"$work/$3-$seed.log"
+        reports+=("$work/$3-$seed/gap.json")
+        python "$here/evidence.py" "${reports[@]}" # as they come
+    done
+}
+
+compared=()
+compare usual "$passes" alone
+compare linear $((passes * tokens / 1024)) alone-linear # for as many tokens
+for seed in "${seeds[@]}"; do
+    if [ -z "${compared[seed]:-}" ]; then
         echo "error: $work has no supernet of seed $seed: run.sh trains them" >&2
         exit 1
     fi
-    echo "$(date +%T) seed $seed: $((${#paths[@]} / 2)) supernets"
-    mos-gap measure "$data" "${paths[@]}" --subnet "${subnets%,}" --max-update "$passes" --bootstrap 0 \
-        --workers "${MOS_WORKERS:-1}" --remove-bpe sentencepiece --output "$work/alone-$seed" \
-        --standalone "$work/standalone" >>"$work/alone-$seed.log"
-    reports+=("$work/alone-$seed/gap.json")
-    python "$here/evidence.py" "${reports[@]}" # as they come
 done
