@@ -18,6 +18,7 @@ from mos_fairseq.command import calling_command
 from mos_fairseq.distributed import LocalRounds, check_launch
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.parameter_summary import parameter_summary
+from mos_fairseq.models.supernet_options import check_experts
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.models.transformer_config import record_in_config
 from mos_fairseq.search_space import SearchSpace, Subnet
@@ -147,6 +148,8 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
         self._is_training = not from_checkpoint
         if not from_checkpoint:
             check_launch(self.cfg.ddp_backend)
+            if self.command is not None and hasattr(cfg, "mos_routing"):
+                check_experts(cfg, self.command.is_given)
             record_in_config(cfg, "model", "search_space", space.dumps())
         model = super().build_model(cfg, from_checkpoint)
         if not hasattr(model, "set_active_subnet"):

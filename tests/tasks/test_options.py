@@ -223,6 +223,22 @@ def test_a_default_that_is_typed_is_refused_too(typed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", ["--num-experts 3", "--mos-linears=all", "--arch-encoding per_layer", "--router-dropout 0.2"]
+)
+def test_plain_weight_sharing_has_no_experts_to_set(typed, words):
+    option, value = words.removeprefix("--").replace("-", "_").replace("=", " ").split()
+    message = typed("train", "--mos-routing", "none", *words.split())
+    assert message == f"{option} is {value}: it has no effect with mos_routing none, which has no experts"
+
+
+@pytest.mark.slow
+def test_scripts_may_change_the_routing_alone(typed):
+    assert not was_refused(typed("train", "--mos-routing", "none", "--num-experts", "2", "--router-layers", "2"))
+    assert not was_refused(typed("train", "--mos-routing", "layer", "--num-experts", "3"))
+
+
+@pytest.mark.slow
 def test_validation_measures_one_or_several(typed):
     message = typed("validate", "--subnet", "smallest", "--valid-subnets", "largest")
     assert message == (
