@@ -59,13 +59,13 @@ class SupernetOptions(FairseqDataclass):
     )
 
 
-_OF_EXPERTS = ("num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers", "router_dropout")
+_OF_EXPERTS = ("num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
 
 
 def check_experts(cfg: Any, is_given: Callable[[str], bool]) -> None:
     """Raise InputError if an option of experts and routers is given where plain weight sharing has none.
 
-    Defaults may be typed, so that a script changes the routing alone.
+    Defaults may be typed, and a rate of dropout with the others, so that a script changes the routing alone.
     """
     defaults = {option.name: option.default for option in fields(SupernetOptions)}
     for name in _OF_EXPERTS if str(cfg.mos_routing) == "none" else ():
