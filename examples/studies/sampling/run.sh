@@ -11,6 +11,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 . "$here/../../tools/steps.sh"
+linear="--max-tokens 1024 --lr-scheduler polynomial_decay --lr 3e-3"
 # name -> passes in four updates, and the subnets that train
 declare -A recipes=(
     [sandwich]="12 --subnet-sampling sandwich"
@@ -22,13 +23,15 @@ declare -A recipes=(
     [random]="4 --subnet-sampling random"
     [random-by-cost]="4 --subnet-sampling random --cost-strata 8"
     [random-by-cost-cosine]="4 --subnet-sampling random --cost-strata 8 --lr-scheduler cosine"
-    [random-by-cost-linear]="4 --subnet-sampling random --cost-strata 8 --max-tokens 1024
-        --lr-scheduler polynomial_decay --lr 3e-3"
+    [random-by-cost-linear]="4 --subnet-sampling random --cost-strata 8 $linear"
+    [random-by-cost-linear-none]="4 --subnet-sampling random --cost-strata 8 $linear --mos-routing none"
+    [random-by-cost-linear-layer]="4 --subnet-sampling random --cost-strata 8 $linear --mos-routing layer"
     [random-by-cost-none]="4 --subnet-sampling random --cost-strata 8 --mos-routing none"
     [random-by-cost-layer]="4 --subnet-sampling random --cost-strata 8 --mos-routing layer"
 )
 order=(sandwich alternate-by-cost random-by-cost random-by-cost-linear random-by-cost-cosine random alternate)
 order+=(decay-by-cost sandwich-by-cost sandwich-smallest-4th random-by-cost-none random-by-cost-layer)
+order+=(random-by-cost-linear-none random-by-cost-linear-layer)
 if [ -n "${MOS_RECIPES:-}" ]; then
     read -ra order <<<"$MOS_RECIPES" # some of them only
 fi
@@ -62,7 +65,7 @@ fi
 for seed in "${seeds[@]}"; do
     for recipe in "${order[@]}"; do
         name=$recipe-$seed
-        read -rd "" -a options <<<"${recipes[$recipe]}" || true # its end is no NUL
+        read -ra options <<<"${recipes[$recipe]}"
         updates=$(((4 * passes + options[0] - 1) / options[0])) warm=$warmup
         if [[ ${options[*]} == *"--max-tokens 1024"* ]]; then # for as many tokens
             updates=$((updates * tokens / 1024))
