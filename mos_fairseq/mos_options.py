@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import ENCODING_KINDS
 
 CHOICES = {
@@ -24,3 +26,17 @@ class MosOptions:
     arch_encoding: str = "aggregate"
     router_hidden_dim: int = 128
     router_layers: int = 2
+
+
+_OF_EXPERTS = ("num_experts", "mos_linears", "router_hidden_dim", "router_layers")  # recipes set the encoding
+
+
+def check_experts(options: Any) -> None:
+    """Raise InputError if one of ``options`` (of :class:`MosOptions`) has no effect because there are no experts.
+
+    Values at their defaults pass, so that a script can change the routing alone.
+    """
+    for name in _OF_EXPERTS if str(options.mos_routing) == "none" else ():
+        if str(value := getattr(options, name)) != str(getattr(MosOptions, name)):
+            routings = ", ".join(routing for routing in CHOICES["mos_routing"] if routing != "none")
+            raise InputError(f"{name} is {value}: it has no effect with mos_routing none, only with {routings}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.model_options import FLAGS
-from mos_fairseq.mos_options import CHOICES, MosOptions
+from mos_fairseq.mos_options import CHOICES, MosOptions, check_experts
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import MASKED, SIDES, check_family_of, has_narrower_attention
 
@@ -114,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
                 raise InputError(f"{name} is {value}: it has no effect with --reorder, which keeps the supernet's own")
         _reorder(args)
         return
+    check_experts(args)
     if args.search_space is None:
         raise InputError("search_space is not given: allowed are a preset or a YAML file; only --reorder needs none")
     if args.expert_rank and args.expert_noise is not None:

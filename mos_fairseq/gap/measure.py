@@ -20,7 +20,7 @@ from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_
 from mos_fairseq.standalone.data import check_one_folder
 from mos_fairseq.standalone.finetuning import check_rate, default_learning_rate, short_schedule
 from mos_fairseq.standalone.kinds import FAMILIES, kind_of
-from mos_fairseq.standalone.options import Options, training_options
+from mos_fairseq.standalone.options import Options, training_options, without_schedule
 from mos_fairseq.standalone.recipe import Recipe, check_words
 from mos_fairseq.standalone.training import Training, train_all
 
@@ -49,8 +49,8 @@ class Experiment:
         updates: number of standalone updates; None for the supernets' own number.
         more: arguments of ``fairseq-train`` that override those recorded in the supernets.
         finetune_updates: numbers of updates of fine-tuning, each a :func:`short_schedule` of its own; empty for none.
-        finetune_more: arguments that override in fine-tuning, after ``more``. With a schedule among them, all numbers
-            are one training.
+        finetune_more: arguments that override in fine-tuning, after those of ``more`` but for learning rate and
+            schedule. With a schedule among them, all numbers are one training.
         workers, threads: number of parallel training processes, and the threads of each.
         bootstrap: resampled test sets to compare the other supernets with the first; 0 for none.
 
@@ -140,7 +140,7 @@ class Experiment:
     def _finetuning(self, name: str, updates: int) -> Recipe:
         """Return the recipe of the supernet ``name``'s subnets that train on for ``updates``."""
         known = self._recorded[name]
-        words = short_schedule(known.rate, updates, [*self.more, *self.finetune_more])
+        words = [*without_schedule(self.more), *short_schedule(known.rate, updates, self.finetune_more)]
         check_rate(known.rate, self.supernets[name], words, "--finetune-options '--lr …'")
         return Recipe(kind_of(known.cfg), self.judge.data, training_options(known.cfg, words), words)
 

@@ -1,12 +1,10 @@
 """Options that supernets of all families add to those of their model."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Optional  # fairseq reads the annotations, and knows no `str | None`
+from dataclasses import dataclass, field
+from typing import Optional  # fairseq reads the annotations, and knows no `str | None`
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
-from mos_fairseq.errors import InputError
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS
 from mos_fairseq.mos_options import CHOICES, MosOptions
 
@@ -57,18 +55,3 @@ class SupernetOptions(FairseqDataclass):
             "each layer's FFN width (layer), of the largest subnet only (largest), or all the same (none)"
         },
     )
-
-
-_OF_EXPERTS = ("num_experts", "mos_linears", "arch_encoding", "router_hidden_dim", "router_layers")
-
-
-def check_experts(cfg: Any, is_given: Callable[[str], bool]) -> None:
-    """Raise InputError if an option of experts and routers is given where plain weight sharing has none.
-
-    Defaults may be typed, and a rate of dropout with the others, so that a script changes the routing alone.
-    """
-    defaults = {option.name: option.default for option in fields(SupernetOptions)}
-    for name in _OF_EXPERTS if str(cfg.mos_routing) == "none" else ():
-        value = getattr(cfg, name)
-        if is_given(name) and str(value) != str(defaults[name]):
-            raise InputError(f"{name} is {value}: it has no effect with mos_routing none, which has no experts")

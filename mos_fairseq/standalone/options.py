@@ -217,6 +217,18 @@ def effective(arguments: Sequence[str]) -> dict[str, list[str]]:
     return {name: values for name, values in sorted(found.items()) if name not in neutral}
 
 
+def without_schedule(words: Sequence[str]) -> list[str]:
+    """Return ``words`` of ``fairseq-train`` without learning rate and schedule."""
+    schedules = REGISTRIES["lr_scheduler"]["registry"]
+    left_out = {_option_name(field) for name in schedules for field in component_fields("lr_scheduler", name)}
+    kept, keeps = list[str](), True
+    for word in words:
+        if word.startswith("--"):
+            keeps = word.partition("=")[0] not in left_out | {"--lr", "--lr-scheduler"}
+        kept += [word] * keeps
+    return kept
+
+
 def overridden(options: Options, more: Sequence[str]) -> list[str]:
     """Return arguments for ``options``, followed by those of the command line ``more``, which override. If ``more``
     replaces an optimizer, schedule or criterion, options of the replaced one that the new one lacks are left out."""

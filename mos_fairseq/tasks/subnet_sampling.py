@@ -26,7 +26,7 @@ def check_sampling(cfg: Any) -> None:
     """Raise InputError if a task's options contradict each other, or are out of range."""
     sampling = str(cfg.subnet_sampling)
     at_least(1, num_random_subnets=cfg.num_random_subnets, smallest_interval=cfg.smallest_interval)
-    at_least(0, cost_strata=cfg.cost_strata, local_updates=cfg.local_updates, decay_updates=cfg.decay_updates)
+    at_least(0, cost_strata=cfg.cost_strata, local_updates=cfg.local_updates)
     if sampling == CONTROLLER:
         check_controller(cfg)
         if cfg.local_updates:
@@ -34,8 +34,8 @@ def check_sampling(cfg: Any) -> None:
                 f"local_updates is given with subnet_sampling {CONTROLLER}, which learns from one model: allowed are "
                 f"{', '.join(name for name in SAMPLINGS if name != CONTROLLER)}"
             )
-    if sampling == "decay" and not cfg.decay_updates:
-        raise InputError("subnet_sampling is decay but not for how long: add --decay-updates N")
+    if sampling == "decay":
+        at_least(1, largest_until=cfg.largest_until)
     if sampling == "fixed" and not cfg.subnet:
         raise InputError("subnet_sampling is fixed but no subnet is given: add --subnet SUBNET")
     if cfg.subnets_per_rank and sampling not in DRAWING:
@@ -101,7 +101,7 @@ class SubnetSampling:
         The sum of these shares decides, and no coin, so that any number of updates has the share of the largest that
         it should have.
         """
-        length = self.cfg.decay_updates
+        length = self.cfg.largest_until
         falling = min(update_num, length)
         return falling * (falling - 1) // (2 * length) + update_num - falling
 

@@ -91,19 +91,22 @@ class SubnetsOfTask(_Base):
         return schedule
 
     def compare_with_earlier(self, cfg: Any) -> None:
-        """Warn if a resumed training goes on with another ``--subnet-sampling`` or, with ``--shard-data``, other data.
+        """Warn if a resumed training goes on with another ``--subnet-sampling`` or ``--largest-until`` or, with
+        ``--shard-data``, other data.
 
         Args:
             cfg: the checkpoint's whole configuration.
         """
-        earlier = getattr(getattr(cfg, "task", None), "subnet_sampling", None)  # None: not a supernet's
-        if earlier is not None and str(earlier) != str(self.cfg.subnet_sampling):
-            logger.warning(
-                "subnet_sampling is %s from here on, and was %s until here: give the earlier --subnet-sampling "
-                "(Hydra: task.subnet_sampling) to go on as before",
-                self.cfg.subnet_sampling,
-                earlier,
-            )
+        for name in ("subnet_sampling", "largest_until"):
+            earlier, now = getattr(getattr(cfg, "task", None), name, None), getattr(self.cfg, name)
+            if earlier is not None and str(earlier) != str(now):  # None: not a supernet's, or of an earlier version
+                option = f"--{name.replace('_', '-')}"
+                logger.warning(
+                    "%s is %s from here on, and was %s until here: give the earlier %s (Hydra: task.%s) to go on as "
+                    "before",
+                    *(name, now, earlier, option, name),
+                )
+                break  # the second belongs to the first
         before = [getattr(getattr(cfg, "task", None), name, None) for name in ("shard_data", "data")]
         if before[0] is None or not (before[0] or self.cfg.shard_data):
             return

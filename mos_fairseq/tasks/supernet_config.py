@@ -23,7 +23,7 @@ class SupernetTaskConfig(FairseqDataclass):
         metadata={
             "help": "subnets trained in each update: random (--num-random-subnets of them), sandwich (largest, random "
             "ones, smallest; gradients averaged), alternate (the largest in one update, random ones in the next), "
-            "decay (the largest, and more and more often random ones instead; see --decay-updates), "
+            "decay (the largest, and more and more often random ones instead; see --largest-until), "
             "controller (as sandwich, but its draws learn what is best within --controller-budget), largest, smallest, "
             "or the fixed one of --subnet"
         },
@@ -44,10 +44,10 @@ class SupernetTaskConfig(FairseqDataclass):
     smallest_interval: int = field(
         default=1, metadata={"help": "sandwich and controller train the smallest subnet in every Nth update only"}
     )
-    decay_updates: int = field(
+    largest_until: int = field(
         default=0,
         metadata={
-            "help": "decay; number of updates in which the largest subnet's share of the updates falls from all to none"
+            "help": "decay; the update in which the largest subnet's share of the updates has fallen from all to none"
         },
     )
     controller_budget: Optional[str] = field(

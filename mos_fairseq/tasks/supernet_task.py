@@ -18,9 +18,9 @@ from mos_fairseq.command import calling_command
 from mos_fairseq.distributed import LocalRounds, check_launch
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.parameter_summary import parameter_summary
-from mos_fairseq.models.supernet_options import check_experts
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.models.transformer_config import record_in_config
+from mos_fairseq.mos_options import check_experts
 from mos_fairseq.search_space import SearchSpace, Subnet
 from mos_fairseq.tasks.bad_losses import BadLosses
 from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
@@ -149,7 +149,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
         if not from_checkpoint:
             check_launch(self.cfg.ddp_backend)
             if self.command is not None and hasattr(cfg, "mos_routing"):
-                check_experts(cfg, self.command.is_given)
+                check_experts(cfg)
             record_in_config(cfg, "model", "search_space", space.dumps())
         model = super().build_model(cfg, from_checkpoint)
         if not hasattr(model, "set_active_subnet"):

@@ -9,7 +9,7 @@ import pytest
 import sacrebleu
 import torch
 
-from mos_fairseq.cli.gap import main
+from mos_fairseq.cli.gap import _experiment, get_parser, main
 from mos_fairseq.errors import InputError
 from tests.processes import until
 
@@ -228,6 +228,30 @@ def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_pa
         words = ["--subnet", "largest", "--finetune-updates", "2", "--finetune-options=--lr-scheduler cosinus"]
         main([str(word) for word in arguments(joined, supernet, tmp_path / "out", *words)])
     assert not (tmp_path / "out").exists()
+
+
+def test_each_supernet_is_fine_tuned_from_its_own_rate(joined, supernet, tmp_path):
+    """Rate and schedule of the standalone models, after --, are not those of fine-tuning; other options are."""
+    paths = []
+    for name, rate in {"a": 0.03, "b": 0.06, "c": None}.items():
+        state = torch.load(supernet[0] / "checkpoint_last.pt", weights_only=False)
+        for group in state["last_optimizer_state"]["param_groups"]:
+            group["lr"] = rate
+        torch.save(state, tmp_path / f"{name}.pt")
+        paths += ["--path", f"{name}={tmp_path / name}.pt"]
+
+    def experiment(*more: str, paths=tuple(paths[:4])):
+        words = ["--subnet", "largest", "--finetune-updates", "60", *paths]
+        args = get_parser().parse_args([str(word) for word in arguments(joined, supernet, tmp_path, *words)])
+        return _experiment(args, list(more))
+
+    found = experiment("--lr", "0.5", "--warmup-updates=7", "--lr-scheduler", "fixed", "--dropout", "0.3")
+    found.check()
+    short = "--lr-scheduler polynomial_decay --total-num-update 60 --warmup-updates 6 --end-learning-rate 0.0"
+    for name, rate in {"a": 0.03, "b": 0.06}.items():
+        assert " ".join(found._finetuning(name, 60).more) == f"--dropout 0.3 --lr {rate} {short}"
+    with pytest.raises(InputError, match=r"c\.pt: its optimizer's state has no learning rate: give --finetune-options"):
+        experiment(paths=paths[4:]).check()
 
 
 def test_failures_are_told_in_one_line(commands, joined, supernet, tmp_path):

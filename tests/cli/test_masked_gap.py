@@ -38,6 +38,7 @@ def measured(commands, text, spaces, supernet, tmp_path_factory):
     """Return (output folder, output); the supernet is untrained, standalone models learn with another seed."""
     output = tmp_path_factory.mktemp("gap")
     words = ["--path", supernet, "--subnet", spaces / "middle.yaml", "--metric", "loss", "--finetune-updates", "5"]
+    words += ["--finetune-options", "--lr 0.01"]
     words += ["--max-update", 12, "--output", output, "--", "--seed", 5, "--mask-prob", 0.2, "--lr", 0.01]
     return output, commands.fork("mos-gap", "measure", text / "bin", *words)
 

@@ -42,7 +42,8 @@ def source(commands, joined, tmp_path_factory):
 
 
 def warm_start(commands, source, output, *options: object, **kwargs):
-    words = ["--path", source[0], "--search-space", source[1], "--output", output, "--router-hidden-dim", 9, *options]
+    words = ["--path", source[0], "--search-space", source[1], "--output", output, *options]
+    words += [] if "none" in options else ["--router-hidden-dim", 9]
     return commands.fork("mos-warm-start", *words, **kwargs)
 
 
@@ -117,6 +118,7 @@ def test_reordering_keeps_what_counts_in_the_smallest(commands, joined, idle_fir
         (["--expert-noise", -1], "expert_noise is -1.0: allowed are numbers from 0"),
         (["--expert-noise", "nan"], "expert_noise is nan: allowed are numbers from 0"),
         (["--num-experts", 0], "num_experts is 0"),
+        (["--mos-routing", "none", "--num-experts", 3], "num_experts is 3: it has no effect with mos_routing none"),
         (["--data", "nowhere"], "nowhere"),
         (["--data", "x", "--no-reorder"], "data is given with --no-reorder"),
         (["--output", "no/folder.pt"], "no/folder.pt: cannot be written"),

@@ -290,10 +290,10 @@ def perturbed_stock():
     return supernet().get_active_subnet()
 
 
-@pytest.mark.parametrize("sampling", ["sandwich", "alternate", "random"])
+@pytest.mark.parametrize("sampling", ["sandwich", "alternate", "random", "decay"])
 def test_an_update_with_a_trained_teacher(make_task, make_model, frozen, sampling):
     """Every subnet learns from it, the largest too; it is asked once for a mini-batch, and nothing moves it."""
-    task = make_task(num_random_subnets=2, subnet_sampling=sampling, **POSITIONS)
+    task = make_task(num_random_subnets=2, subnet_sampling=sampling, largest_until=4, **POSITIONS)
     model = make_model(task)
     criterion = make(task, teacher="x", distillation_temperature=2.0, distillation_weight=0.3)
     assert not list(criterion.parameters()) and not frozen.training

@@ -15,11 +15,13 @@ import torch
 import yaml
 from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.registry import REGISTRIES
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import mos_fairseq
 from mos_fairseq.command import Command, calling_command
 from mos_fairseq.errors import InputError
+from mos_fairseq.standalone.configuration import COMPONENTS, component_fields
 from mos_fairseq.tasks import (
     LanguageModelingMosConfig,
     LanguageModelingMosTask,
@@ -59,7 +61,7 @@ VALUES = {
     "num_random_subnets": 2,
     "cost_strata": 4,
     "smallest_interval": 3,
-    "decay_updates": 9,
+    "largest_until": 9,
     "controller_budget": "flops<=70%",
     "controller_from": 3,
     "controller_interval": 4,
@@ -176,6 +178,16 @@ def test_the_table_knows_every_option(task, config):
     assert task is not TranslationMosTask or set(VALUES) == own
 
 
+@pytest.mark.parametrize(("task", "config"), TASKS)
+def test_no_option_is_a_components_too(task, config):
+    """fairseq would set both by one flag, without a word."""
+    own = {f.name for f in fields(SupernetTaskConfig) if f.name != "_name" and not str(f.default).startswith("${")}
+    for part in COMPONENTS:
+        for name in REGISTRIES[part]["registry"]:
+            assert not own & set(component_fields(part, name)), (part, name)
+    assert own <= {f.name for f in fields(config)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_option_acts_or_is_refused(outcome, command):
@@ -205,7 +217,7 @@ def test_an_option_that_needs_another(outcome, option):
         only_in, needed, allowed = NEEDS[option]
         if only_in in (None, command):
             others = {"num_random_subnets": "largest", "cost_strata": "smallest", "smallest_interval": "random"}
-            others |= {"decay_updates": "alternate"}
+            others |= {"largest_until": "alternate"}
             others |= {"subnet": "sandwich", "local_average": 0, "local_moments": 0}
             other = others.get(option, "random" if "controller" in option else False)
             message = outcome(command, **{option: VALUES[option], needed: other})
@@ -223,13 +235,11 @@ def test_a_default_that_is_typed_is_refused_too(typed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", ["--num-experts 3", "--mos-linears=all", "--arch-encoding per_layer", "--router-layers=3"]
-)
+@pytest.mark.parametrize("words", ["--num-experts 3", "--mos-linears=all", "--router-layers=3"])
 def test_plain_weight_sharing_has_no_experts_to_set(typed, words):
     option, value = words.removeprefix("--").replace("-", "_").replace("=", " ").split()
     message = typed("train", "--mos-routing", "none", *words.split())
-    assert message == f"{option} is {value}: it has no effect with mos_routing none, which has no experts"
+    assert message == f"{option} is {value}: it has no effect with mos_routing none, only with layer, neuron, rank"
 
 
 @pytest.mark.slow

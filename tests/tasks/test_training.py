@@ -42,6 +42,14 @@ def test_going_on_as_before_warns_of_nothing(make_task, caplog, earlier):
     assert line.startswith("subnet_sampling is sandwich from here on, and was random until here")
 
 
+def test_going_on_with_a_longer_decay_warns(make_task, caplog):
+    task = make_task(subnet_sampling="decay", largest_until=30)
+    for length in (30, 20):
+        task.compare_with_earlier(OmegaConf.create({"task": {"subnet_sampling": "decay", "largest_until": length}}))
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("largest_until is 30 from here on, and was 20 until here: give the earlier --largest-until")
+
+
 def test_going_on_with_other_shards_warns(make_task, caplog):
     task = make_task(subnet_sampling="random", shard_data=True, data="a:b")
     earlier = {"subnet_sampling": "random", "shard_data": True, "data": "a:b"}
@@ -109,7 +117,7 @@ def test_alternate(make_task):
 
 def test_decay(make_task):
     """The largest's share of the updates falls linearly; the draws by cost go through their strata without a gap."""
-    task = make_task(subnet_sampling="decay", decay_updates=30, num_random_subnets=2)
+    task = make_task(subnet_sampling="decay", largest_until=30, num_random_subnets=2)
     drawn = make_task(subnet_sampling="random", num_random_subnets=2)
     draws = [name == "random" for update in range(40) for name, _ in task.training_subnets(update)[:1]]
     for update in range(40):
@@ -118,9 +126,9 @@ def test_decay(make_task):
     for update in range(31):
         assert -30 < 30 * sum(draws[:update]) - sum(range(update)) <= 0
     assert not any(draws[:8]) and all(draws[30:]) and sum(draws[:30]) == 14
-    assert make_task(subnet_sampling="decay", decay_updates=1).training_subnets(1)[0][0] == "random"
+    assert make_task(subnet_sampling="decay", largest_until=1).training_subnets(1)[0][0] == "random"
     strata = {"cost_strata": 4, "num_random_subnets": 1}
-    by_cost = make_task(subnet_sampling="decay", decay_updates=30, **strata)
+    by_cost = make_task(subnet_sampling="decay", largest_until=30, **strata)
     others = make_task(subnet_sampling="random", **strata)
     found = [by_cost.training_subnets(update) for update, draw in enumerate(draws) if draw]
     assert found == [others.training_subnets(update) for update in range(24)]
@@ -180,8 +188,7 @@ def test_a_stratum_without_subnets_gets_the_nearest_one():
         ({"cost_strata": -1}, "cost_strata is -1: allowed are whole numbers from 0 up"),
         ({"smallest_interval": 0}, "smallest_interval is 0: allowed are whole numbers from 1 up"),
         ({"subnet_sampling": "alternate", "num_random_subnets": 0}, "num_random_subnets is 0"),
-        ({"subnet_sampling": "decay"}, "subnet_sampling is decay but not for how long: add --decay-updates N"),
-        ({"subnet_sampling": "decay", "decay_updates": -1}, "decay_updates is -1: allowed are whole numbers from 0"),
+        ({"subnet_sampling": "decay"}, "largest_until is 0: allowed are whole numbers from 1 up"),
     ],
 )
 def test_bad_sampling(make_task, options, words):

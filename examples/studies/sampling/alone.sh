@@ -3,9 +3,10 @@
 # with the same arguments:
 #   bash examples/studies/sampling/alone.sh embedded WORK_DIR [SEED…]
 #   bash examples/studies/sampling/alone.sh libreoffice WORK_DIR DATA [SEED…]
-# Twelve architectures that span the space's costs evenly are trained from scratch for as many updates as the supernets
-# have passes, with each seed (mos-gap), and scored with what they inherit from each supernet. evidence.py prints the
-# table. Run again, it goes on where it stopped. MOS_WORKERS=2: trainings at a time.
+# Twelve architectures that span the space's costs evenly are trained from scratch on as many tokens as the supernets, with
+# each seed (mos-gap), and scored with what they inherit from each supernet. Supernets of a linear schedule have their own
+# standalone models, and their own report. evidence.py prints the tables. Run again, it goes on where it stopped.
+# MOS_WORKERS=2: trainings at a time.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -43,7 +44,7 @@ compare() {
     for seed in "${seeds[@]}"; do
         supernets "$seed" "$1"
         [ ${#paths[@]} -gt 0 ] || continue
-        compared[seed]=1
+        compared[$seed]=1
         echo "$(date +%T) seed $seed: $((${#paths[@]} / 2)) supernets, architectures alone for $2 updates"
         mos-gap measure "$data" "${paths[@]}" --subnet "${subnets%,}" --max-update "$2" --bootstrap 0 \
             --workers "${MOS_WORKERS:-1}" --remove-bpe sentencepiece --output "$work/$3-$seed" \
@@ -53,11 +54,11 @@ compare() {
     done
 }
 
-compared=()
+declare -A compared=()
 compare usual "$passes" alone
 compare linear $((passes * tokens / 1024)) alone-linear # for as many tokens
 for seed in "${seeds[@]}"; do
-    if [ -z "${compared[seed]:-}" ]; then
+    if [ -z "${compared[$seed]:-}" ]; then
         echo "error: $work has no supernet of seed $seed: run.sh trains them" >&2
         exit 1
     fi

@@ -72,7 +72,7 @@ for seed in "${seeds[@]}"; do
             warm=$((updates / 8))
             options+=(--total-num-update "$updates")
         fi
-        [[ $recipe != decay* ]] || options+=(--decay-updates "$updates")
+        [[ $recipe != decay* ]] || options+=(--largest-until "$updates")
         step "$name" fairseq-train "$data" --user-dir "$root/mos_fairseq" --task translation_mos \
             --arch transformer_mos --search-space "$space" --share-all-embeddings \
             --max-update "$updates" \
