@@ -42,7 +42,7 @@ ALLOWED = {
     "transfer": {"errors", "search_space"},
     "cost": {"errors", "model_options", "search_space"},
     "model_options": set(),
-    "mos_options": {"search_space"},
+    "mos_options": {"errors", "search_space"},
     "models": {"command", "distributed", "errors", "model_options", "modules", "mos_options", "search_space", "sizes"},
     "checkpoints": {"criterions", "errors", "files", "models", "search_space", "tasks"},
     "evaluation": {"errors", "files", "lazy", "masked", "models", "search_space", "transfer"},
@@ -59,7 +59,7 @@ ALLOWED = {
         "search_space",
         "transfer",
     },
-    "tasks": {"command", "compat", "cost", "distributed", "errors", "models", "nas", "search_space"},
+    "tasks": {"command", "compat", "cost", "distributed", "errors", "models", "mos_options", "nas", "search_space"},
     "diagnosis": {"evaluation", "figures", "files", "masked", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
     "standalone": {
