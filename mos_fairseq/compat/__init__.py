@@ -4,7 +4,7 @@
 names the defect; it may be called twice, and does nothing where it is not needed.
 ``MOS_FAIRSEQ_COMPAT=off`` in the environment leaves all of them out.
 
-This file, :mod:`.commands` and :mod:`.error_hook` need the standard library only.
+This file, :mod:`.commands`, :mod:`.error_hook` and :mod:`.first_use` need the standard library only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from ..errors import InputError  # relative: see require_package_name
 from .commands import running_command
 from .error_hook import install_error_hook, let_hydra_pass_mistakes
+from .first_use import on_first_use
 
 SWITCH = "MOS_FAIRSEQ_COMPAT"
 
@@ -38,12 +39,22 @@ def apply() -> None:
     if command == "fairseq-hydra-train":
         let_hydra_pass_mistakes()
     told = logger.isEnabledFor(logging.DEBUG)  # read now: importing fairseq lowers the root logger's level
+    if command is not None:
+        _import_fairseq()
     from . import repairs
 
     for repair in repairs.ALL:
         repair()
     if told:
         logger.debug("repairs of fairseq: %s", ", ".join(repair.__name__ for repair in repairs.ALL))
+
+
+def _import_fairseq() -> None:
+    """Import fairseq without what it seldom uses."""
+    import torch  # noqa: F401  not with placeholders
+
+    with on_first_use():
+        import fairseq  # noqa: F401
 
 
 def _wanted() -> bool:
