@@ -14,7 +14,8 @@ from mos_fairseq.nas.constraints import Constraint
 from mos_fairseq.search_space import SearchSpace, Subnet
 
 _MOST = 5000  # largest number of uniform subnets whose costs are computed
-_JUDGED = 8
+_GROUPS = 12
+_OTHERS = 8
 
 
 def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
@@ -36,28 +37,49 @@ def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
 
 def most_landmarks(constraints: Sequence[Constraint]) -> int:
     """Return how many subnets :func:`landmarks` judges at most."""
-    return 2 + (_JUDGED if constraints else 0) + most_beyond(bool(constraints))
+    return 2 + (_GROUPS + _OTHERS if constraints else 0) + most_beyond(bool(constraints))
 
 
 def landmarks(candidates: Candidates, best: Subnet) -> dict[str, Subnet]:
     """Return judged subnets by name: ``smallest``, ``largest`` and, if there are budgets, ``uniform`` and ``beyond``.
 
-    ``uniform`` is the best uniform subnet within the budgets, among the largest (by parameters without embeddings) and
-    those that the search has seen. ``beyond`` is the best subnet near ``best`` for slightly larger budgets.
+    ``uniform`` is :func:`best_uniform`. ``beyond`` is the best subnet near ``best`` for slightly larger budgets.
     """
     space = candidates.space
     named = {"smallest": space.smallest(), "largest": space.largest()}
-    kept: list[Subnet] = []
-    if candidates.constraints:
-        uniform = uniform_subnets(space)
-        costs = candidates.costs_of(uniform)
-        sizes = {s.key: found["params_without_embeddings"] for s, found in zip(uniform, costs, strict=True)}
-        kept = [s for s, found in zip(uniform, costs, strict=True) if candidates.excess(found) <= 0]
-        kept.sort(key=lambda subnet: (-sizes[subnet.key], subnet.key))
-        kept = [*kept[:_JUDGED], *(subnet for subnet in kept[_JUDGED:] if subnet.key in candidates.seen)]
-    losses = candidates.losses([*named.values(), *kept])[len(named) :]
-    if kept:
-        named["uniform"] = min(zip(losses, kept, strict=True), key=lambda pair: pair[0])[1]
+    candidates.losses(list(named.values()))
+    if candidates.constraints and (uniform := best_uniform(candidates)) is not None:
+        named["uniform"] = uniform
     if (more := beyond(candidates, best)) is not None:
         named["beyond"] = more
     return named
+
+
+def best_uniform(candidates: Candidates) -> Subnet | None:
+    """Return the best uniform subnet within the budgets that manual scaling would find; None if none keeps them.
+
+    For each choice of widths and depths (of more than 12, for some over the whole range of sizes) the largest subnet by
+    parameters without embeddings is judged, and then the eight next ones of the best choice. Uniform subnets that the
+    search has examined count, too.
+    """
+    uniform = uniform_subnets(candidates.space)
+    kept = [
+        (-cost["params_without_embeddings"], subnet.key, subnet)
+        for subnet, cost in zip(uniform, candidates.costs_of(uniform), strict=True)
+        if candidates.excess(cost) <= 0
+    ]
+    coarse = [dimension.key for dimension in candidates.space.dimensions if not dimension.label]
+    groups: dict[tuple, list[Subnet]] = {}
+    for _, _, subnet in sorted(kept, key=lambda found: found[:2]):
+        groups.setdefault(tuple(subnet.values[key] for key in coarse), []).append(subnet)
+    if not groups:
+        return None
+    chosen = list(groups.values())
+    if len(chosen) > _GROUPS:
+        chosen = [chosen[round(index * (len(chosen) - 1) / (_GROUPS - 1))] for index in range(_GROUPS)]
+    first = [group[0] for group in chosen]
+    losses = candidates.losses(first)
+    group = chosen[losses.index(min(losses))]
+    candidates.losses(group[1 : 1 + _OTHERS])
+    seen = [subnet for _, _, subnet in kept if subnet.key in candidates.seen]
+    return min(zip(candidates.losses(seen), seen, strict=True), key=lambda pair: (pair[0], pair[1].key))[1]
