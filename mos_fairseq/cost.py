@@ -58,6 +58,8 @@ class CostOptions(ModelOptions):
         """Return the options of a model, from its configuration and the size of each stack's dictionary."""
         names = [option.name for option in fields(cls) if option.name != "vocab_size" and hasattr(cfg, option.name)]
         values = {name: getattr(cfg, name) for name in names}
+        if getattr(cfg, "no_token_positional_embeddings", False):  # neither learned nor others
+            values |= {name: False for name in names if name.endswith("_learned_pos")}
         if len(vocab_sizes) > 1:
             values["tgt_vocab_size"] = vocab_sizes[1]
         return cls(vocab_size=vocab_sizes[0], **values)

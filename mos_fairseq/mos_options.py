@@ -14,6 +14,8 @@ CHOICES = {
     "arch_encoding": tuple(ENCODING_KINDS),
 }
 
+ROUTER_DROPOUT = 0.1
+
 
 @dataclass(frozen=True)
 class MosOptions:
@@ -32,11 +34,13 @@ _OF_EXPERTS = ("num_experts", "mos_linears", "router_hidden_dim", "router_layers
 
 
 def check_experts(options: Any) -> None:
-    """Raise InputError if one of ``options`` (of :class:`MosOptions`) has no effect because there are no experts.
+    """Raise InputError if one of ``options`` has no effect because there are no experts; they are those of
+    :class:`MosOptions`, and ``router_dropout``.
 
     Values at their defaults pass, so that a script can change the routing alone.
     """
-    for name in _OF_EXPERTS if str(options.mos_routing) == "none" else ():
-        if str(value := getattr(options, name)) != str(getattr(MosOptions, name)):
+    defaults = {name: getattr(MosOptions, name) for name in _OF_EXPERTS} | {"router_dropout": ROUTER_DROPOUT}
+    for name, default in defaults.items() if str(options.mos_routing) == "none" else ():
+        if str(value := getattr(options, name, default)) != str(default):
             routings = ", ".join(routing for routing in CHOICES["mos_routing"] if routing != "none")
             raise InputError(f"{name} is {value}: it has no effect with mos_routing none, only with {routings}")

@@ -80,7 +80,8 @@ def _change(draw: random.Random, node: Any, key: Any) -> None:
     elif kind == 1:
         node[key] = copy.deepcopy(draw.choice(ODD))
     elif kind == 2 and isinstance(node, dict):
-        node["".join(draw.choices(string.printable, k=draw.randint(0, 9)))] = copy.deepcopy(node[key])
+        text = "".join(draw.choices(string.printable, k=draw.randint(0, 9)))
+        node[draw.choice([text, text, "self", 1, True, None])] = copy.deepcopy(node[key])
     elif kind == 3 and isinstance(node, list):
         node.extend(copy.deepcopy(node[key]) for _ in range(draw.randint(1, 40)))
     elif isinstance(node[key], (int, float)) and not isinstance(node[key], bool):

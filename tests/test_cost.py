@@ -106,6 +106,15 @@ def test_a_language_models_counts_are_those_of_the_built_twin(elastic_q, options
         assert cost.flops == counter.get_total_flops()
 
 
+def test_a_model_without_positions_has_no_learned_ones():
+    subnet = SearchSpace.from_dict(SMALL_SPACE).largest()
+    learned = {"encoder_learned_pos": True, "decoder_learned_pos": True, "share_all_embeddings": True}
+    for without in (False, True):
+        model = build(subnet, VOCAB, no_token_positional_embeddings=without, **learned)
+        cost = subnet_cost(subnet, CostOptions.of_model(model.cfg, VOCAB, VOCAB))
+        assert cost.params == sum(p.numel() for p in model.parameters())
+
+
 MASKED = {"bert": BERT_SPACE, "hidden": FACTORISED_SPACE, "bottleneck": BOTTLENECK_SPACE, "rank": BERT_RANK_SPACE}
 
 

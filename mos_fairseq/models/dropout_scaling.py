@@ -12,8 +12,9 @@ def dropout_scales(
 ) -> tuple[float, list[tuple[float, float]]]:
     """Return factors on the dropout rates of a ``side``, "encoder" or "decoder", of a supernet with ``subnet`` active.
 
-    - ``width``: all rates by d / d_max, the width of the dropped tensor (HAT, arXiv 2005.14187): of a side's
-      embeddings, and of its layers, which usually have the same width.
+    - ``width``: all rates by d / d_max, the width of the dropped tensor: of a side's embeddings, and of its layers,
+      which usually have the same width (after HAT, arXiv 2005.14187, whose code keeps the rates of attention
+      probabilities and of the residual after the encoder's self-attention).
     - ``layer``: every rate by the width of the dropped tensor (after TODM's adaptive dropout, arXiv 2309.01947, which
       scales each feed-forward layer's rate by its sampled over its largest number of channels): activation dropout by
       f / f_max of its own layer's FFN, the rest by d / d_max.

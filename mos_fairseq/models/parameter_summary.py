@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mos_fairseq.modules import ROUTERS, ElasticLinear
+from mos_fairseq.modules.layer_maps import ElasticLayerMaps
 from mos_fairseq.search_space import Subnet
 
 
@@ -17,7 +18,7 @@ def parameter_summary(model: nn.Module) -> str:
     routers = [m for m in model.modules() if isinstance(m, ROUTERS)]
     in_routers = sum(p.numel() for router in routers for p in router.parameters())
     largest = sum(p.numel() for p in model.parameters()) - in_routers - sum(map(_vanish_in_merging, linears))
-    largest -= _vanish_in_products(model.search_space.largest())
+    largest -= _vanish_in_products(model.search_space.largest()) + _vanish_between_layers(model)
     alone = f"the largest subnet alone: {largest:,}"
     if not linears:
         return f"no experts, no routers; {alone}"
@@ -32,6 +33,15 @@ def _vanish_in_products(largest: Subnet) -> int:
     """Return the parameters of factors beyond those of their products, where a rank does not pay."""
     dense = [layer for layer in largest.all_layers if layer.rank and not layer.rank_pays]
     return sum(2 * (layer.factors_size - layer.matrix_size) for layer in dense)
+
+
+def _vanish_between_layers(model: nn.Module) -> int:
+    """Return the parameters of maps out of layers and into the next ones beyond those of their products."""
+    maps = [m for m in model.modules() if isinstance(m, ElasticLayerMaps)]
+    largest = model.search_space.largest()
+    pairs = [pair for stack in largest.family.stacks for pair in largest.maps(stack.name) if pair is not None]
+    products = sum((before + 1) * after for before, after in pairs)
+    return sum(p.numel() for module in maps for p in module.parameters()) - products
 
 
 def _of_experts(linear: ElasticLinear) -> int:

@@ -39,7 +39,7 @@ class RobertaEncoder(EncoderStack):
         dense, norm = kit.linear(width, width), kit.norm(width, cfg.layer_norm_eps)
         self.mask_memo = MaskMemo()
         self.lm_head = MaskedLanguageHead(dense, norm, str(cfg.activation_fn), len(dictionary))
-        _reset_parameters(self, around_each=all(subnet.maps(stack.name)))
+        _reset_parameters(self, around_each=stack.inside(subnet.values) is stack.bottleneck)
 
     def set_outer_sizes(self, subnet: Subnet) -> None:
         super().set_outer_sizes(subnet)

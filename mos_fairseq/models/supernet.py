@@ -78,7 +78,9 @@ def _linear(in_features: int, out_features: int) -> ElasticLinear:
 
 def _maps(largest: Subnet, stack: str) -> ElasticLayerMaps:
     widths = [layer.width for layer in largest.layers(stack)]
-    return ElasticLayerMaps(largest.width(stack), widths, around_each=all(largest.maps(stack)))
+    declared = largest.family.stack(stack)
+    around_each = declared.inside(largest.values) is declared.bottleneck
+    return ElasticLayerMaps(largest.width(stack), widths, around_each)
 
 
 class Supernet(_Base):

@@ -6,7 +6,7 @@ from typing import Optional  # fairseq reads the annotations, and knows no `str 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from mos_fairseq.models.dropout_scaling import DROPOUT_SCALINGS
-from mos_fairseq.mos_options import CHOICES, MosOptions
+from mos_fairseq.mos_options import CHOICES, ROUTER_DROPOUT, MosOptions
 
 
 @dataclass
@@ -47,11 +47,12 @@ class SupernetOptions(FairseqDataclass):
     router_layers: int = field(
         default=MosOptions.router_layers, metadata={"help": "linear layers of a router; 1 is a linear router"}
     )
-    router_dropout: float = field(default=0.1, metadata={"help": "dropout within the routers"})
+    router_dropout: float = field(default=ROUTER_DROPOUT, metadata={"help": "dropout within the routers"})
     dropout_scaling: ChoiceEnum(list(DROPOUT_SCALINGS)) = field(
         default="width",
         metadata={
             "help": "a subnet's dropout: scaled by its embedding width over the largest (width), activation dropout by "
-            "each layer's FFN width (layer), of the largest subnet only (largest), or all the same (none)"
+            "each layer's FFN width (layer), of the largest subnet only (largest), or all the same (none); routers and "
+            "classification heads keep theirs"
         },
     )

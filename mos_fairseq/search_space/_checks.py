@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from mos_fairseq.errors import InputError
 from mos_fairseq.search_space.family import Dimension, Family
 
+_MOST = 2**63 - 1
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 200  # long enough for whole paths
 
@@ -23,9 +24,13 @@ def as_int(value: Any, field: str) -> int:
     """Return `value` as a plain int. Booleans, floats and strings are refused, not rounded or parsed."""
     if not isinstance(value, (bool, str, bytes)):
         try:
-            return operator.index(value)  # accepts numpy's integers, but no floats
+            number = operator.index(value)  # accepts numpy's integers, but no floats
         except TypeError:
             pass
+        else:
+            if abs(number) > _MOST:
+                raise InputError(f"{field}: got a number of {number.bit_length()} bits, allowed are up to {_MOST:,}")
+            return number
     raise InputError(f"{field}: expected an integer, got {show(value)}")
 
 

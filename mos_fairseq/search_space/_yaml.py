@@ -41,7 +41,7 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}: {' '.join(str(error.problem).split())}{line}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:  # PyYAML reads "!!int" as ""[0]
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())[:100]})") from None
     if data is None:
         raise InputError(f"{path}: the file is empty")

@@ -9,7 +9,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.search_space._checks import check_alternatives, check_constants, check_heads, check_value, show
+from mos_fairseq.search_space._checks import (
+    check_alternatives,
+    check_constants,
+    check_heads,
+    check_keys,
+    check_value,
+    show,
+)
 from mos_fairseq.search_space._hat import HAT_QKV_DIM, is_hat_space, is_hat_subnet, subnet_from_hat
 from mos_fairseq.search_space._values import FamilyValues
 from mos_fairseq.search_space._yaml import load_json, load_yaml
@@ -74,6 +81,7 @@ class Subnet(FamilyValues):
                 data.setdefault(key, value)
             elif not constant_given:
                 data[key] = value
+        check_keys(data, cls.what, family)  # keys may be no text
         return cls(family, **data)
 
     @cached_property

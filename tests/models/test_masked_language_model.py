@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import RobertaMosConfig, RobertaMosModel, RobertaSubnetConfig, RobertaSubnetModel
+from mos_fairseq.models.parameter_summary import parameter_summary
 from mos_fairseq.modules import ElasticLinear, ElasticTransformerLayer
 from mos_fairseq.modules.factored_linear import reader
 from mos_fairseq.search_space import SearchSpace
@@ -126,6 +127,27 @@ def test_the_largest_subnet_is_stock_roberta(space, options, routing):
         ours.encoder.maps.reset_parameters(identity=True)
     copy_weights(ours, stock)
     check_equal(ours, stock)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_what_is_said_of_the_parameters(space):
+    """The largest subnet alone is its twin, whose maps are merged."""
+    model = masked_language_model(SearchSpace.from_dict(SPACES[space]))
+    twin = sum(p.numel() for p in model.get_active_subnet().parameters())
+    assert parameter_summary(model).endswith(f"; the largest subnet alone: {twin:,}")
+
+
+def test_maps_of_a_single_layer_are_drawn():
+    """With one layer, a map leads into each layer and out of it in both kinds of spaces; only around layers with widths
+    of their own it begins as an identity."""
+    single = {"encoder_layers": [1]}
+    for data, identity in ((FACTORISED_SPACE | single, False), (BOTTLENECK_SPACE | single, True)):
+        subnet = SearchSpace.from_dict(data).largest()
+        ours = masked_language_model(SearchSpace.from_dict(data))
+        config = RobertaSubnetConfig(subnet=subnet.key, max_positions=19)
+        twin = RobertaSubnetModel.from_subnet(config, subnet, dictionary(31))
+        for weight in (ours.encoder.maps.into[0].weight[0, 0], twin.encoder.maps[0].weight):
+            assert bool(weight.diagonal().mean() > 0.5) == identity  # the helper adds noise
 
 
 def test_classification_heads_are_stocks():

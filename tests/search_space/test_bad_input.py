@@ -74,6 +74,14 @@ BAD_SUBNETS = [
         {"encoder_ffn_embed_dim": [64, -1]},
         r"encoder_ffn_embed_dim\[1\]: got -1, allowed are positive integers",
     ),
+    (
+        {"encoder_embed_dim": 2**63},
+        "encoder_embed_dim: got a number of 64 bits, allowed are up to 9,.*,807",
+    ),
+    (
+        {"encoder_ffn_embed_dim": [64, -(10**900)]},
+        r"encoder_ffn_embed_dim(\[1\])?: got a number of 2990 bits, .*",
+    ),
     ({"encoder_ffn_embed_dim": [64, 64, 0]}, r"encoder_ffn_embed_dim\[2\]: got 0, allowed are positive .*"),
     ({"encoder_ffn_embed_dim": "6464"}, "encoder_ffn_embed_dim: expected an integer, got '6464'"),
     ({"encoder_ffn_embed_dim": None}, "encoder_ffn_embed_dim: expected an integer, got None"),
@@ -116,6 +124,11 @@ BAD_FILES = [
     (b"a: \x01\n", "not valid YAML .*"),
     (b"a: " + b"[" * 1500, "not valid YAML .*"),
     (b"a: " + b"9" * 5000, "not valid YAML .*"),
+    (b"a: !!int\n", "not valid YAML .*"),
+    (b"encoder_layers: 1\n1: 2\n", "(search space|subnet): unknown key 1; allowed are .*"),
+    (b"on: 2\n", "(search space|subnet): unknown key True; allowed are .*"),
+    (b"~: 2\n", "(search space|subnet): unknown key None; allowed are .*"),
+    (b"self: 2\n", "(search space|subnet): unknown key self; allowed are .*"),
     (b"x: &x [*x]\n", "(search space|subnet): unknown key x; allowed are .*"),
 ]
 

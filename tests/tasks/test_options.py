@@ -235,7 +235,7 @@ def test_a_default_that_is_typed_is_refused_too(typed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["--num-experts 3", "--mos-linears=all", "--router-layers=3"])
+@pytest.mark.parametrize("words", ["--num-experts 3", "--mos-linears=all", "--router-layers=3", "--router-dropout 0.5"])
 def test_plain_weight_sharing_has_no_experts_to_set(typed, words):
     option, value = words.removeprefix("--").replace("-", "_").replace("=", " ").split()
     message = typed("train", "--mos-routing", "none", *words.split())
