@@ -52,6 +52,11 @@ def predicted_tokens(model: Any, sample: dict[str, Any], padding_idx: int) -> in
     return int(sample["target"].ne(padding_idx).sum()) if predicts_masked(model) else sample["ntokens"]
 
 
+def sentences_of(sample: dict[str, Any]) -> int:
+    """Return the number of sentences in a mini-batch, whose ``target`` may have the masked words only."""
+    return int(sample["net_input"]["src_tokens"].size(0))
+
+
 def predicted_only(model: Any, sample: dict[str, Any], padding_idx: int) -> dict[str, Any]:
     """Return ``sample`` in the form that ``model`` predicts: masked words only, if it is a masked language model. A
     sample that has this form already is returned as it is."""

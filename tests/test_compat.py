@@ -385,6 +385,10 @@ compat.apply()
     [
         ("ProcessExitedException('process 1 terminated with signal SIGKILL', 1, 9, -9)", LOST + "process 1 terminated"),
         ("ProcessRaisedException(TEXT + 'mos_fairseq.errors.InputError: data is x: no', 1, 9)", "error: data is x: no"),
+        (
+            "ProcessRaisedException(TEXT + 'mos_fairseq.compat.checkpoints.UnreadableCheckpointError: no', 1, 9)",
+            "error: no",
+        ),
         ("ProcessRaisedException(TEXT + 'RuntimeError: [gloo] Broken pipe', 1, 9)", LOST + "broken pipe)"),
         ("ProcessRaisedException(TEXT + 'KeyError: 3', 1, 9)", None),
     ],

@@ -6,7 +6,7 @@ In place, the largest subnet of an update learns from the labels, and the others
 
 import math
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from fairseq.criterions import register_criterion
@@ -22,6 +22,7 @@ from mos_fairseq.criterions.label_smoothed_cross_entropy_mos import (
 )
 from mos_fairseq.criterions.teacher import FrozenTeacher
 from mos_fairseq.errors import InputError, at_least
+from mos_fairseq.masked import sentences_of
 
 
 @dataclass
@@ -76,6 +77,14 @@ def _check_teacher(task, teacher: str | None, hidden: float, begins: int) -> Non
         )
     if sampling is None and begins:
         raise InputError(f"distillation_from is {begins}: distillation begins at once without a supernet task")
+
+
+def _check_used(options: dict[str, Any], needed: str, value: Any, acts: str) -> None:
+    """Raise InputError if one of ``options`` is not at its default while ``needed`` is ``value``."""
+    for name, given in options.items():
+        default = DistillationMosConfig.__dataclass_fields__[name].default
+        if str(given) != str(default):
+            raise InputError(f"{name} is {given}: it has no effect with {needed} {value}, only with {acts}")
 
 
 def _check(temperature: float, weight: float, alphas: tuple[float, float], clip: float, hidden: float) -> None:
@@ -141,6 +150,11 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         self.in_place = teacher is None
         command = calling_command()
         trains = command is None or command.name == "train"  # fairseq-validate needs no teacher
+        if trains and str(distillation) == "kl":
+            of_alpha = {"alpha_minus": alpha_minus, "alpha_plus": alpha_plus, "alpha_clip": alpha_clip}
+            _check_used(of_alpha, "distillation", "kl", "alpha")
+        if trains and not hidden_weight:
+            _check_used({"hidden_layers": hidden_layers}, "hidden_weight", hidden_weight, "numbers above 0")
         self._frozen = FrozenTeacher(teacher, task) if teacher is not None and trains else None
         self.teach(0, 0)
 
@@ -216,5 +230,5 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         for stack, student, teacher in zip(model.family.stacks, students, teachers, strict=True):
             padding = tokens[stack.tokens].eq(self.padding_idx)
             distances += hidden_distance(student, teacher, padding, self.hidden_layers)
-        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        sample_size = sentences_of(sample) if self.sentence_avg else sample["ntokens"]
         return sum(distances) / len(distances) * sample_size

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mos_fairseq.errors import InputError, below_one
-from mos_fairseq.masked import predicted_only, predicts_masked
+from mos_fairseq.masked import predicted_only, predicts_masked, sentences_of
 from mos_fairseq.modules import kernels
 
 
@@ -86,7 +86,12 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def forward(self, model, sample, reduce=True):
         """Return loss, sample size and logging output, as fairseq does."""
-        return super().forward(model, self._predicted(model, sample), reduce)
+        loss, sample_size, log = super().forward(model, self._predicted(model, sample), reduce)
+        if predicts_masked(model):  # fairseq takes the rows of the target for sentences
+            log["nsentences"] = sentences_of(sample)
+            if self.sentence_avg:
+                sample_size = log["sample_size"] = log["nsentences"]
+        return loss, sample_size, log
 
     def _predicted(self, model, sample: dict) -> dict:
         """Return the mini-batch in the form that ``model`` predicts, the same for all subnets."""

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 
 class FrozenTeacher:
-    """The model of a checkpoint, fairseq's own or one of this package's (for a supernet, its largest subnet).
+    """The model of a checkpoint, fairseq's own or one of this package's (for a supernet, the largest subnet, or the one
+    that it was trained for by ``--subnet-sampling fixed``).
 
     It is not a module, so neither the optimizer nor the training's checkpoints include its parameters.
 

@@ -159,7 +159,7 @@ def _share_steps(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], g
                 optimizer.state[p][key] = torch.zeros_like(p) if kept is None else kept
             else:
                 most = max(state[key][1] for state in states if key in state)
-                optimizer.state[p][key] = int(most) if kind == "count" else torch.tensor(most)
+                optimizer.state[p][key] = int(most) if kind == "count" else torch.tensor(most, device=p.device)
 
 
 def _told(kept: Any, p: Tensor) -> tuple[str, float]:

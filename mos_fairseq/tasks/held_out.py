@@ -27,11 +27,13 @@ class HeldOut:
         max_positions: the model's.
 
     Raises:
-        InputError: the set does not exist, or none of its examples fits.
+        InputError: the set does not exist, is the training set, or none of its examples fits.
     """
 
     def __init__(self, task: Any, subset: str, max_positions: Any) -> None:
         self.task, self.subset = task, subset
+        if subset == task.cfg.train_subset:  # judging would set its masks back
+            raise InputError(f"controller_subset is {subset}: subnets train on this set; allowed are other ones")
         if subset not in task.datasets:
             task.load_dataset(subset, combine=False, epoch=1)
         self.dataset = task.datasets[subset]

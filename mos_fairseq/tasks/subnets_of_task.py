@@ -38,6 +38,7 @@ class SubnetsOfTask(_Base):
         self._resolved: dict[str, Subnet] = {}
         self._controller: Controller | None = None
         self._held_out: HeldOut | None = None
+        self._drawn: tuple[int, list[tuple[str, Subnet]]] | None = None  # (update, its subnets)
 
     def _space(self) -> SearchSpace:
         """Return the search space. Raises InputError if neither options nor a checkpoint name one."""
@@ -135,6 +136,7 @@ class SubnetsOfTask(_Base):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load as fairseq's task does. Raises InputError if the controller's state belongs to another space."""
         super().load_state_dict(state_dict)
+        self._drawn = None  # by a controller with another state
         if self._controller is not None and CONTROLLER in state_dict:
             self._controller.load(state_dict[CONTROLLER])
 

@@ -4,7 +4,7 @@ It is a mixin before a task of fairseq. A family's task adds its data and its me
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -14,8 +14,8 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 
-from mos_fairseq.command import calling_command
-from mos_fairseq.distributed import LocalRounds, check_launch
+from mos_fairseq.command import Command, calling_command
+from mos_fairseq.distributed import LocalRounds, check_launch, data_parallel_size
 from mos_fairseq.errors import InputError
 from mos_fairseq.models.parameter_summary import parameter_summary
 from mos_fairseq.models.switches import keep_active_subnet
@@ -33,6 +33,11 @@ from mos_fairseq.tasks.subnet_sampling import SubnetSampling, check_sampling
 from mos_fairseq.tasks.subnets_of_task import SubnetsOfTask
 
 logger = logging.getLogger(__name__)
+
+
+def _is_teachers(command: Command, how: Mapping[str, Any]) -> bool:
+    """Return whether a task is set up for a model that teaches: fairseq-train sets up its own without a checkpoint."""
+    return command.name == "train" and bool(how.get("from_checkpoint"))
 
 
 class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
@@ -88,7 +93,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
             task.check_subnets()
             if str(cfg.subnet_sampling) == "fixed":
                 record_in_config(cfg, "task", "subnet", task.subnet.key)
-        if task.command is not None:
+        if task.command is not None and not _is_teachers(task.command, kwargs):
             cls.option_table.check(cfg, task.command)
             if task.command.name == "validate" and task.command.is_given("subnet"):
                 cfg.valid_subnets = cfg.subnet
@@ -229,7 +234,9 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
         2003.11142). Gradients and sample sizes are summed, so the average gradient is applied."""
         self._bad_losses.tell()  # early: fairseq may repeat the step to find values that are not finite
         self._learn(model, criterion, update_num)
-        subnets = self.training_subnets(update_num)
+        if self._drawn is None or self._drawn[0] != update_num:  # once for all mini-batches of the update
+            self._drawn = update_num, self.training_subnets(update_num)
+        subnets = self._drawn[1]
         self._log_subnets(update_num, subnets)
         if hasattr(criterion, "teach"):
             # in place, the largest subnet comes first and teaches the others
@@ -272,6 +279,8 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
         """Begin as fairseq does. At the first epoch, raises InputError for an unmeasured --best-checkpoint-metric."""
         super().begin_epoch(epoch, model)
         self.check_local_training()
+        if self.cfg.subnets_per_rank and data_parallel_size() == 1:
+            raise InputError("subnets_per_rank is True: it has no effect in one process")
         if self._controller is not None:
             self._compared_on(model)  # fail early if that set is missing
         criterion, self._criterion = self._criterion, None
@@ -285,9 +294,13 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
             check_metric(metric, measured, self.valid_subnets, self.metrics_need)
 
     def _measured_metrics(self, dataset, model, criterion) -> set[str]:
-        """Return the names of the metrics that validation logs, by validating the shortest example."""
-        shortest = int(np.asarray(dataset.sizes).reshape(len(dataset), -1).max(axis=1).argmin())
-        sample = dataset.collater([dataset[shortest]])
+        """Return the names of the metrics that validation logs, by validating a short example with words to predict."""
+        shortest_first = np.asarray(dataset.sizes).reshape(len(dataset), -1).max(axis=1).argsort(kind="stable")
+        skip, padding = getattr(criterion, "ignore_prefix_size", 0), criterion.padding_idx
+        for index in shortest_first:
+            sample = dataset.collater([dataset[int(index)]])
+            if sample["target"][:, skip:].ne(padding).any():
+                break
         sample = utils.apply_to_sample(lambda tensor: tensor.to(next(model.parameters()).device), sample)
         _, _, log = self._validate(partial(FairseqTask.valid_step, self), sample, model, criterion.eval())
         with metrics.aggregate(new_root=True) as found:

@@ -135,7 +135,7 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, monolingual, spaces, 
 @pytest.mark.slow
 def test_distillation(commands, monolingual, spaces, tmp_path):
     options = ["--criterion", "distillation_mos", "--distillation", "alpha", "--hidden-weight", 0.1]
-    more = ["--subnets-per-rank", "--mos-routing", "layer", "--sample-break-mode", "none", "--max-update", 20]
+    more = ["--mos-routing", "layer", "--sample-break-mode", "none", "--max-update", 20]
     arguments = training(monolingual, spaces / "space.yaml", tmp_path, *options, *more)
     done = commands.fork("train", *arguments)
     rows = done.rows("train_inner")

@@ -153,7 +153,7 @@ def test_resumed_run_equals_an_uninterrupted_one(commands, text, spaces, tmp_pat
 @pytest.mark.parametrize("space", ["space.yaml", "bottleneck.yaml"])
 def test_distillation(commands, text, spaces, tmp_path, space):
     options = ["--criterion", "distillation_mos", "--distillation", "alpha", "--hidden-weight", 0.1]
-    more = ["--subnets-per-rank", "--mos-routing", "layer", "--max-update", 25, "--report-accuracy"]
+    more = ["--mos-routing", "layer", "--max-update", 25, "--report-accuracy"]
     arguments = training(text / "bin", tmp_path, *options, *more, space=spaces / space)
     done = commands.fork("train", *arguments)
     rows = done.rows("train_inner")

@@ -39,6 +39,13 @@ def taught(data, save_dir, teacher, files, *options) -> list[object]:
     )
 
 
+def test_a_supernet_teaches(commands, joined, files, supernet, tmp_path):
+    """The student's options are the student's: the teacher was trained by another sampling."""
+    options = ["--subnet-sampling", "fixed", "--subnet", "random:3", "--max-update", 2, "--disable-validation"]
+    done = commands.fork("train", *taught(joined, tmp_path, supernet[0] / "checkpoint_last.pt", files, *options))
+    assert float(done.rows("train_inner")[0]["distillation_loss_fixed"]) > 0
+
+
 def test_all_subnets_learn_from_it(commands, joined, files, teacher, tmp_path):
     before = teacher.read_bytes()
     options = ["--subnet-sampling", "alternate", "--max-update", 40, "--label-smoothing", 0.1]

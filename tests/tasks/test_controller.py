@@ -234,6 +234,10 @@ def test_a_batch_holds_what_fits(make_controlled):
     task.cfg.max_tokens_valid = 6
     kept = {int(i) for indices in HeldOut(task, "valid", model.max_positions())._batches for i in indices}
     assert kept == {i for i in range(9) if task.datasets["valid"].num_tokens(i) <= 6}
+    task.cfg.train_subset = "valid"
+    with pytest.raises(InputError, match="controller_subset is valid: subnets train on this set"):
+        HeldOut(task, "valid", model.max_positions())
+    task.cfg.train_subset = "train"
     task.cfg.max_tokens_valid = 2
     with pytest.raises(InputError, match="controller_subset is valid: none of its 9 examples fits"):
         HeldOut(task, "valid", model.max_positions())

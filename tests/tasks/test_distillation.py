@@ -233,6 +233,12 @@ def test_prefixes_are_ignored(make_task, make_model):
         ({"alpha_minus": 2.0}, "alpha_minus is 2.0 and alpha_plus 1.0"),
         ({"alpha_plus": float("nan")}, "alpha_plus nan"),
         ({"alpha_clip": 0.5}, "alpha_clip is 0.5.*from 1 up"),
+        ({"alpha_plus": 3.0}, "alpha_plus is 3.0: it has no effect with distillation kl, only with alpha"),
+        ({"alpha_clip": 2.0}, "alpha_clip is 2.0: it has no effect with distillation kl, only with alpha"),
+        (
+            {"hidden_layers": "last"},
+            "hidden_layers is last: it has no effect with hidden_weight 0.0",
+        ),
         ({"hidden_weight": -1.0}, "hidden_weight is -1.0"),
         ({"distillation_from": -1}, "distillation_from is -1"),
     ],

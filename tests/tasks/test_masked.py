@@ -14,6 +14,7 @@ from mos_fairseq.cost import subnet_cost
 from mos_fairseq.criterions import DistillationMosCriterion, LabelSmoothedCrossEntropyMosCriterion
 from mos_fairseq.errors import InputError
 from mos_fairseq.masked import masked_only, predicted_tokens, summed_loss
+from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.tasks import MaskedLmMosConfig, MaskedLmMosTask
 from tests.helpers import dictionary, perturb
@@ -67,6 +68,49 @@ def test_our_cross_entropy_is_fairseqs_masked_lm():
     torch.testing.assert_close(found[1][0], found[0][0])
     for name, gradient in found[0][2].items():
         torch.testing.assert_close(found[1][2][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [LabelSmoothedCrossEntropyMosCriterion, DistillationMosCriterion])
+def test_sentences_are_those_of_the_batch(kind):
+    """Not the masked words, which are the rows of the target."""
+    task, model = make()
+    for average, size in ((True, 3), (False, int(sample()["target"].ne(PAD).sum()))):
+        _, found, log = kind(task, average, 0.1)(model, sample())
+        assert (log["nsentences"], int(found), int(log["sample_size"])) == (3, size, size)
+
+
+def test_the_hidden_distance_is_averaged_over_sentences_too():
+    task, model = make()
+    found = []
+    for average in (True, False):
+        criterion = DistillationMosCriterion(task, average, 0.0, distillation_weight=0.0, hidden_weight=1.0)
+        criterion.teach(1, 0)
+        criterion(model, sample())
+        with keep_active_subnet(model):
+            model.set_active_subnet(model.search_space.smallest())
+            _, size, log = criterion(model, sample())
+        found.append(float(log["hidden_loss"]) / int(size))
+    assert found[0] == pytest.approx(found[1], rel=1e-5) and found[0] > 0
+
+
+def test_metrics_are_looked_for_in_an_example_with_masked_words():
+    """The shortest one has none, and without any word there is no accuracy."""
+    task, model = make(valid_subnets="largest")
+    batch = sample()
+    batch["target"][1] = PAD
+    inputs, target = batch["net_input"], batch["target"]
+    rows = [{key: inputs[key][i] for key in inputs} | {"target": target[i]} for i in (1, 0)]
+
+    class Examples(list):
+        sizes = [5, 9]
+
+        def collater(self, found):
+            net_input = {key: torch.stack([row[key] for row in found]) for key in inputs}
+            target = torch.stack([row["target"] for row in found])
+            return {"net_input": net_input, "target": target, "ntokens": target.numel(), "nsentences": len(found)}
+
+    criterion = LabelSmoothedCrossEntropyMosCriterion(task, False, 0.1, report_accuracy=True)
+    assert "accuracy_largest" in task._measured_metrics(Examples(rows), model, criterion)
 
 
 def test_students_learn_at_masked_words_only():

@@ -312,6 +312,23 @@ def test_ranks_may_train_different_subnets(make_task, monkeypatch):
     assert len({subnets[0] for subnets in drawn}) == len({subnets[-1] for subnets in drawn}) == 1
 
 
+def test_subnets_per_rank_need_several_processes(make_task, make_model):
+    task = make_task(subnets_per_rank=True)
+    with pytest.raises(InputError, match="subnets_per_rank is True: it has no effect in one process"):
+        task.begin_epoch(1, make_model(task))
+
+
+def test_subnets_are_drawn_once_an_update(make_task, make_model, make_criterion, monkeypatch):
+    """Whatever the number of mini-batches (--update-freq)."""
+    task = make_task(subnet_sampling="random", cost_strata=4)
+    model, criterion, drawn = make_model(task), make_criterion(task), []
+    draw = task.training_subnets
+    monkeypatch.setattr(task, "training_subnets", lambda update: drawn.append(update) or draw(update))
+    for update in (0, 0, 1, 1, 1, 2):
+        task.train_step(SAMPLES[0], model, criterion, OPTIMIZER, update)
+    assert drawn == [0, 1, 2]
+
+
 @pytest.mark.parametrize("sampling", ["largest", "smallest", "fixed"])
 def test_subnets_per_rank_need_random_ones(make_task, sampling):
     with pytest.raises(InputError, match=f"subnets_per_rank.*{sampling}.*sandwich, alternate, random"):
