@@ -119,5 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     print(f"{args.output}: {chosen.name}; a subnet of {params:,} parameters: {subnet.summary()}")
     if chosen.name == "twin":
-        words = f"--arch {twin.arch} --subnet '{subnet.key}' --finetune-from-model {args.output}"
-        print(f"to fine-tune it: fairseq-train … --task {stock_task(state)} {words}")
+        task = stock_task(state)
+        options = "".join(f" {option}" for option in twin.command_options(twin.cfg, task))
+        words = f"--arch {twin.arch} --subnet '{subnet.key}'{options} --finetune-from-model {args.output}"
+        print(f"to fine-tune it: fairseq-train … --task {task} {words}")

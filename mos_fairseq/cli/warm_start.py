@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from mos_fairseq.cli import check_exists, command_parser, start
 from mos_fairseq.errors import InputError
-from mos_fairseq.model_options import FLAGS
 from mos_fairseq.mos_options import CHOICES, MosOptions, check_experts
 from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import MASKED, SIDES, check_family_of, has_narrower_attention
@@ -243,9 +242,7 @@ def _tell(args: argparse.Namespace, model: Supernet, which: str | None = None) -
     which = which or ("the largest approximates" if is_cut(model.search_space.largest()) else "the largest is")
     print(f"{args.output}: a supernet of {model.search_space.size:,} subnets; {which} {args.path}")
     options = [f"--{name.replace('_', '-')} {value}" for name, value in _routing(args).items() if value]
-    options += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(model.cfg, name, False)]
-    if (epsilon := getattr(model.cfg, "layer_norm_eps", None)) is not None:
-        options += [f"--layer-norm-eps {epsilon} --max-positions {model.cfg.max_positions}"]
+    options += model.twin.command_options(model.cfg, model.task)
     supernet = f"--task {model.task} --search-space {args.search_space} --arch {model.arch} {' '.join(options)}"
     print(f"to train it: fairseq-train … {supernet} --finetune-from-model {args.output}")
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from torch import Tensor, nn
 
 from mos_fairseq.errors import InputError
@@ -26,6 +28,9 @@ if TYPE_CHECKING:  # the class that the mixin precedes
     from fairseq.models import BaseFairseqModel as _Base
 else:
     _Base = object
+
+_OWN = ("subnet", "trained_parts")  # options that supernets do not have
+_IN_WEIGHTS = "load_checkpoint_heads"  # an option of reading them: set wherever this package builds a model
 
 
 def _linear(in_features: int, out_features: int, groups: int = 1, gain: float | None = 1.0) -> Linear:
@@ -111,6 +116,29 @@ class StaticTwin(_Base):
                 raise InputError(f"position_dims is {width} in the checkpoint: the subnet is {stack.embed_dim} wide")
             if stack.embed_positions is not None:
                 stack.embed_positions.set_table_width(width)
+
+    @classmethod
+    def shared_options(cls) -> list[str]:
+        """Return the names of the options that its supernet has, too."""
+        return [option.name for option in fields(cls.config) if option.name[0] != "_" and option.name not in _OWN]
+
+    @classmethod
+    def command_options(cls, cfg: Any, task: str) -> list[str]:
+        """Return the words of a command with ``task`` that give a supernet or a twin the options of ``cfg`` beside
+        architecture and routing: all that differ from their defaults, but for dropout, which each training chooses."""
+        defaults = {option.name: option.default for option in fields(cls.config)}
+        words = []
+        for name in cls.shared_options():
+            value, default = getattr(cfg, name), defaults[name]
+            if name == _IN_WEIGHTS or name.endswith("dropout") or value in (None, default):
+                continue
+            # an option of the task's has its default; one that follows from another option is always named
+            if "${" in str(default):
+                default = getattr(TASK_DATACLASS_REGISTRY.get(task), str(default)[:-1].removeprefix("${task."), None)
+            if str(value) != str(default):
+                option = f"--{name.replace('_', '-')}"
+                words.append(option if value is True else f"{option} {value}")
+        return words
 
     def _position_dims(self, count: int) -> tuple[int, ...]:
         try:

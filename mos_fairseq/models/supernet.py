@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:  # the class that the mixin precedes
     from fairseq.models import BaseFairseqModel as _Base
 else:
     _Base = object
-
-_TWINS_OWN = ("subnet", "trained_parts")  # options of static twins that supernets do not have
 
 
 def _mixture_options(cfg: Any, space: SearchSpace) -> MixtureOptions:
@@ -231,9 +228,8 @@ class Supernet(_Base):
 
     def _twin_config(self) -> Any:
         """Return the configuration of the active subnet's static twin."""
-        config = self.twin.config
-        shared = [f.name for f in fields(config) if f.name[0] != "_" and f.name not in _TWINS_OWN]
-        return config(**{name: getattr(self.cfg, name) for name in shared}, subnet=self.active_subnet.key)
+        shared = {name: getattr(self.cfg, name) for name in self.twin.shared_options()}
+        return self.twin.config(**shared, subnet=self.active_subnet.key)
 
     def data_parallel(self, process_group: Any, bucket_mb: float = 25) -> SupernetDataParallel:
         """Wrap the model for data-parallel training; fairseq's ``pytorch_ddp`` and ``legacy_ddp`` use this."""

@@ -1,12 +1,17 @@
 """The static twin computes the same as the active subnet, with its parameters and no others."""
 
+import argparse
 import copy
+from dataclasses import fields
 
 import pytest
 import torch
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.sequence_generator import SequenceGenerator
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
-from mos_fairseq.models import TransformerSubnetModel
+from mos_fairseq.models import SUPERNETS, TransformerSubnetModel
 from mos_fairseq.modules import ElasticLinear, LayerRouter, NeuronRouter
 from mos_fairseq.search_space import SearchSpace
 from tests.helpers import batch, dictionary, perturb, sample_of, supernet
@@ -227,3 +232,31 @@ def test_weights_loaded_into_a_copy_made_in_inference_mode_are_seen():
         logits(copied, src, prev), logits(copied, src, prev)
         copied.load_state_dict(other.state_dict())
         torch.testing.assert_close(logits(copied, src, prev), logits(other, src, prev), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SUPERNETS)
+def test_a_command_with_its_options_makes_the_same_model(kind):
+    """The supernet's or the twin's, with each option but dropout away from its default."""
+    supernet = SUPERNETS[kind]
+    twin, stock = supernet.twin, TASK_REGISTRY[supernet.task].stock
+    special = {"activation_fn": "gelu_fast", "pooler_activation_fn": "relu", "layer_norm_eps": 1e-12}
+    values = {
+        option.name: special.get(option.name, True if option.default is False else 77)
+        for option in fields(twin.config)
+        if option.name in twin.shared_options() and not option.name.endswith(("dropout", "_heads"))
+    }
+    for arch, task in ((supernet.arch, supernet.task), (twin.arch, stock)):
+        words = " ".join(twin.command_options(twin.config(**values), task)).split()
+        parser = argparse.ArgumentParser()
+        for config in (TASK_DATACLASS_REGISTRY[task], MODEL_DATACLASS_REGISTRY[arch]):
+            gen_parser_from_dataclass(parser, config())
+        found = parser.parse_args(["data", *words])
+        assert {name: getattr(found, name) for name in values} == values
+
+
+def test_options_at_their_defaults_are_not_named():
+    """Those of a task neither; one that follows from another option always is."""
+    counts = {"max_source_positions": 1024, "max_target_positions": 1024}
+    translation, masked = (SUPERNETS[kind].twin for kind in ("encoder_decoder", "encoder_only"))
+    assert translation.command_options(translation.config(**counts, dropout=0.3), "translation") == []
+    assert masked.command_options(masked.config(max_positions=512), "masked_lm") == ["--max-positions 512"]
