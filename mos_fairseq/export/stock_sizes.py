@@ -72,7 +72,7 @@ def check_hugging_face(subnet: Subnet, allow_padding: bool = False) -> StockSize
     if stack.inside(subnet.values) is stack.hidden and subnet[stack.hidden.key] == subnet.width(stack.name):
         width = subnet.width(stack.name)
         raise InputError(f"{stack.hidden.key} is {width}, as wide as the embeddings: Electra then has no maps")
-    return stack_sizes(subnet, stack, allow_padding)
+    return stack_sizes(subnet, stack, allow_padding, "transformers")
 
 
 def check_hugging_face_translation(subnet: Subnet, allow_padding: bool = False) -> dict[str, StockSizes]:

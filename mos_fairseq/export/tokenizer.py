@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from mos_fairseq.files import read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 MISSING = "format huggingface needs an extra: pip install 'mos-fairseq[huggingface]'"
 """The message if a package is not installed."""
@@ -91,18 +94,43 @@ def _sentencepiece(path: str, words: Sequence[str]) -> Tokenizer:
         raise InputError(f"tokenizer {path}: it is no SentencePiece model") from None
     if proto.trainer_spec.model_type != proto.trainer_spec.UNIGRAM:
         raise InputError(f"tokenizer {path}: only SentencePiece models of type unigram are supported")
+    for name, value, wanted in (
+        ("remove_extra_whitespaces", proto.normalizer_spec.remove_extra_whitespaces, True),
+        ("escape_whitespaces", proto.normalizer_spec.escape_whitespaces, True),
+        ("treat_whitespace_as_suffix", proto.trainer_spec.treat_whitespace_as_suffix, False),
+    ):
+        if value != wanted:
+            raise InputError(f"tokenizer {path}: its {name} is {value}, supported is {wanted}")
     scores = {pieces.IdToPiece(i): pieces.GetScore(i) for i in range(len(pieces)) if not pieces.IsControl(i)}
     if not any(word in scores for word in words[4:]):
         raise InputError(f"tokenizer {path}: none of its pieces is a word of the dictionary")
-    tokenizer = Tokenizer(models.Unigram([(word, scores.get(word, _SCORE_OF_NONE)) for word in words], unk_id=3))
+    _warn_of_missing(path, [piece for piece in scores if piece != pieces.IdToPiece(pieces.unk_id())], words)
+    by_bytes = proto.trainer_spec.byte_fallback
+    scored = [(word, scores.get(word, _SCORE_OF_NONE)) for word in words]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=3, byte_fallback=by_bytes))
     steps = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     if charsmap := proto.normalizer_spec.precompiled_charsmap:
         steps.insert(0, normalizers.Precompiled(charsmap))
     tokenizer.normalizer = normalizers.Sequence(steps)
     scheme = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    decoder = decoders.Metaspace(prepend_scheme=scheme)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoder]) if by_bytes else decoder
     return tokenizer
+
+
+def _warn_of_missing(path: str, pieces: Sequence[str], words: Sequence[str]) -> None:
+    """A piece that is no word of the dictionary is <unk> to fairseq; a tokenizer cannot hold it without a number."""
+    if missing := sorted(set(pieces).difference(words)):
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        logger.warning(
+            "tokenizer %s: %d of its %d pieces are no words of the dictionary (%s): where SentencePiece uses them, "
+            "which is <unk> to fairseq, the written tokenizer splits the text otherwise",
+            path,
+            len(missing),
+            len(pieces),
+            names,
+        )
 
 
 def _renumbered(path: str, numbers: dict[str, int], special: Sequence[str]) -> dict[str, Any]:
