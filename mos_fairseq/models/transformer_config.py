@@ -104,6 +104,7 @@ def layer_options(cfg: TransformerOptions, stack: Stack) -> LayerOptions:
         activation_fn=str(cfg.activation_fn),
         normalize_before=stack.normalize_before(cfg),
         layer_norm_eps=getattr(cfg, "layer_norm_eps", LayerOptions.layer_norm_eps),
+        stock_name=f"Transformer{stack.name.capitalize()}Layer",
     )
 
 

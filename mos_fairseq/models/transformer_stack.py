@@ -74,7 +74,7 @@ class TransformerStack:
         self.layernorm_embedding = norm() if stack.setting(cfg, "layernorm_embedding") else None
         self.layer_norm = norm() if stack.normalize_before(cfg) else None
         self.padding_memo = PaddingMemo()
-        self.dropout_module = Dropout(cfg.dropout, module_name=self.__class__.__name__)
+        self.dropout_module = Dropout(cfg.dropout, module_name=f"Transformer{stack.name.capitalize()}")  # as fairseq's
         self.set_active_sizes(subnet)
 
     def set_active_sizes(self, subnet: Subnet) -> None:

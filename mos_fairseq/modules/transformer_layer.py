@@ -24,6 +24,7 @@ class LayerOptions:
     activation_fn: str = "relu"
     normalize_before: bool = False
     layer_norm_eps: float = 1e-5
+    stock_name: str = "TransformerEncoderLayer"  # fairseq's class, by which retain_dropout_modules names its dropout
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
@@ -52,8 +53,8 @@ class TransformerLayer(KeepsDerived):
         self.fc1, self.fc2 = fc1, fc2
         self.options = options
         self.activation_fn = _activation(options.activation_fn)
-        self.dropout_module = Dropout(options.dropout, module_name=self.__class__.__name__)
-        self.activation_dropout_module = Dropout(options.activation_dropout, module_name=self.__class__.__name__)
+        self.dropout_module = Dropout(options.dropout, module_name=options.stock_name)
+        self.activation_dropout_module = Dropout(options.activation_dropout, module_name=options.stock_name)
         self.encoder_attn: MultiheadAttention | None = None
         for name, attention in attentions.items():
             setattr(self, name, attention)
