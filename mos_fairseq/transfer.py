@@ -87,6 +87,8 @@ def message_bytes(header: bytes) -> int:
 
 
 def _read(header: bytes) -> tuple[str, bool, int, int, int, int]:
+    if len(header) < HEADER_BYTES:
+        raise InputError("the received bytes are no message of encoder outputs")
     magic, index, padded, outputs, sentences, tokens, width = _HEADER.unpack(header[:HEADER_BYTES])
     if magic != _MAGIC or index >= len(TRANSFER_DTYPES) or padded > 1 or not outputs * sentences * tokens * width:
         raise InputError("the received bytes are no message of encoder outputs")
@@ -98,7 +100,7 @@ def _read(header: bytes) -> tuple[str, bool, int, int, int, int]:
 
 def unpack(message: bytes) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Return (outputs, padding) as :func:`pack` takes them, in float32. Raises InputError for any other bytes."""
-    if len(message) < HEADER_BYTES or len(message) != message_bytes(message):
+    if len(message) != message_bytes(message):
         raise InputError("the received bytes are no message of encoder outputs")
     dtype, padded, number, sentences, tokens, width = _read(message)
     shape, place, outputs = (tokens, sentences, width), HEADER_BYTES, []

@@ -52,6 +52,9 @@ def test_what_is_no_message_is_refused():
     for bad in (b"", b"GET / HTTP/1.1\r\n\r\n", message[:-1], message + b"0", message[:4] + b"\x09" + message[5:]):
         with pytest.raises(InputError, match="no message of encoder outputs"):
             unpack(bad)
+        if len(bad) < HEADER_BYTES or bad[:4] != message[:4]:
+            with pytest.raises(InputError, match="no message of encoder outputs"):
+                message_bytes(bad)
     with pytest.raises(InputError, match="bytes long: allowed are up to"):
         message_bytes(message[:6] + b"\xff" * 10)
 
