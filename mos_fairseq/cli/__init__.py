@@ -117,6 +117,12 @@ def check_exists(path: str) -> str:
     return path
 
 
+def check_seed(seed: int) -> None:
+    """Raise InputError unless all generators take the seed."""
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed is {seed}: allowed are whole numbers from 0 to below 2^31")
+
+
 def named_paths(texts: Sequence[str]) -> dict[str, str]:
     """Return paths by name, from ``NAME=PATH``; a path without a name is called supernet.
 

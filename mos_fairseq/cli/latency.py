@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mos_fairseq.cli import start, warn
+from mos_fairseq.cli import check_seed, start, warn
 from mos_fairseq.cli.latency_options import get_parser
 from mos_fairseq.errors import InputError, below_one
 from mos_fairseq.figures import new_figure, save_figure
@@ -61,7 +61,7 @@ def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
     Raises:
         InputError: ``number`` is below two, or larger than the space.
     """
-    _check_seed(seed)
+    check_seed(seed)
     if not 2 <= number <= space.size:
         raise InputError(f"num_subnets is {number}: allowed are whole numbers from 2 to the {space.size} of the space")
     if number > space.size // 2:  # drawing would take long to find the last subnets
@@ -73,11 +73,6 @@ def random_subnets(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
         subnets[subnet.key] = subnet
         draw += 1
     return list(subnets.values())
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**31:
-        raise InputError(f"seed is {seed}: allowed are whole numbers from 0 to below 2^31")
 
 
 def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
@@ -117,7 +112,7 @@ class _Rows:
 def _fit(args: argparse.Namespace) -> None:
     from mos_fairseq.latency import MODELS, doubts, fit_predictor, score
 
-    _check_seed(args.seed)
+    check_seed(args.seed)
     below_one(held_out=args.held_out)
     rows = _Rows.read(args.data)
     latencies, keys = rows.latency_ms, rows.keys

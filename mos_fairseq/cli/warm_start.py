@@ -10,7 +10,7 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.cli import check_exists, command_parser, start
+from mos_fairseq.cli import check_exists, check_seed, command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.mos_options import CHOICES, MosOptions, check_experts
 from mos_fairseq.search_space import SearchSpace
@@ -107,6 +107,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.no_reorder and args.data:
         raise InputError("data is given with --no-reorder, but only reordering needs importance")
+    for name in ("valid_subset", "valid_samples", "max_tokens") if args.data is None else ():
+        if (value := getattr(args, name)) != parser.get_default(name):
+            raise InputError(f"{name} is {value}: it has no effect without --data")
+    check_seed(args.seed)
     if args.reorder:
         for name in ("search_space", "no_reorder", "learn_positions", "expert_noise", *_routing(args)):
             if (value := getattr(args, name)) != parser.get_default(name):
@@ -118,6 +122,8 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("search_space is not given: allowed are a preset or a YAML file; only --reorder needs none")
     if args.expert_rank and args.expert_noise is not None:
         raise InputError(f"expert_noise is {args.expert_noise}: it has no effect on experts of low rank")
+    if args.mos_routing == "none" and args.expert_noise is not None:
+        raise InputError(f"expert_noise is {args.expert_noise}: it has no effect with mos_routing none")
     args.expert_noise = _NOISE if args.expert_noise is None else args.expert_noise
     space = SearchSpace.from_spec(args.search_space)
     if args.expert_rank and _warm_start_supernet(args, space):
@@ -134,6 +140,10 @@ def main(argv: list[str] | None = None) -> None:
 
     stock = read_transformer(args.path)
     check_space(stock.args, space)
+    none = stock.args.no_token_positional_embeddings
+    if args.learn_positions and (none or all(getattr(stock.args, f"{side}_learned_pos") for side in SIDES)):
+        kind = "no" if none else "learned"
+        raise InputError(f"learn_positions is True: it has no effect, the checkpoint has {kind} positions")
     learned = {f"{side}_learned_pos": args.learn_positions for side in SIDES}
     cfg = TransformerMosConfig(search_space=space.dumps(), **_routing(args), **learned)
     model = supernet_from(stock, cfg, _orders(args, stock, space), args.expert_noise, args.seed)
@@ -259,7 +269,7 @@ def _sentences(args: argparse.Namespace) -> EvaluationOptions:
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
     """Return the orders; heads are sorted only if some subnets do not use all of them."""
     from mos_fairseq.evaluation.evaluator import ModelEvaluator
-    from mos_fairseq.warm_start import Orders, importance_orders
+    from mos_fairseq.warm_start import EMBEDDING_FILES, Orders, importance_orders
 
     if args.no_reorder:
         return Orders()
@@ -268,5 +278,5 @@ def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> 
     kinds = {"heads": has_narrower_attention(space), "channels": channels}
     if args.data is None:
         return importance_orders(stock.model, **kinds)
-    evaluator = ModelEvaluator(args.path, args.data, _sentences(args))
+    evaluator = ModelEvaluator(args.path, args.data, _sentences(args), examples=dict.fromkeys(EMBEDDING_FILES))
     return importance_orders(evaluator.model, evaluator.batches, **kinds)

@@ -4,6 +4,7 @@ pickle, never code."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _HEAD = {
     "roberta": {"dense": "lm_head.dense", "layer_norm": "lm_head.layer_norm"},
 }
 _BIAS = {"bert": "cls.predictions.bias", "roberta": "lm_head.bias"}
+_NEWER = {"gamma": "weight", "beta": "bias"}
 _DECODER = {"bert": "cls.predictions.decoder.weight", "roberta": "lm_head.decoder.weight"}
 
 
@@ -53,24 +55,17 @@ def read_huggingface(folder: str) -> MaskedModel:
     for name, wanted in (("position_embedding_type", "absolute"), ("hidden_act", "gelu"), ("is_decoder", False)):
         if config.get(name, wanted) != wanted:
             raise InputError(f"{folder}: {name} is {config[name]}, supernets have {wanted}")
-    try:
-        sizes = StockSizes(
-            config["hidden_size"],
-            config["num_hidden_layers"],
-            config["intermediate_size"],
-            config["num_attention_heads"],
-        )
-    except KeyError as error:
-        raise InputError(f"{folder}: config.json lacks {error.args[0]}") from None
+    names = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
+    sizes = StockSizes(*(_size(config, name, folder) for name in names))
     tensors = _tensors(path / "model.safetensors", kind)
     tokens = _tokens(path)
     words, order = _in_fairseqs_order(tokens, _SPECIAL[kind], folder)
     stock = dict(_stock_names(tensors, kind, sizes.layers, order, folder))
     options = {
         "max_positions": len(stock["encoder.sentence_encoder.embed_positions.weight"]) - words.pad() - 1,
-        "layer_norm_eps": float(config.get("layer_norm_eps", 1e-12)),
-        "dropout": float(config.get("hidden_dropout_prob", 0.1)),
-        "attention_dropout": float(config.get("attention_probs_dropout_prob", 0.1)),
+        "layer_norm_eps": _number(config, "layer_norm_eps", 1e-12, folder),
+        "dropout": _number(config, "hidden_dropout_prob", 0.1, folder),
+        "attention_dropout": _number(config, "attention_probs_dropout_prob", 0.1, folder),
         "untie_weights_roberta": "encoder.lm_head.weight" in stock,
     }
     model = dense_model(options, sizes, words, stock, folder)
@@ -89,6 +84,21 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _size(config: Mapping[str, Any], name: str, folder: str) -> int:
+    if name not in config:
+        raise InputError(f"{folder}: config.json lacks {name}")
+    if type(config[name]) is not int or config[name] < 1:  # a bool is no size
+        raise InputError(f"{folder}: {name} is {config[name]}: allowed are whole numbers from 1 up")
+    return config[name]
+
+
+def _number(config: Mapping[str, Any], name: str, default: float, folder: str) -> float:
+    value = config.get(name, default)
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise InputError(f"{folder}: {name} is {value}: allowed are numbers from 0 up")
+    return float(value)
+
+
 def _tensors(path: Path, kind: str) -> dict[str, Tensor]:
     """Tensors by name, without the name of the model that some begin with."""
     try:
@@ -102,7 +112,13 @@ def _tensors(path: Path, kind: str) -> dict[str, Tensor]:
         found = load_file(path)
     except (SafetensorError, OSError):
         raise InputError(f"{path}: it is no file of safetensors") from None
-    return {name.removeprefix(f"{kind}."): tensor for name, tensor in found.items()}
+    return {_newer(name.removeprefix(f"{kind}.")): tensor for name, tensor in found.items()}
+
+
+def _newer(name: str) -> str:
+    """The name of a norm's weight or bias, which is gamma or beta in files of the first BERTs, Google's among them."""
+    module, _, leaf = name.rpartition(".")
+    return f"{module}.{_NEWER[leaf]}" if leaf in _NEWER else name
 
 
 def _tokens(folder: Path) -> dict[str, int]:
@@ -129,6 +145,8 @@ def _in_fairseqs_order(
     """fairseq's dictionary, and the number of each of its words among ``tokens``."""
     if missing := [token for token in special if token not in tokens]:
         raise InputError(f"{folder}: its vocabulary lacks {', '.join(missing)}")
+    if wrong := [token for token, number in tokens.items() if type(number) is not int or number < 0]:
+        raise InputError(f"{folder}: the number of token {wrong[0]!r} is {tokens[wrong[0]]}, no whole number from 0 up")
     words, order = Dictionary(), [tokens[token] for token in special[:-1]]
     for token, number in sorted(tokens.items(), key=lambda item: item[1]):
         if token in special:

@@ -32,6 +32,8 @@ _UNSUPPORTED = (
     "encoder_layers_to_keep",
     "decoder_layers_to_keep",
 )
+EMBEDDING_FILES = tuple(f"{stack.name}_embed_path" for stack in FAMILY.stacks)
+"""Options that name files of pre-trained embeddings."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def read_transformer(path: str | os.PathLike[str]) -> StockModel:
         raise InputError(f"checkpoint {path}: its arch is {arch}, but a warm start is from fairseq's transformer")
     base_architecture(args)
     _check_options(args)
+    for name in EMBEDDING_FILES:  # whose vectors the weights replace, and which may be gone
+        setattr(args, name, None)
     try:
         sizes = [len(weights[f"{stack.name}.embed_tokens.weight"]) for stack in FAMILY.stacks]
     except KeyError:

@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from mos_fairseq.cli.warm_start import main
+from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
 from tests.spaces import EVEN_LM_SPACE, EVEN_SPACE
 
@@ -131,6 +133,21 @@ def test_bad_input(commands, source, supernet, tmp_path, options, message):
     done = warm_start(commands, source, tmp_path / "out.pt", *words, check=False, cwd=tmp_path)
     assert message in done.error()
     assert not (tmp_path / "out.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--valid-samples", "7"], "valid_samples is 7: it has no effect without --data"),
+        (["--max-tokens", "-1"], "max_tokens is -1: it has no effect without --data"),
+        (["--reorder", "--valid-subset", "test"], "valid_subset is test: it has no effect without --data"),
+        (["--mos-routing", "none", "--expert-noise", "0.1"], "expert_noise is 0.1: it has no effect with mos_routing"),
+        (["--seed", "99999999999999999999999"], "seed is 99999999999999999999999: allowed are whole numbers from 0"),
+    ],
+)
+def test_options_that_are_refused_before_anything_is_read(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        main(["--path", "none.pt", "--search-space", "tiny", "--output", "none/warm.pt", *options])
 
 
 def test_options_that_supernets_lack(commands, source, tmp_path):

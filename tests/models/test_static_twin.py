@@ -251,7 +251,7 @@ def test_a_command_with_its_options_makes_the_same_model(kind):
         for config in (TASK_DATACLASS_REGISTRY[task], MODEL_DATACLASS_REGISTRY[arch]):
             gen_parser_from_dataclass(parser, config())
         found = parser.parse_args(["data", *words])
-        assert {name: getattr(found, name) for name in values} == values
+        assert {name: str(getattr(found, name)) for name in values} == {k: str(v) for k, v in values.items()}
 
 
 def test_options_at_their_defaults_are_not_named():
@@ -260,3 +260,15 @@ def test_options_at_their_defaults_are_not_named():
     translation, masked = (SUPERNETS[kind].twin for kind in ("encoder_decoder", "encoder_only"))
     assert translation.command_options(translation.config(**counts, dropout=0.3), "translation") == []
     assert masked.command_options(masked.config(max_positions=512), "masked_lm") == ["--max-positions 512"]
+
+
+def test_dropout_is_retained_under_the_names_of_fairseqs_modules():
+    model = make("qkv_dim", ROUTINGS[1])
+    for found in (model, model.get_active_subnet()):
+        found.make_generation_fast_(retain_dropout=True, retain_dropout_modules=["TransformerEncoderLayer"])
+        kept = {name for name, module in found.named_modules() if getattr(module, "apply_during_inference", False)}
+        assert kept == {
+            f"encoder.layers.{number}.{kind}dropout_module"
+            for number in range(len(found.encoder.layers))
+            for kind in ("", "activation_")
+        }

@@ -178,6 +178,20 @@ def test_a_roberta_of_hugging_faces_there_and_back(tmp_path, untied):
     torch.testing.assert_close(source.model(tokens)[0][real], twin(tokens)[0][real], atol=1e-5, rtol=1e-5)
 
 
+def test_norms_under_their_older_names(bert, tmp_path):
+    """Google's own files name weights gamma and biases beta."""
+    for name in ("config.json", "vocab.txt"):
+        (tmp_path / name).write_bytes((bert[0] / name).read_bytes())
+    older = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = load_file(bert[0] / "model.safetensors")
+    for new, old in older.items():
+        tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    expected, found = (read_huggingface(str(folder)).model.state_dict() for folder in (bert[0], tmp_path))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
 @torch.no_grad()
 def test_a_model_without_a_head(transformers, bert, tmp_path):
     """As sentence encoders are published: its hidden states are kept, a head is drawn."""
@@ -193,6 +207,12 @@ def test_a_model_without_a_head(transformers, bert, tmp_path):
 def spoil(folder: Path, **changes) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def numbers(folder: Path, token: str) -> None:
+    """A vocabulary with numbers, but not of ``token``."""
+    known = {word: number for number, word in enumerate(TOKENS)}
+    (folder / "vocab.json").write_text(json.dumps(known | {token: None}))
 
 
 def without_a_tensor(folder: Path) -> None:
@@ -213,6 +233,10 @@ def without_a_tensor(folder: Path) -> None:
         (lambda f: spoil(f, model_type="t5"), "its model_type is t5, allowed are bert, roberta"),
         (lambda f: spoil(f, hidden_act="silu"), "hidden_act is silu, supernets have gelu"),
         (lambda f: spoil(f, intermediate_size=36), r"fc1.weight is \(37, 24\), its sizes say \(36, 24\)"),
+        (lambda f: spoil(f, layer_norm_eps=None), "layer_norm_eps is None: allowed are numbers from 0 up"),
+        (lambda f: spoil(f, hidden_dropout_prob=None), "hidden_dropout_prob is None: allowed are numbers from 0 up"),
+        (lambda f: spoil(f, hidden_size="x"), "hidden_size is x: allowed are whole numbers from 1 up"),
+        (lambda f: (f / "vocab.txt").rename(f / "a") and numbers(f, "w"), "the number of token 'w' is None, no whole"),
         (without_a_tensor, "model.safetensors lacks encoder.layer.2.output.dense.bias"),
     ],
 )

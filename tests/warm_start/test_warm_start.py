@@ -1,12 +1,15 @@
 """A warm-started supernet: the largest subnet is the stock model, and prefix slices keep what matters."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 
+from mos_fairseq.cli.warm_start import main
 from mos_fairseq.errors import InputError
 from mos_fairseq.export.check import ExportError
 from mos_fairseq.models import TransformerMosConfig
@@ -17,6 +20,7 @@ from mos_fairseq.warm_start import (
     check_space,
     has_narrower_attention,
     importance_orders,
+    read_transformer,
     supernet,
     supernet_from,
 )
@@ -87,6 +91,38 @@ def test_largest_subnet_is_the_stock_model(options, routing, by_gradient):
         torch.testing.assert_close(model(src, lengths, prev)[0][real], expected, atol=1e-5, rtol=1e-5)
         stepwise = decode_stepwise(model, model.encoder(src, lengths), prev)[real]
         torch.testing.assert_close(stepwise, expected, atol=1e-5, rtol=1e-5)
+
+
+def saved(source: StockModel, path: Path, **changes) -> Path:
+    """The file of a stock model's checkpoint, with other options."""
+    args = Namespace(**vars(source.args) | {"arch": "transformer"} | changes)
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 1}
+    state = {"args": None, "cfg": {"model": args}, "model": source.model.state_dict(), "optimizer_history": [history]}
+    torch.save(state | {"extra_state": {"train_iterator": {"epoch": 1}}}, path)
+    return path
+
+
+def test_files_of_embeddings_are_not_needed(tmp_path):
+    """Of a stock model that began with pre-trained embeddings: its weights hold them."""
+    source = stock()
+    found = read_transformer(saved(source, tmp_path / "stock.pt", encoder_embed_path="gone.txt"))
+    table = source.model.encoder.embed_tokens.weight
+    assert found.args.encoder_embed_path is None and torch.equal(found.model.encoder.embed_tokens.weight, table)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"encoder_learned_pos": True, "decoder_learned_pos": True}, "learned"),
+        ({"no_token_positional_embeddings": True}, "no"),
+    ],
+)
+def test_positions_that_are_not_learned_anew(tmp_path, options, kind):
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(HEAD_DIM))
+    path = saved(stock(**options), tmp_path / "stock.pt")
+    words = ["--path", str(path), "--search-space", str(tmp_path / "space.yaml"), "--output", str(tmp_path / "out.pt")]
+    with pytest.raises(InputError, match=f"learn_positions is True: it has no effect, the checkpoint has {kind} pos"):
+        main([*words, "--learn-positions"])
 
 
 @pytest.mark.parametrize("options", [{"share_all_embeddings": True}, {}], ids=["shared", "apart"])
