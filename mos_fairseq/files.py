@@ -32,6 +32,12 @@ def read_text(path: str | os.PathLike[str], what: str = "") -> str:
         raise InputError(f"{name}: not a UTF-8 text file") from None
 
 
+def text_lines(text: str) -> list[str]:
+    """Return the lines of a text that :func:`read_text` read, as fairseq-preprocess counts them. str.splitlines also
+    ends lines at other characters (U+2028, U+0085, form feed), which may occur within a sentence."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return the rows of a UTF-8 CSV file, keyed by its first line. Raises InputError if it cannot be read."""
     try:

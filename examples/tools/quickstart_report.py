@@ -214,7 +214,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if not options.reference.is_file():
             raise ReportError(f"--reference {options.reference}: no such file")
-        references = options.reference.read_text(encoding="utf-8").splitlines()
+        # str.splitlines would also split a sentence at characters such as U+2028
+        references = options.reference.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         folders = {}
         for run in options.runs:
             subnet, equals, folder = run.rpartition("=")

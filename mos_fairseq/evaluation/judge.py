@@ -13,7 +13,7 @@ from typing import Any
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, ModelEvaluator
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
-from mos_fairseq.files import make_folder, read_text, write_atomically
+from mos_fairseq.files import make_folder, read_text, text_lines, write_atomically
 from mos_fairseq.search_space import Family
 
 
@@ -72,7 +72,7 @@ class Judge:
         """Return the lines of the raw reference, or None."""
         if self.reference is None:
             return None
-        return read_text(self.reference, "reference").splitlines()
+        return text_lines(read_text(self.reference, "reference"))
 
     @staticmethod
     def hypotheses(path: str, count: int) -> list[str]:
@@ -129,7 +129,8 @@ class Judge:
         return scores | kept
 
     def _of_text(self, evaluator: ModelEvaluator, hypotheses: list[str]) -> dict[str, Any]:
-        references = self.reference_lines() or evaluator.references()
+        given = self.reference_lines()
+        references = evaluator.references() if given is None else given
         if len(hypotheses) != len(references):
             raise InputError(f"reference {self.reference}: {len(references)} lines for {len(hypotheses)} sentences")
         return {self.quality: evaluator.score(hypotheses, references), "signature": evaluator.signature}

@@ -182,7 +182,9 @@ class Experiment:
         """The fingerprint of the set that models are judged on, and its references if it is translated."""
         judge = self.judge
         evaluator = self._evaluator(SubnetEvaluator, next(iter(self.supernets.values())))
-        references = judge.reference_lines() or (evaluator.references() if judge.translates else [])
+        references = judge.reference_lines()
+        if references is None:
+            references = evaluator.references() if judge.translates else []
         return judge.digest(evaluator.set_fingerprint()), references
 
     def _trained_scores(self, training: Training) -> dict[str, Any]:
