@@ -31,7 +31,8 @@ class CostOptions(ModelOptions):
         max_positions: the same, for a model that has only an encoder.
 
     Raises:
-        InputError: a size is not positive, or two dictionaries share all embeddings.
+        InputError: a size is not positive, the target dictionary's alone is given, or two dictionaries share all
+            embeddings.
     """
 
     src_len: int = 30
@@ -47,6 +48,8 @@ class CostOptions(ModelOptions):
     def __post_init__(self) -> None:
         sizes = ("src_len", "tgt_len", "vocab_size", "tgt_vocab_size", *POSITIONS)
         at_least(1, **{name: getattr(self, name) for name in sizes})
+        if self.tgt_vocab_size is not None and self.vocab_size is None:
+            raise InputError(f"tgt_vocab_size is {self.tgt_vocab_size}: it has no effect without vocab_size")
         if self.share_all_embeddings and self.tgt_vocab_size not in (None, self.vocab_size):
             raise InputError(
                 f"tgt_vocab_size={self.tgt_vocab_size} with share_all_embeddings: shared embeddings have one "

@@ -64,6 +64,21 @@ def make_folder(path: str | os.PathLike[str], what: str = "") -> None:
         raise InputError(f"{f'{what} {path}'.strip()}: cannot be made ({error.strerror or error})") from None
 
 
+def check_writable(path: str | os.PathLike[str], what: str = "") -> None:
+    """Raise InputError if a file cannot be written, or made in its folder, before long work; ``what`` as in
+    :func:`read_text`. Nothing is made."""
+    target = Path(path) if Path(path).exists() else Path(path).parent
+    reason = None
+    if not target.exists():
+        reason = "No such file or directory"
+    elif Path(path).is_dir():
+        reason = "it names a folder"
+    elif not os.access(target, os.W_OK):
+        reason = "Permission denied"
+    if reason is not None:
+        raise InputError(f"{f'{what} {path}'.strip()}: cannot be written ({reason})")
+
+
 def lock(file: IO[Any], wait: bool = False) -> None:
     """Lock an open file for this process, until :func:`unlock` or its end. If another process holds the lock, wait or
     raise BlockingIOError."""

@@ -55,8 +55,9 @@ def train(variants: Variants, on_round: _OnRound) -> Iterator[Section]:
     _activate(models, variants.space.largest())
     for number in (tokens // 4, 4 * tokens):
         steps = {n: variants.training_step(models[n], None, number) for n in ("none", "neuron")}
-        title = f"forward and backward of {variants.batch(number)['ntokens']} tokens"
-        yield Section(title, in_turn(steps, max(2, rounds // 2), _WARMUP, on_round), "none", number)
+        there = variants.batch(number)["ntokens"]  # whole sentences, about as many tokens as asked for
+        title = f"forward and backward of {there} tokens"
+        yield Section(title, in_turn(steps, max(2, rounds // 2), _WARMUP, on_round), "none", there)
     del models
     for name, factor in (("half", 0.5), ("twice", 2.0)):
         yield _by_width(variants, f"forward and backward at {name} the width", factor, on_round)

@@ -14,7 +14,7 @@ from mos_fairseq.cli import command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import make_folder, write_atomically
 from mos_fairseq.progress import progress
-from mos_fairseq.search_space import SearchSpace, check_family, split_specs
+from mos_fairseq.search_space import SearchSpace, check_family
 
 if TYPE_CHECKING:
     from mos_fairseq.benchmark import Section, Variants
@@ -57,10 +57,15 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     args = get_parser().parse_args(argv)
     options = SpeedOptions(**{option.name: getattr(args, option.name) for option in fields(SpeedOptions)})
-    names = list(SUITES) if args.suite == "all" else split_specs(args.suite)
+    names = list(SUITES) if args.suite == "all" else [name.strip() for name in args.suite.split(",")]
     for name in names:
         if name not in SUITES:
-            raise InputError(f"suite is {name}: allowed are {', '.join(SUITES)} and all")
+            at = "" if name == args.suite else f"{name or 'an empty entry'}, "
+            raise InputError(
+                f"suite is {args.suite}: {at}allowed are {', '.join(SUITES)}, several with commas, or all alone"
+            )
+    if len(set(names)) < len(names):
+        raise InputError(f"suite is {args.suite}: each is allowed once")
     space = SearchSpace.from_spec(args.search_space)
     check_family("mos-benchmark", FAMILIES, "the search space", space.family)
     start()

@@ -8,7 +8,8 @@ from dataclasses import fields
 
 from mos_fairseq.cli import add_options, aligned, command_parser
 from mos_fairseq.cost import Cost, CostOptions, subnet_cost
-from mos_fairseq.search_space import SearchSpace, check_options, resolve_subnet, split_specs
+from mos_fairseq.errors import InputError
+from mos_fairseq.search_space import Family, SearchSpace, check_options, resolve_subnet, split_specs
 
 _HELP = {
     "src_len": "source tokens of the counted forward pass",
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     options = CostOptions(**{option.name: getattr(args, option.name) for option in fields(CostOptions)})
     space = SearchSpace.from_spec(args.search_space)
     check_options(options, space.family)
+    _check_positions(options, space.family)
     subnets = {spec: resolve_subnet(spec, space) for spec in split_specs(args.subnet)}
     costs = {spec: subnet_cost(subnet, options) for spec, subnet in subnets.items()}
     if args.json:
@@ -56,6 +58,16 @@ def main(argv: list[str] | None = None) -> None:
             print(json.dumps({"subnet": spec} | costs[spec].to_dict() | {"architecture": subnet.to_dict()}))
     else:
         _print_table(costs, options)
+
+
+def _check_positions(options: CostOptions, family: Family) -> None:
+    """Raise InputError if a number of positions is typed that are not learned. A model's configuration has all of them,
+    so :class:`CostOptions` allows that."""
+    for stack in family.stacks:
+        if (value := options.positions(stack)) != getattr(CostOptions, stack.positions):
+            if not stack.learned_pos(options):
+                learned = f"{stack.name}_learned_pos"
+                raise InputError(f"{stack.positions} is {value}: it has no effect without {learned}")
 
 
 def _print_table(costs: dict[str, Cost], options: CostOptions) -> None:

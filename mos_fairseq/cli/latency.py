@@ -34,9 +34,11 @@ def main(argv: list[str] | None = None) -> None:
 def _measure(args: argparse.Namespace) -> None:
     space = SearchSpace.from_spec(args.search_space)
     if args.subnet is not None:
+        if args.seed is not None:
+            raise InputError(f"seed is {args.seed}: it has no effect with --subnet, only with --num-subnets")
         subnets = [resolve_subnet(spec, space) for spec in split_specs(args.subnet)]
     else:
-        subnets = random_subnets(space, args.num_subnets, args.seed)
+        subnets = random_subnets(space, args.num_subnets, 1 if args.seed is None else args.seed)
     options = LatencyOptions(**{option.name: getattr(args, option.name) for option in fields(LatencyOptions)})
     options = options.of_family(space.family)
     start()
@@ -148,7 +150,10 @@ def _fit(args: argparse.Namespace) -> None:
             results[name]["held_out"] = score(targets[name][test], part.predict_features(rows.features.take(test)))
     predictor.save(args.output)
     warn(rows.busy)
-    warn(doubts(predictor.scores[predictor.family], scores if number >= _ENOUGH else None))
+    for name, part in {"latency_ms": predictor, **fitted}.items():
+        judged = results.get(name, results).get("held_out") if number >= _ENOUGH else None
+        found = ({"of held-out subnets": judged} if judged else {}) | {"in cross-validation": part.scores[part.family]}
+        warn(doubts(found, f"the predictor of {name}" if name in fitted else "the predictor"))
     if args.json:
         print(json.dumps(results))
         return
@@ -199,7 +204,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from mos_fairseq.latency import LatencyPredictor, score
+    from mos_fairseq.latency import LatencyPredictor, doubts, score
 
     predictor = LatencyPredictor.load(args.predictor)
     rows = _Rows.read(args.data)
@@ -223,6 +228,9 @@ def _report(args: argparse.Namespace) -> None:
         if chosen.any()
     }
     warn(rows.busy)
+    new = {_PARTS[part]: found for part, found in parts.items() if part != "training"}
+    unseen = new or ({} if parts else {"in this file": {"subnets": len(latencies)} | scores})
+    warn(doubts({f"of subnets {where}": found for where, found in unseen.items() if found["subnets"] >= _ENOUGH}))
     if args.json:
         print(json.dumps(scores | parts))
         return

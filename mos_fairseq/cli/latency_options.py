@@ -108,5 +108,5 @@ def _add_measure(commands) -> None:
         help="visit every subnet N times, each time in another order of the whole list, and take the mean of its "
         "visits; many short visits are more precise than few long ones (default: %(default)s)",
     )
-    measure.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random subnets (default: 1)")
+    measure.add_argument("--seed", type=int, metavar="N", help="seed of the random subnets (default: 1)")
     add_options(measure, LatencyOptions, _HELP)

@@ -33,7 +33,7 @@ from mos_fairseq.cli.search_options import (
 from mos_fairseq.cli.search_results import latency_options, measure_results, print_results, translate_results
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
-from mos_fairseq.files import make_folder
+from mos_fairseq.files import check_writable, make_folder
 from mos_fairseq.nas import Constraint, EvolutionOptions
 from mos_fairseq.search_space import SearchSpace, Subnet
 
@@ -93,6 +93,8 @@ def _run(args: argparse.Namespace) -> None:
         raise InputError("latency_ms needs a predictor: --predictor FILE (of mos-latency fit)")
     if args.measure_front and not args.predictor:
         raise InputError("measure_front needs a predictor, whose settings it measures with: --predictor FILE")
+    if args.measure_front:
+        check_writable(args.measure_front, "measure_front")
     at_least(1, workers=args.workers)
     check_exists(args.path)
     if args.predictor:
@@ -131,6 +133,9 @@ def _run_search(request: _Request, prepare: Callable[[int], SubnetEvaluator]) ->
 
     args = request.args
     space, seeds = _space_and_seeds(args)
+    if request.translated is not None and request.translated.objective not in space.family.objectives:
+        known = ", ".join(space.family.objectives)
+        raise InputError(f"report_bleu: models of family {space.family.name} are judged by {known}")
     with ExitStack() as stack:
         evaluator, workers = judges(args, prepare, stack)
         if evaluator is None:

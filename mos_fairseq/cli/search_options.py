@@ -13,7 +13,7 @@ from mos_fairseq.cli import Group, command_parser
 from mos_fairseq.cli.calibration import add_calibration_options
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import OBJECTIVES, EvaluationOptions
-from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS
+from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS, text_metric
 from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.nas.names import INNER_SEARCHES, QUALITY_PREDICTORS
@@ -223,8 +223,6 @@ _TAKES = {
     ),
     "asng": ("samples", "iterations"),
 }  # fmt: skip
-_EARLIER = (*_TAKES["evolution"], *_TAKES["random"])
-"""Options that other algorithms of the same version ignored: commands that name them still work."""
 
 
 def cost_keys(text: str) -> tuple[str, ...]:
@@ -260,8 +258,7 @@ def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> Algor
         raise InputError(f"seeds_from is {args.seeds_from}: it has no effect with algorithm asng, which draws all")
     given = {name: value for names in _TAKES.values() for name in names if (value := getattr(args, name)) is not None}
     for name, value in given.items():
-        may_be_left = algorithm in ("evolution", "nsga2", "random") and name in _EARLIER
-        if name not in _TAKES[algorithm] and not may_be_left:
+        if name not in _TAKES[algorithm]:
             takers = " and ".join(other for other, names in _TAKES.items() if name in names)
             raise InputError(f"{name} is {value}: it has no effect with algorithm {algorithm}, only with {takers}")
     taken = {name: value for name, value in given.items() if name in _TAKES[algorithm]}
@@ -281,28 +278,34 @@ def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> Algor
 
     hat = EvolutionOptions()
     size = taken.get("population_size", hat.population_size)
-    return ParetoOptions(costs if len(costs) > 1 else cost, size, taken.get("iterations", hat.iterations), args.seed)
+    iterations = taken.get("iterations", hat.iterations)
+    at_least(2, iterations=iterations)  # ParetoOptions calls them generations
+    return ParetoOptions(costs if len(costs) > 1 else cost, size, iterations, args.seed)
 
 
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
     """Return the options for judging. Raises InputError for a bad value, or one that the objective does not use."""
     judged: tuple[str, ...] = ("objective", "valid_subset", "valid_samples", "max_tokens", "transfer_dtype")
     if args.objective != "loss":
-        judged += _TRANSLATING
+        judged += ("beam", "remove_bpe")
     elif not args.report_bleu:
         for name in ("beam", "remove_bpe"):
             if (value := getattr(args, name)) is not None:
                 raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
-        judged += ("sacrebleu_tokenizer",)  # EvaluationOptions refuses it
+    if args.objective == "bleu" or not args.report_bleu:  # otherwise, it belongs to the reported BLEU
+        judged += ("sacrebleu_tokenizer",)  # EvaluationOptions refuses it for other objectives
     return EvaluationOptions(**_given(args, judged))
 
 
 def report_options(args: argparse.Namespace) -> EvaluationOptions | None:
-    """Return options for translating with the closing table's subnets, or None. Raises InputError for a bad value."""
+    """Return options for translating with the closing table's subnets, or None. Raises InputError for a bad value, or if
+    sacreBLEU cannot use the tokenizer here, which would otherwise show after the search."""
     if not args.report_bleu:
         return None
     names = ("valid_subset", "valid_samples", "max_tokens", "transfer_dtype", *_TRANSLATING)
-    return EvaluationOptions("bleu", **_given(args, names))
+    options = EvaluationOptions("bleu", **_given(args, names))
+    text_metric("bleu", options.sacrebleu_tokenizer)
+    return options
 
 
 _TRANSLATING = ("beam", "remove_bpe", "sacrebleu_tokenizer")

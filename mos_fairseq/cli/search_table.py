@@ -48,12 +48,13 @@ def _cost(key: str, value: float | None, mape: float | None) -> str:
 
 
 def budget_lines(results: dict[str, Any]) -> list[str]:
-    """Return lines with the used share of each budget, and the gain from a slightly larger one."""
+    """Return lines with the used share of each budget, and the gain from slightly larger ones, in the lines of those that
+    it needs."""
     best, beyond, objective = results["best"], results["compared"].get("beyond"), results["objective"]
     lines = []
     for key, limit in results["budgets"].items():
         line = f"budget: {key}<={limit:.6g}, of which the best takes {100 * best[key] / limit:.0f} %"
-        if beyond is not None:
+        if beyond is not None and beyond[key] > limit:
             gain = "no better" if not _better(objective, beyond, best) else f"{objective} {beyond[objective]:.4f}"
             line += f"; with {100 * beyond[key] / limit:.0f} %: {gain}"
         lines.append(line)

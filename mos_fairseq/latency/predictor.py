@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,19 +208,21 @@ def score(measured: Sequence[float] | np.ndarray, predicted: Sequence[float] | n
     }
 
 
-def doubts(cross_validated: dict[str, float], held_out: dict[str, float] | None) -> str | None:
-    """Return a warning if scores are too poor to rely on the predictor; None otherwise."""
-    for scores, what in ((held_out, "of held-out subnets"), (cross_validated, "in cross-validation")):
-        if scores is None:
-            continue
+def doubts(scores: Mapping[str, Mapping[str, float]], what: str = "the predictor") -> str | None:
+    """Return a warning if scores are too poor to rely on ``what``; None otherwise.
+
+    Args:
+        scores: by where they come from, as in "of held-out subnets"; the first poor ones are told.
+    """
+    for where, found in scores.items():
         signs = []
-        if scores["kendall_tau"] < LEAST_TAU:
-            signs.append(f"Kendall's tau {scores['kendall_tau']:.2f} is below {LEAST_TAU}")
-        if scores["mape"] > MOST_MAPE:
-            signs.append(f"its error of {scores['mape']:.1f} % is above {MOST_MAPE:g} %")
+        if found["kendall_tau"] < LEAST_TAU:
+            signs.append(f"Kendall's tau {found['kendall_tau']:.2f} is below {LEAST_TAU}")
+        if found["mape"] > MOST_MAPE:
+            signs.append(f"its error of {found['mape']:.1f} % is above {MOST_MAPE:g} %")
         if signs:
             return (
-                f"the predictor is unsure: {what}, {' and '.join(signs)}; measure more subnets, with more --repeats, "
+                f"{what} is unsure: {where}, {' and '.join(signs)}; measure more subnets, with more --repeats, "
                 "on a machine without other work"
             )
     return None

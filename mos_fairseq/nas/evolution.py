@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.genes import Vector
 from mos_fairseq.search_space import Subnet
+
+_LISTED = 100_000  # largest space whose subnets are listed if drawing ends short
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,27 @@ def _pick(rng: random.Random, vectors: list[Vector]) -> Vector:
 
 
 def random_search(candidates: Candidates, number: int, seed: int) -> Subnet:
-    """Return the best of ``number`` random subnets within the budgets, seeds included; of all if there are fewer."""
+    """Return the best of the seeds and of random subnets within the budgets: ``number`` in all, or all seeds if there are
+    more. If the budgets leave fewer, all are judged, unless the space is too large to list (100,000)."""
     rng = random.Random(f"random/{seed}")
-    genes, space = candidates.genes, candidates.space
+    space = candidates.space
     if number > space.size // 2:  # drawing would not find the last subnets
         candidates.check_reachable()
-        vectors = [genes.encode(subnet) for subnet in space.iterate() if candidates.feasible(subnet)]
-        vectors = sorted(vectors, key=lambda vector: rng.random())
-        seeds = {genes.decode(vector).key for vector in candidates.kept_seeds()}
-        vectors = sorted(vectors, key=lambda vector: genes.decode(vector).key not in seeds)[:number]
+        vectors = _listed(candidates, rng)
+        seeds = {candidates.genes.decode(vector).key for vector in candidates.kept_seeds()}
+        vectors = sorted(vectors, key=lambda vector: candidates.genes.decode(vector).key not in seeds)
+        vectors = vectors[: max(number, len(seeds))]
     else:
         vectors = candidates.first(number, rng)
-    return genes.decode(_best(candidates, vectors, 1)[0])
+        if len(vectors) < number and space.size <= _LISTED:  # nor would it find the last within tight budgets
+            drawn = {candidates.genes.decode(vector).key for vector in vectors}
+            others = (v for v in _listed(candidates, rng) if candidates.genes.decode(v).key not in drawn)
+            vectors += islice(others, number - len(vectors))
+    return candidates.genes.decode(_best(candidates, vectors, 1)[0])
+
+
+def _listed(candidates: Candidates, rng: random.Random) -> list[Vector]:
+    """Return all subnets of the space within the budgets, in random order."""
+    subnets = list(candidates.space.iterate())
+    kept = [s for s, cost in zip(subnets, candidates.costs_of(subnets), strict=True) if candidates.excess(cost) <= 0]
+    return sorted(map(candidates.genes.encode, kept), key=lambda vector: rng.random())

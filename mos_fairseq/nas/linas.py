@@ -118,17 +118,22 @@ def _search_predictions(
         return predictor.predict(genes.features([genes.encode(subnet) for subnet in subnets])).tolist()
 
     best = sorted(candidates.seen.values(), key=lambda subnet: candidates.known[subnet.key])
+    most = options.inner_evaluations
     # costs are exact, and the cache is shared: the same subnets recur in each search
-    inner = replace(candidates, evaluate=predict, known={}, seen={}, seeds=best[: options.population_size // 2])
+    seeds = best[: min(options.population_size, most) // 2]
+    inner = replace(candidates, evaluate=predict, known={}, seen={}, seeds=seeds)
     inner.genes = genes
-    if candidates.space.size <= options.inner_evaluations:
+    if candidates.space.size <= most:
         inner.losses([subnet for subnet in candidates.space.iterate() if candidates.feasible(subnet)])
     elif options.inner_search == "nsga2":
-        pareto_search(inner, ParetoOptions(options.objective, 50, max(2, options.inner_evaluations // 50), seed))
+        generations = 1 + (most - max(50, len(seeds))) // 50
+        pareto_search(inner, ParetoOptions(options.objective, 50, generations, seed))
     else:
         settings = EvolutionOptions(seed=seed)
-        born = settings.mutations + settings.crossovers
-        rounds = max(1, (options.inner_evaluations - settings.population_size) // born)
+        if most < settings.population_size + settings.mutations + settings.crossovers:
+            settings = replace(settings, population_size=most // 2, mutations=most // 4, crossovers=most // 4)
+        born, first = settings.mutations + settings.crossovers, max(settings.population_size, len(seeds))
+        rounds = (most - first) // born
         evolve(inner, replace(settings, iterations=rounds))
     return inner
 

@@ -35,8 +35,9 @@ _MEASURED = "measured_latency_ms"
 def write_page(results: dict[str, Any], seen: Sequence[Row], path: Path, checkpoint: str = "CHECKPOINT") -> None:
     """Write the page, and beside it ``plotly.min.js``, which it loads.
 
-    The pointer shows each subnet's sizes and costs. A slider chooses a budget. For it, a table has the best subnet, the
-    best uniform one, the smallest and the largest; the YAML of the selected one can be saved.
+    The pointer shows each subnet's sizes and costs. A slider chooses a budget; budgets of other costs hold as in the
+    search. A table has the best subnet within them, the best uniform one, the smallest and the largest; the YAML of the
+    selected one can be saved. Until the slider is moved, the best is ``results["best"]``, as in ``best.yaml``.
 
     Args:
         results, seen: as in :func:`mos_fairseq.nas.results.write_results`.
@@ -53,11 +54,12 @@ def write_page(results: dict[str, Any], seen: Sequence[Row], path: Path, checkpo
         keys.insert(2, _MEASURED)
     data = {
         "rows": _choices(results, seen),
-        "best": results["best"],
         "cost": cost,
         "objective": objective,
         "axis": AXES[cost],
         "budget": results.get("budgets", {}).get(cost),
+        "others": {key: limit for key, limit in results.get("budgets", {}).items() if key != cost},
+        "note": _note(results),
         "columns": list(dict.fromkeys(keys)),
         "names": AXES | {_MEASURED: "measured latency [ms]"},
         "path": checkpoint,
@@ -73,12 +75,13 @@ def write_page(results: dict[str, Any], seen: Sequence[Row], path: Path, checkpo
 def _choices(results: dict[str, Any], seen: Sequence[Row]) -> list[Row]:
     """Return the subnets that are best within some budget: the front, the uniform front, and the subnets to compare."""
     cost, objective = results["cost"], results["objective"]
-    compared = results.get("compared", {})
+    compared, best = results.get("compared", {}), Subnet.from_dict(results["best"]["architecture"]).key
     rows: dict[str, Row] = {}
     for found in (results["best"], *results["front"], *compared.values(), *_uniform_front(seen, cost, objective)):
         subnet = Subnet.from_dict(found["architecture"])
         named = {name for name, row in compared.items() if row["architecture"] == found["architecture"]}
         rows[subnet.key] = {key: value for key, value in found.items() if key != "architecture"} | {
+            "best": subnet.key == best,
             "uniform": _is_uniform(subnet),
             "smallest": "smallest" in named,
             "largest": "largest" in named,
@@ -87,6 +90,17 @@ def _choices(results: dict[str, Any], seen: Sequence[Row]) -> list[Row]:
             "text": describe(found, objective),
         }
     return list(rows.values())
+
+
+def _note(results: dict[str, Any]) -> str:
+    """Return what the page says if another value than its own chose the best."""
+    if "calibrated" not in results:
+        return ""
+    objective, value = results["objective"], results["best"]["calibrated"]
+    return (
+        f"The best of best.yaml, shown at first, is the best after calibration ({objective} {value:.4f}). This page has "
+        f"each subnet's {objective} with inherited weights, and the slider ranks by it."
+    )
 
 
 def _is_uniform(subnet: Subnet) -> bool:

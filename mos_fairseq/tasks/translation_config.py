@@ -83,8 +83,8 @@ def dictionary_names(cfg: TranslationConfig, folder: str) -> tuple[str, str]:
         languages = infer_language_pair(folder)
     if None in languages:
         raise InputError(
-            f"data is {folder}: no file name has the languages; give --source-lang and --target-lang, "
-            "or a folder that fairseq-preprocess made"
+            f"data is {folder}: no file name has the languages; it needs the sentence pairs of fairseq-preprocess, or "
+            "--source-lang and --target-lang (options of fairseq's commands)"
         )
     source, target = languages
     return f"dict.{source}.txt", f"dict.{target}.txt"

@@ -196,9 +196,10 @@ def test_bad_data():
 
 def test_a_predictor_that_is_unsure_says_so():
     good = {"mape": 3.25, "kendall_tau": 0.9}
-    assert doubts(good, None) is None and doubts(good, good) is None
-    found = doubts(good, good | {"kendall_tau": 0.5})
+    held_out, crossed = "of held-out subnets", "in cross-validation"
+    assert doubts({}) is None and doubts({held_out: good, crossed: good}) is None
+    found = doubts({held_out: good | {"kendall_tau": 0.5}, crossed: good})
     assert found.startswith("the predictor is unsure: of held-out subnets, Kendall's tau 0.50 is below 0.8; ")
-    found = doubts({"mape": 12.34, "kendall_tau": 0.7}, good)
+    found = doubts({held_out: good, crossed: {"mape": 12.34, "kendall_tau": 0.7}})
     wanted = "in cross-validation, Kendall's tau 0.70 is below 0.8 and its error of 12.3 % is above 5 %; measure more"
     assert found.startswith(f"the predictor is unsure: {wanted}")
