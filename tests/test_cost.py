@@ -1,10 +1,13 @@
 """Counted costs equal the built twin's, torch's own FLOP counter's and HAT's published ones."""
 
+import json
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mos_fairseq.cli import cost as cost_command
 from mos_fairseq.cost import CostOptions, subnet_cost
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import (
@@ -171,3 +174,22 @@ def test_bad_sizes_are_refused():
         CostOptions(src_len=0)
     with pytest.raises(InputError, match="tgt_vocab_size=37 with share_all_embeddings"):
         CostOptions(vocab_size=31, tgt_vocab_size=37, share_all_embeddings=True)
+    with pytest.raises(InputError, match="tgt_vocab_size is 37: it has no effect without vocab_size"):
+        CostOptions(tgt_vocab_size=37)
+
+
+@pytest.mark.parametrize(("space", "side"), [("tiny", "source"), ("tiny", "target"), ("tiny_lm", "target")])
+def test_a_number_of_positions_that_are_not_learned_is_refused(capsys, space, side):
+    """At its default, it passes: a script may give all of them."""
+    name = {"source": "encoder", "target": "decoder"}[side]
+    words = ["--search-space", space, "--subnet", "smallest", f"--max-{side}-positions"]
+    with pytest.raises(InputError, match=f"^max_{side}_positions is 5: it has no effect without {name}_learned_pos"):
+        cost_command.main([*words, "5"])
+    cost_command.main([*words, "1024"])
+    cost_command.main([*words, "5", f"--{name}-learned-pos"])
+    assert capsys.readouterr().out.count("smallest") == 2
+    bert = ["--search-space", "bert_tiny", "--subnet", "smallest", "--vocab-size", "20", "--json", "--max-positions"]
+    for number in ("5", "6"):
+        cost_command.main([*bert, number])
+    five, six = map(json.loads, capsys.readouterr().out.splitlines())
+    assert six["params"] > five["params"]

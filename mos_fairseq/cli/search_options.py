@@ -298,8 +298,8 @@ def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
 
 
 def report_options(args: argparse.Namespace) -> EvaluationOptions | None:
-    """Return options for translating with the closing table's subnets, or None. Raises InputError for a bad value, or if
-    sacreBLEU cannot use the tokenizer here, which would otherwise show after the search."""
+    """Return options for translating with the closing table's subnets, or None. Raises InputError for a bad value, or a
+    tokenizer that sacreBLEU cannot use here, which would otherwise show after the search."""
     if not args.report_bleu:
         return None
     names = ("valid_subset", "valid_samples", "max_tokens", "transfer_dtype", *_TRANSLATING)

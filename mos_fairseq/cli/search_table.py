@@ -48,8 +48,8 @@ def _cost(key: str, value: float | None, mape: float | None) -> str:
 
 
 def budget_lines(results: dict[str, Any]) -> list[str]:
-    """Return lines with the used share of each budget, and the gain from slightly larger ones, in the lines of those that
-    it needs."""
+    """Return lines with the used share of each budget, and the gain from slightly larger ones in the lines of those
+    that it exceeds."""
     best, beyond, objective = results["best"], results["compared"].get("beyond"), results["objective"]
     lines = []
     for key, limit in results["budgets"].items():

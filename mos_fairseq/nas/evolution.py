@@ -95,8 +95,8 @@ def _pick(rng: random.Random, vectors: list[Vector]) -> Vector:
 
 
 def random_search(candidates: Candidates, number: int, seed: int) -> Subnet:
-    """Return the best of the seeds and of random subnets within the budgets: ``number`` in all, or all seeds if there are
-    more. If the budgets leave fewer, all are judged, unless the space is too large to list (100,000)."""
+    """Return the best of the seeds and of random subnets within the budgets: ``number`` in all, or all seeds if there
+    are more. If the budgets leave fewer, all are judged, unless the space is too large to list (100,000)."""
     rng = random.Random(f"random/{seed}")
     space = candidates.space
     if number > space.size // 2:  # drawing would not find the last subnets

@@ -98,8 +98,8 @@ def _note(results: dict[str, Any]) -> str:
         return ""
     objective, value = results["objective"], results["best"]["calibrated"]
     return (
-        f"The best of best.yaml, shown at first, is the best after calibration ({objective} {value:.4f}). This page has "
-        f"each subnet's {objective} with inherited weights, and the slider ranks by it."
+        f"best.yaml, shown at first, is the best after calibration ({objective} {value:.4f}). This page has each "
+        f"subnet's {objective} with inherited weights, and the slider ranks by it."
     )
 
 

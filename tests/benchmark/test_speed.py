@@ -180,6 +180,16 @@ def test_suites_run_and_are_drawn(variants, name, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_tokens_per_second_are_of_the_tokens_there_are(variants, monkeypatch):
+    """Sections of another batch than asked for, of whole sentences, have its own number."""
+    monkeypatch.setattr(suites, "in_turn", lambda calls, *_: dict.fromkeys(calls, [0.5, 0.5]))
+    titles = (section for section in suites.train(variants, lambda: None) if "forward and backward of" in section.title)
+    for section, _ in zip(titles, range(2), strict=False):
+        tokens = int(section.title.removesuffix(" tokens").rpartition(" ")[2])
+        assert [row["tokens_per_second"] for row in section.rows()] == [2 * tokens] * 2
+
+
 def test_fresh_memory_does_not_count(variants, monkeypatch):
     """The second update of a process still allocates new pages, and a variant with more parameters allocates more."""
     seen = []

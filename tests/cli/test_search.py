@@ -32,12 +32,14 @@ pytestmark = pytest.mark.slow
 
 AT_ONCE = ROOT / "tests" / "at_once.py"
 SMALL = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossovers", 5, "--iterations", 4]
+SMALL_FOR = {"evolution": SMALL, "nsga2": [*SMALL[:2], *SMALL[-2:]], "random": []}
 
 
 def search(commands, joined, supernet, output, *options: object, **kwargs):
     """With one thread: more, which several workers share out among them, add up in another order."""
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", output, "--cache", output / "cache"]
-    return commands.fork("mos-search", joined, *path, *SMALL, *options, threads=1, **kwargs)
+    algorithm = options[options.index("--algorithm") + 1] if "--algorithm" in options else "evolution"
+    return commands.fork("mos-search", joined, *path, *SMALL_FOR[algorithm], *options, threads=1, **kwargs)
 
 
 def params(architecture: dict) -> int:
@@ -387,7 +389,7 @@ def test_torchruns_processes_come_to_the_same_front(commands, joined, supernet, 
         alone = tmp_path / "alone"
         search(commands, joined, supernet, alone, "--algorithm", algorithm)
     path = ["--path", supernet[0] / "checkpoint_last.pt", "--output", tmp_path / "2", "--cache", tmp_path / "2/cache"]
-    options = [*SMALL, "--algorithm", algorithm]
+    options = [*SMALL_FOR[algorithm], "--algorithm", algorithm]
     commands.python(AT_ONCE, 2, "mos-search", joined, *path, *options, cwd=tmp_path, threads=1, check=True, plugin=True)
     assert same(alone, tmp_path / "2") and same_judgements(alone, tmp_path / "2")
     said = [(tmp_path / f"at_once.0.{rank}").read_text().count("best of ") for rank in (0, 1)]

@@ -53,6 +53,9 @@ def test_what_budgets_do(results):
     results["compared"]["beyond"] = row(30, 4.65, 33)
     (line,) = budget_lines(results)
     assert line.endswith("takes 93 %; with 110 %: loss 4.6500")
+    results["budgets"]["params"] = 30_000.0
+    assert [line.count("; with ") for line in budget_lines(results)] == [1, 0]  # it needs no more parameters
+    del results["budgets"]["params"]
     results["compared"]["beyond"]["loss"] = 4.7
     (line,) = budget_lines(results)
     assert line.endswith("; with 110 %: no better")

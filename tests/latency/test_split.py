@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mos_fairseq import latency
+from mos_fairseq.cli import latency as command
 from mos_fairseq.errors import InputError
-from mos_fairseq.latency import SPLIT_KEYS, Features, LatencyPredictor, SplitLatency
+from mos_fairseq.latency import SPLIT_KEYS, Features, LatencyPredictor, SplitLatency, score
 from mos_fairseq.latency.predictor import fit_family
 from mos_fairseq.transfer import transfer_bytes
 from tests.helpers import small_space
@@ -84,3 +86,35 @@ def test_where_a_subnet_may_run():
 def test_what_does_not_fit_together_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         SplitLatency(*arguments)
+
+
+def test_every_part_that_is_unsure_is_told(tmp_path, monkeypatch, capsys):
+    """By fit and by report, of subnets that were not fitted to: here the encoder's latency is chance."""
+    features = Features.of_subnets(SUBNETS, SPACE)
+    decoder = np.array([2 + 0.02 * sum(s.decoder_ffn_embed_dim) for s in SUBNETS])
+    chance = np.random.default_rng(1).uniform(1, 9, len(SUBNETS))
+    keys = np.array([subnet.key for subnet in SUBNETS])
+    rows = command._Rows(features, decoder, keys, SPACE, {}, {"encoder_ms": chance, "decoder_ms": decoder})
+    monkeypatch.setattr(command._Rows, "read", lambda path: rows)
+
+    def fit(features, values, space, *more, **options):
+        found = fit_family("ridge", features, values, 1)
+        scores = {"ridge": score(values, found.predict_features(features))}
+        return replace(found, space=space, scores=scores), None
+
+    monkeypatch.setattr(latency, "fit_predictor", fit)
+    predictor = str(tmp_path / "p.json")
+    command.main(["fit", "l.jsonl", "--output", predictor, "--target", "split", "--json"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the predictor of encoder_ms is unsure: of held-out subnets, Kendall's tau")
+    for values, told in ((decoder, 0), (chance, 1)):
+        rows = replace(rows, latency_ms=values)
+        command.main(["report", predictor, "l.jsonl"])
+        wanted = "warning: the predictor is unsure: of subnets held out by `fit`, Kendall's tau"
+        assert capsys.readouterr().err.count(wanted) == told
+
+
+def test_a_seed_without_random_subnets_is_refused(tmp_path):
+    words = ["measure", "--search-space", "tiny", "--vocab-size", "20", "--output", str(tmp_path / "l.jsonl")]
+    with pytest.raises(InputError, match="seed is 3: it has no effect with --subnet, only with --num-subnets"):
+        command.main([*words, "--subnet", "largest", "--seed", "3"])

@@ -1,6 +1,7 @@
 """LINAS on synthetic losses: its predictor learns, and it finds the best with fewer judged subnets than others."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,6 +145,20 @@ def test_a_predictor_that_knows_nothing_leaves_a_search(monkeypatch):
     linas_search(counter.candidates, SMALL, on_batch=records.append)
     assert len(set(counter.evaluated)) == len(counter.evaluated) == SMALL.most_subnets
     assert {record["kendall_tau"] for record in records} == {None}
+
+
+@pytest.mark.parametrize(
+    ("inner", "most", "judged"),
+    [("evolution", 100, 20), ("evolution", 160, 400), ("evolution", 400, 400), ("nsga2", 100, 20), ("nsga2", 400, 400)],
+)
+def test_no_more_is_predicted_than_allowed(inner, most, judged):
+    """Neither by the first population nor by many seeds."""
+    counter, rng = Counter(TINY), random.Random(1)
+    counter.candidates.losses([TINY.sample(rng) for _ in range(judged)])
+    predictor = SimpleNamespace(predict=lambda rows: rows.sum(1))
+    options = LinasOptions(KEY, judged, inner_search=inner, inner_evaluations=most)
+    found = module._search_predictions(counter.candidates, options, predictor, 1)
+    assert 0.5 * most < len(found.seen) <= most
 
 
 @pytest.mark.slow

@@ -346,3 +346,24 @@ def test_random_search_of_as_many_as_there_are_judges_all():
         assert len(some.evaluated) == LITTLE.size - 5
         orders.append(some.evaluated)
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_random_search_judges_all_that_tight_budgets_leave():
+    """Drawing seldom finds the last of them, although it would be too few to list all."""
+    space = LITTLE.narrowed({"encoder_embed_dim": [20], "decoder_embed_dim": [28]})
+    costs = sorted(subnet_cost(subnet).params_without_embeddings for subnet in space.iterate())
+    counter = Counter(space, f"params_without_embeddings<={costs[39]}")
+    wanted = sum(cost <= costs[39] for cost in costs)
+    random_search(counter.candidates, space.size // 2, seed=1)
+    assert len(set(counter.evaluated)) == len(counter.evaluated) == wanted
+
+
+def test_random_search_judges_all_seeds():
+    """Whether the space is listed or drawn from."""
+    one = {"encoder_embed_dim": [20], "decoder_embed_dim": [28], "encoder_ffn_embed_dim": [33], "decoder_layers": [1]}
+    space = LITTLE.narrowed(one)
+    for asked, given in ((2, 4), (space.size // 2 + 1, space.size // 2 + 3)):
+        counter = Counter(space)
+        counter.candidates.seeds = list(space.iterate())[:given]
+        random_search(counter.candidates, asked, seed=1)
+        assert sorted(counter.evaluated) == sorted(seed.key for seed in counter.candidates.seeds)
