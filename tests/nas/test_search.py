@@ -349,7 +349,7 @@ def test_random_search_of_as_many_as_there_are_judges_all():
 
 
 def test_random_search_judges_all_that_tight_budgets_leave():
-    """Drawing seldom finds the last of them, although it would be too few to list all."""
+    """Drawing seldom finds the last of them."""
     space = LITTLE.narrowed({"encoder_embed_dim": [20], "decoder_embed_dim": [28]})
     costs = sorted(subnet_cost(subnet).params_without_embeddings for subnet in space.iterate())
     counter = Counter(space, f"params_without_embeddings<={costs[120]}")
