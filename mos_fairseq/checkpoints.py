@@ -280,6 +280,14 @@ def _task_class(state: dict[str, Any]) -> type[SupernetTask]:
     return TASK_REGISTRY[_name_of(state, "task")]
 
 
+def _stock_criterion(task: str | None) -> str:
+    """Return fairseq's criterion in place of this package's in a training by ``task``, a supernet task or fairseq's
+    own."""
+    known = {kind.task: TASK_REGISTRY[kind.task] for kind in SUPERNETS.values()}
+    found = {name: kind.stock_criterion for own, kind in known.items() for name in (own, kind.stock)}
+    return found.get(task or "", SupernetTask.stock_criterion)
+
+
 def is_ours(component: type | None) -> bool:
     """Return whether a component found in fairseq's registries comes from this package."""
     return component is not None and component.__module__.startswith("mos_fairseq.")
@@ -300,7 +308,7 @@ def model_checkpoint(
     cfg["task"] = _known(cfg["task"], TASK_DATACLASS_REGISTRY[task]) | {"_name": task}
     criterion = cfg.get("criterion") or {}
     if is_ours(CRITERION_REGISTRY.get(criterion.get("_name"))):
-        name = _task_class(state).stock_criterion
+        name = _stock_criterion(_name_of(state, "task"))
         options = _known(criterion, CRITERION_DATACLASS_REGISTRY[name])
         cfg["criterion"] = options | {"_name": name}
     # fairseq reads a history and a train iterator even with both resets

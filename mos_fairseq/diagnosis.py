@@ -3,6 +3,7 @@ pull shared weights in different directions. MoS (arXiv 2306.04845) is meant to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import SubnetEvaluator
 from mos_fairseq.figures import new_figure, save_figure
 from mos_fairseq.masked import summed_loss
@@ -66,6 +68,9 @@ def diagnose(evaluator: SubnetEvaluator, subnets: Sequence[Subnet]) -> list[Diag
 
     Gradients are of the mean cross-entropy per token on all of the evaluator's sentences, without dropout. The
     gradients of all subnets are in memory at once: one copy of the model's linear layers for each.
+
+    Raises:
+        InputError: the loss of a subnet is not finite.
     """
     model = evaluator.model
     if not isinstance(model, Supernet):
@@ -103,9 +108,13 @@ def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:
     model.requires_grad_(True).zero_grad(set_to_none=True)  # of what was frozen in training, too
     padding = evaluator.task.target_dictionary.pad()
     tokens = evaluator.num_predicted
+    total = 0.0
     for batch in evaluator.batches:
-        loss = summed_loss(model, batch, padding)
-        (loss / tokens).backward()
+        loss = summed_loss(model, batch, padding) / tokens
+        loss.backward()
+        total += float(loss)
+    if not math.isfinite(total):
+        raise InputError(f"{evaluator.path}: its loss is {total}")
     with torch.no_grad():
         used = [place for place in _layers(model) if place[1] < getattr(model, place[0]).num_active_layers]
         probs = {(side, index): layer.mixing_probs() for side, index, layer in used}

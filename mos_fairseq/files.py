@@ -41,7 +41,8 @@ def text_lines(text: str) -> list[str]:
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return the rows of a UTF-8 CSV file, keyed by its first line. Raises InputError if it cannot be read."""
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        text = read_text(path).removeprefix("\ufeff")  # spreadsheets put this byte order mark first
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     except csv.Error:
         raise InputError(f"{path}: not a CSV file") from None
 

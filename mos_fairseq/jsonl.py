@@ -14,7 +14,7 @@ from mos_fairseq.files import lock, unlock
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the objects in a file, one a line. A last line without a newline is incomplete and is ignored.
+    """Return the objects in a file, one a line. A last line without a newline is ignored if it is incomplete.
 
     Raises:
         InputError: the file cannot be read, or a line holds no JSON object; the message has the line's number.
@@ -23,7 +23,20 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return list(_parse(content[: content.rfind(b"\n") + 1], path))
+    return list(_parse(_whole_lines(content), path))
+
+
+def _whole_lines(content: bytes) -> bytes:
+    """Return ``content`` without what a killed writer has left of a last line. A last line that lacks only the newline,
+    as other programs write it, gets one."""
+    end = content.rfind(b"\n") + 1
+    if end == len(content):
+        return content
+    try:
+        json.loads(content[end:])
+    except (ValueError, RecursionError):
+        return content[:end]
+    return content + b"\n"
 
 
 def _parse(content: bytes, path: str | os.PathLike[str], first: int = 1) -> Iterator[dict[str, Any]]:
@@ -45,6 +58,11 @@ def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
+def _made(path: str, flags: int) -> int:
+    """Open a file as :func:`open` does, and make it if there is none."""
+    return os.open(path, flags | os.O_CREAT, 0o666)
+
+
 class JsonlWriter:
     """Append objects to a file, each durable before the next. Opening cuts off an incomplete last line.
 
@@ -55,13 +73,14 @@ class JsonlWriter:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         try:
-            self._file = open(path, "r+b" if os.path.exists(path) else "w+b")
+            self._file = open(path, "r+b", opener=_made)  # "w+b" would empty another process's file before the lock
             lock(self._file)
             if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(path)):
                 raise BlockingIOError  # its writer has replaced the file
             content = self._file.read()
-            end = content.rfind(b"\n") + 1
-            self._file.seek(end)
+            whole = _whole_lines(content)
+            self._file.write(whole[len(content) :])
+            self._file.seek(len(whole))
             self._file.truncate()
         except BlockingIOError:
             raise InputError(f"{path}: another process is writing it") from None
@@ -148,8 +167,11 @@ class SharedJsonl:
 
     def _new_rows(self) -> list[dict[str, Any]]:
         self._file.seek(self._end)
-        content = self._file.read()
-        content = content[: content.rfind(b"\n") + 1]
+        found = self._file.read()
+        content = _whole_lines(found)
+        if len(content) > len(found):
+            self._file.write(content[len(found) :])
+            self._file.flush()
         rows = list(_parse(content, self.path, self._lines + 1))
         self._end, self._lines = self._end + len(content), self._lines + len(rows)
         return rows

@@ -15,7 +15,7 @@ from mos_fairseq.cli import aligned, check_exists, command_parser, named_paths, 
 from mos_fairseq.errors import at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.files import make_folder, write_atomically
-from mos_fairseq.search_space import resolve_subnet
+from mos_fairseq.search_space import Subnet, resolve_subnet
 
 if TYPE_CHECKING:
     from mos_fairseq.diagnosis import Diagnosis
@@ -86,16 +86,20 @@ def main(argv: list[str] | None = None) -> None:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     for path in paths.values():
         read_supernet(path)  # its error names what the checkpoint holds instead
-    found = {}
+    found, compared = {}, set[str]()
     for name, path in paths.items():
         evaluator = SubnetEvaluator(path, args.data, options, device)
-        found[name] = diagnose(evaluator, [resolve_subnet(spec, evaluator.space) for spec in specs])
+        subnets: dict[Subnet, str] = {}  # equal ones count once: their gradients agree whatever the supernet is
+        for spec in specs:
+            subnets.setdefault(resolve_subnet(spec, evaluator.space), spec)
+        found[name] = diagnose(evaluator, list(subnets))
+        compared |= set(subnets.values())
     make_folder(args.output, "output")
     content = {
         "command": shlex.join(["mos-diagnose", *words]),
         "versions": versions(),
         "supernets": paths,
-        "subnets": specs,
+        "subnets": [spec for spec in specs if spec in compared],
         "sentences": asdict(options),
         "layers": {name: [asdict(row) for row in rows] for name, rows in found.items()},
     }

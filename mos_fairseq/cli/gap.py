@@ -136,7 +136,6 @@ def main(argv: list[str] | None = None) -> None:
         record = _record(args, experiment)
     from mos_fairseq.gap.report import versions
 
-    make_folder(args.output, "output")
     _report(args, rows, {"command": shlex.join(["mos-gap", *words]), "versions": versions()} | record)
 
 
@@ -160,12 +159,16 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
         raise InputError(f"SACREBLEU_SEED is {seed}: allowed are whole numbers from 0, or unset")
     if args.metric == "loss" and args.bootstrap is not None:
         raise InputError(f"bootstrap is {args.bootstrap}: it has no effect with metric loss")
+    supernets, growing = named_paths(args.path), _growing(args.finetune_updates)
+    if args.bootstrap and len(supernets) == 1:
+        raise InputError(f"bootstrap is {args.bootstrap}: it has no effect with one supernet, it compares several")
     args.bootstrap = 1000 if args.bootstrap is None and args.metric != "loss" else args.bootstrap or 0
+    if args.finetune_options and not growing:
+        raise InputError(f"finetune_options is {args.finetune_options}: it has no effect without --finetune-updates")
     if not specs:
         raise InputError("no subnets are given: --subnet S,S,… or --num-subnets N, or both")
     split_specs(",".join(specs))  # refuses two of the same name
     evaluation = judged_how(args)
-    supernets, growing = named_paths(args.path), _growing(args.finetune_updates)
     for path in supernets.values():
         check_exists(path)
     start()
@@ -182,12 +185,20 @@ def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
         updates=args.max_update,
         more=more,
         finetune_updates=growing,
-        finetune_more=shlex.split(args.finetune_options),
+        finetune_more=_words(args.finetune_options),
         workers=args.workers,
         bootstrap=args.bootstrap,
         threads=max(1, torch.get_num_threads() // args.workers),
         tell=lambda text: print(text, file=sys.stderr, flush=True),
     )
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:  # an open quote
+        reason = str(error).lower()
+        raise InputError(f"finetune_options is {text}: allowed are words as in a shell ({reason})") from None
 
 
 def _growing(text: str) -> list[int]:
@@ -226,6 +237,7 @@ def _report(args: argparse.Namespace, rows: list[Row], record: dict[str, Any]) -
     from mos_fairseq.gap.report import difference_table, gap_table, plot_finetuning, plot_gap, score_table, summarise
 
     output, summaries = Path(args.output), summarise(rows)
+    make_folder(args.output, "output")
     content = record | {"gaps": summaries, "scores": [row.to_dict() for row in rows]}
     write_atomically(output / "gap.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_table(rows, output / "gap.jsonl")

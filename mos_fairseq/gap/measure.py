@@ -18,7 +18,7 @@ from mos_fairseq.gap.table import Row
 from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import SearchSpace, Subnet, check_family, resolve_subnet, subnet_name
 from mos_fairseq.standalone.data import check_one_folder
-from mos_fairseq.standalone.finetuning import check_rate, default_learning_rate, short_schedule
+from mos_fairseq.standalone.finetuning import check_rate, default_learning_rate, short_recipe
 from mos_fairseq.standalone.kinds import FAMILIES, kind_of
 from mos_fairseq.standalone.options import Options, training_options, without_schedule
 from mos_fairseq.standalone.recipe import Recipe, check_words
@@ -48,7 +48,7 @@ class Experiment:
         standalone: folder of standalone models, which other experiments may share.
         updates: number of standalone updates; None for the supernets' own number.
         more: arguments of ``fairseq-train`` that override those recorded in the supernets.
-        finetune_updates: numbers of updates of fine-tuning, each a :func:`short_schedule` of its own; empty for none.
+        finetune_updates: numbers of updates of fine-tuning, each a :func:`short_recipe` of its own; empty for none.
         finetune_more: arguments that override in fine-tuning, after those of ``more`` but for learning rate and
             schedule. With a schedule among them, all numbers are one training.
         workers, threads: number of parallel training processes, and the threads of each.
@@ -140,9 +140,9 @@ class Experiment:
     def _finetuning(self, name: str, updates: int) -> Recipe:
         """Return the recipe of the supernet ``name``'s subnets that train on for ``updates``."""
         known = self._recorded[name]
-        words = [*without_schedule(self.more), *short_schedule(known.rate, updates, self.finetune_more)]
-        check_rate(known.rate, self.supernets[name], words, "--finetune-options '--lr …'")
-        return Recipe(kind_of(known.cfg), self.judge.data, training_options(known.cfg, words), words)
+        others = without_schedule(self.more)
+        check_rate(known.rate, self.supernets[name], self.finetune_more, "--finetune-options '--lr …'")
+        return short_recipe(known.cfg, self.judge.data, known.rate, updates, self.finetune_more, others)
 
     @property
     def _first(self) -> dict[str, Any]:

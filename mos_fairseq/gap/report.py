@@ -8,30 +8,49 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.scoring import TEXT_METRICS
 from mos_fairseq.figures import new_figure, save_figure
 from mos_fairseq.gap.statistics import gap_of
 from mos_fairseq.gap.table import Row
 from mos_fairseq.versions import versions_of
 
+_MOST = 1e150  # its square is finite
 _UNITS = TEXT_METRICS | {"loss": "loss [bits per token]", "ppl": "perplexity"}
 
 
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the gap of each metric and supernet (see :class:`~mos_fairseq.gap.statistics.Gap`). If fine-tuning was
-    tried, also how many architectures reached the standalone score, and the mean and maximum number of updates."""
+    tried, also how many architectures reached the standalone score, and the mean and maximum number of updates: of the
+    main metric, whose standalone score ends fine-tuning.
+
+    Raises:
+        InputError: a score is so large that statistics of it would be infinite.
+    """
     found = []
     for metric, supernet in dict.fromkeys((row.metric, row.supernet) for row in rows):
         group = [row for row in rows if (row.metric, row.supernet) == (metric, supernet)]
+        most = max(abs(score) for row in group for score in (row.inherited, row.standalone, *row.finetuned.values()))
+        if most > _MOST:
+            raise InputError(f"supernet {supernet}: {metric} goes to {most:g}: allowed are scores up to {_MOST:g}")
         gap = gap_of([row.inherited for row in group], [row.standalone for row in group])
         summary = {"metric": metric, "supernet": supernet} | asdict(gap)
         reached = [row.extra_updates for row in group if row.extra_updates is not None]
-        if reached or any(row.finetuned for row in group):
+        if reached or metric == _main_metric(rows, supernet):
             summary["reached_by_finetuning"] = len(reached)
             summary["mean_extra_updates"] = sum(reached) / len(reached) if reached else None
             summary["max_extra_updates"] = max(reached) if reached else None
         found.append(summary)
     return found
+
+
+def _main_metric(rows: Sequence[Row], supernet: str) -> str | None:
+    """Return the metric whose standalone score ended a supernet's fine-tuning; None without fine-tuning.
+
+    If no architecture reached it, it is the first, as ``mos-gap`` writes them."""
+    tuned = [row for row in rows if row.supernet == supernet and row.finetuned]
+    reached = [row for row in tuned if row.extra_updates is not None]
+    return next((row.metric for row in (*reached, *tuned)), None)
 
 
 def score_table(rows: Sequence[Row], metric: str) -> list[list[str]]:

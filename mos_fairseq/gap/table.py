@@ -88,8 +88,15 @@ def _row(values: dict[str, Any], where: str) -> Row:
     extra, finetuned = values.get("extra_updates"), values.get("finetuned") or {}
     known = {*COLUMNS, "supernet", "metric", "extra_updates", "finetuned"}
     sure = {name: _number(values[name], f"{where}: {name}") for name in _SURE if name in values}
+    if not isinstance(values.get("compared_with", ""), str):
+        raise InputError(f"{where}: compared_with is {values['compared_with']}: allowed is the name of a supernet")
     if not isinstance(finetuned, dict):
         raise InputError(f"{where}: finetuned is {finetuned}: allowed is an object of updates and scores")
+    details = {key: value for key, value in values.items() if key not in known} | sure
+    try:
+        json.dumps(details, allow_nan=False)
+    except ValueError:
+        raise InputError(f"{where}: another column has a number that is not finite: allowed are finite ones") from None
     return Row(
         subnet=str(values["subnet"]),
         inherited=_number(values["inherited"], f"{where}: inherited"),
@@ -98,14 +105,14 @@ def _row(values: dict[str, Any], where: str) -> Row:
         metric=str(values.get("metric", "bleu")),
         finetuned={_whole(k, where): _number(v, f"{where}: finetuned {k}") for k, v in finetuned.items()},
         extra_updates=None if extra is None else _whole(extra, where),
-        details={key: value for key, value in values.items() if key not in known} | sure,
+        details=details,
     )
 
 
 def _number(value: Any, where: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
         raise InputError(f"{where} is {value}: allowed are numbers")

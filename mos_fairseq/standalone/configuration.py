@@ -116,8 +116,8 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
     ),
     "checkpoint": ("save_interval", "save_interval_updates", "keep_interval_updates", "keep_last_epochs"),
 }
-LENGTH = ("max_epoch", "max_update", "stop_time_hours")
-"""Fields for the length of a training, which is not taken from the supernet's."""
+LENGTH = ("max_epoch", "max_update", "stop_time_hours", "stop_min_lr")
+"""Fields for the length of a training, which is not taken from the supernet's: it is a number of updates."""
 
 
 def fields_of(config: type, section: str) -> list[str]:

@@ -65,6 +65,32 @@ def short_schedule(rate: float | None, updates: int, more: Sequence[str] = ()) -
     return words + list(more)
 
 
+def short_recipe(
+    cfg: Mapping[str, Any],
+    data: str,
+    rate: float | None,
+    updates: int,
+    more: Sequence[str] = (),
+    others: Sequence[str] = (),
+) -> Recipe:
+    """Return the recipe of a short training from inherited weights.
+
+    Its schedule is :func:`short_schedule`, without the options of the recorded one, such as another ``--power``; or,
+    if ``more`` has a schedule, that one.
+
+    Args:
+        cfg: the supernet's configuration, as plain containers.
+        rate, updates, more: see :func:`short_schedule`.
+        others: further arguments of ``fairseq-train``, before those.
+
+    Raises:
+        InputError: standalone models cannot train so.
+    """
+    recorded = cfg if _gives(more, "--lr-scheduler") else {part: cfg[part] for part in cfg if part != "lr_scheduler"}
+    words = [*others, *short_schedule(rate, updates, more)]
+    return Recipe(kind_of(cfg), data, training_options(recorded, words), words)
+
+
 def check_rate(rate: float | None, supernet: str, more: Sequence[str] = (), option: str = "--lr") -> None:
     """Raise InputError if neither the checkpoint ``supernet`` nor the options ``more`` give a learning rate.
 
@@ -100,11 +126,9 @@ def short_training(
     """
     rate = default_learning_rate(state) if lr is None else lr
     check_rate(rate, supernet, more)
-    words = short_schedule(rate, updates, more)
     cfg = state["cfg"]
     check_one_folder(cfg, data)
-    recipe = Recipe(kind_of(cfg), data, training_options(cfg, words), words)
-    return recipe.finetuning(root, subnet, updates, supernet)
+    return short_recipe(cfg, data, rate, updates, more).finetuning(root, subnet, updates, supernet)
 
 
 def without_optimizer(state: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def training_options(cfg: Mapping[str, Any], more: Sequence[str] = ()) -> Option
     command = Command(kind, [*words, *_words(found), *more])
     given = command.fields_in(more)
     kept = {place: value for place, value in recorded.items() if place[1] not in given}
-    kept = _one_process(kept, plain(cfg.get("distributed_training")).get("distributed_world_size") or 1)
+    local_updates = plain(cfg.get("task")).get("local_updates") or 0
+    kept = _one_process(kept, plain(cfg.get("distributed_training")).get("distributed_world_size") or 1, local_updates)
     for (section, field), value in kept.items():
         action = command.actions.get(field)
         if action is not None and not _equal(command.value(section, field), value):
@@ -112,7 +113,7 @@ def _recorded(kind: Kind, cfg: Mapping[str, Any], components: Mapping[str, str])
     return found
 
 
-def _one_process(recorded: _Recorded, size: int) -> _Recorded:
+def _one_process(recorded: _Recorded, size: int, local_updates: int) -> _Recorded:
     """Return ``recorded`` of ``size`` data-parallel processes for one process with the same batches in an update."""
     if recorded.get(("optimization", "use_bmuf")):
         raise _refusal("optimization", "use_bmuf", True, "it averages the models of several processes")
@@ -120,6 +121,11 @@ def _one_process(recorded: _Recorded, size: int) -> _Recorded:
         if recorded.get(place):
             raise _refusal(*place, True, f"one process cannot repeat the batches of {size}")
     key = ("optimization", "update_freq")
+    if local_updates and key in recorded:  # an update of each process is then its own
+        raise InputError(
+            f"task.local_updates of the checkpoint is {local_updates}: standalone models cannot be trained so (it "
+            f"averages the models of {size} processes); give --update-freq after -- for the batches of an update"
+        )
     return recorded | ({key: [size * batches for batches in recorded[key]]} if key in recorded else {})
 
 

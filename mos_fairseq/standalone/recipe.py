@@ -13,6 +13,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.files import file_digest, make_folder
 from mos_fairseq.search_space import Subnet
+from mos_fairseq.standalone.configuration import LENGTH
 from mos_fairseq.standalone.data import data_digest
 from mos_fairseq.standalone.kinds import Kind
 from mos_fairseq.standalone.options import Options, effective, overridden
@@ -22,8 +23,9 @@ from mos_fairseq.standalone.training import Training
 RESERVED = (
     "--task",
     "--arch",
+    "-a",
     "--subnet",
-    "--max-update",
+    *(f"--{field.replace('_', '-')}" for field in LENGTH),
     "--distributed-world-size",
     "--save-dir",
     "--no-save",

@@ -74,14 +74,27 @@ class Training:
         """The checkpoint after ``updates``. It exists once the run is done, and stays if another run continues it."""
         return self.folder / f"checkpoint_{self.updates}.pt"
 
-    def keep_result(self) -> None:
-        """Keep the last checkpoint as the result. Raises InputError if there is none, or it has more updates."""
+    def trained(self) -> int:
+        """Return the number of updates of the last checkpoint; 0 without one.
+
+        Raises:
+            InputError: it has more than ``updates``, or cannot be read.
+        """
         if not self.checkpoint.exists():
-            raise InputError(f"{self.folder}: fairseq-train has ended without a checkpoint (log: train.log there)")
+            return 0
         state = checkpoint_utils.load_checkpoint_to_cpu(str(self.checkpoint))
         updates = state["optimizer_history"][-1]["num_updates"]
         if updates > self.updates:
             raise InputError(f"{self.folder}: it has trained for {updates} updates, past {self.updates}: remove it")
+        return updates
+
+    def keep_result(self) -> None:
+        """Keep the last checkpoint as the result. Raises InputError if there is none, or it has not ``updates``."""
+        if not self.checkpoint.exists():
+            raise InputError(f"{self.folder}: fairseq-train has ended without a checkpoint (log: train.log there)")
+        if (updates := self.trained()) < self.updates:
+            done = f"{updates} of {self.updates} updates"
+            raise InputError(f"{self.folder}: fairseq-train has ended after {done} (log: train.log there)")
         with open(self.checkpoint, "rb") as content:
             write_atomically(self.result, lambda file: shutil.copyfileobj(content, file))
 
@@ -102,8 +115,16 @@ class _Running:
         except BlockingIOError:
             self.lock.close()
             raise
-        if not training.result.exists():
-            self.process = self._start(threads)
+        try:
+            if not training.result.exists():
+                # an earlier run may have ended between its last checkpoint and the copy: fairseq would train one more
+                if training.trained() == training.updates:
+                    training.keep_result()
+                else:
+                    self.process = self._start(threads)
+        except BaseException:
+            self.lock.close()
+            raise
 
     def _start(self, threads: int) -> subprocess.Popen:
         training = self.training
