@@ -112,7 +112,7 @@ def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:
     for batch in evaluator.batches:
         loss = summed_loss(model, batch, padding) / tokens
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     if not math.isfinite(total):
         raise InputError(f"{evaluator.path}: its loss is {total}")
     with torch.no_grad():

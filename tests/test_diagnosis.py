@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mos_fairseq.diagnosis import diagnose, plot_diagnoses, total_variation
+from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import Subnet
 from tests.helpers import batch, fake_task, sample_of, supernet
 
@@ -71,6 +72,14 @@ def test_one_pair(routing):
     experts = [w.detach().flatten(1) for w in (layer.fc1.weight, layer.fc2.weight)]
     apart = [torch.pdist(w).mean() / w.norm(dim=1).mean() for w in experts]
     assert row.expert_distance == pytest.approx(sum(apart).item() / 2, rel=1e-4)
+
+
+def test_a_supernet_that_has_diverged_is_refused():
+    found = evaluator(mos_routing="none")
+    found.path = "x.pt"
+    found.model.encoder.layers[0].fc1.weight.data.fill_(torch.nan)
+    with pytest.raises(InputError, match=r"^x\.pt: its loss is nan$"):
+        diagnose(found, subnets(found.model)[:1])
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """JSON Lines files survive kills, partial lines and concurrent writers."""
 
+import os
+
 import pytest
 
 from mos_fairseq.errors import InputError
@@ -20,11 +22,31 @@ def test_lines_are_appended_and_a_half_written_one_is_cut(tmp_path):
     assert path.read_bytes().count(b"\n") == 3
 
 
-def test_only_one_process_writes(tmp_path):
+def test_a_last_line_that_lacks_only_its_newline_counts(tmp_path):
+    """As other programs write it."""
+    path, shared = tmp_path / "rows.jsonl", tmp_path / "shared.jsonl"
+    for file in (path, shared):
+        file.write_bytes(b'{"a": 1}\n{"a": 2}')
+    assert read_jsonl(path) == [{"a": 1}, {"a": 2}]
+    with JsonlWriter(path) as writer:
+        writer.append({"a": 3})
+    one = SharedJsonl(shared)
+    assert one.append({"a": 3}, "a") == [{"a": 1}, {"a": 2}]
+    one.close()
+    for file in (path, shared):
+        assert read_jsonl(file) == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_only_one_process_writes(tmp_path, monkeypatch):
     with JsonlWriter(tmp_path / "rows.jsonl") as writer:
         writer.append({"a": 1})
         with pytest.raises(InputError, match="another process is writing it"):
             JsonlWriter(tmp_path / "rows.jsonl")
+        # as if this process had looked before the other made the file
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="another process is writing it"):
+            patch.setattr(os.path, "exists", lambda path: False)
+            JsonlWriter(tmp_path / "rows.jsonl")
+    assert read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}]
     JsonlWriter(tmp_path / "rows.jsonl").close()
 
 

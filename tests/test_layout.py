@@ -60,7 +60,7 @@ ALLOWED = {
         "transfer",
     },
     "tasks": {"command", "compat", "cost", "distributed", "errors", "models", "mos_options", "nas", "search_space"},
-    "diagnosis": {"evaluation", "figures", "files", "masked", "models", "modules", "search_space"},
+    "diagnosis": {"errors", "evaluation", "figures", "files", "masked", "models", "modules", "search_space"},
     "export": {"checkpoints", "errors", "files", "lazy", "models", "modules", "search_space"},
     "standalone": {
         "checkpoints",

@@ -15,7 +15,7 @@ from mos_fairseq.cli import aligned, check_exists, command_parser, named_paths, 
 from mos_fairseq.errors import at_least
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.files import make_folder, write_atomically
-from mos_fairseq.search_space import Subnet, resolve_subnet
+from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
 
 if TYPE_CHECKING:
     from mos_fairseq.diagnosis import Diagnosis
@@ -89,9 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     found, compared = {}, set[str]()
     for name, path in paths.items():
         evaluator = SubnetEvaluator(path, args.data, options, device)
-        subnets: dict[Subnet, str] = {}  # equal ones count once: their gradients agree whatever the supernet is
-        for spec in specs:
-            subnets.setdefault(resolve_subnet(spec, evaluator.space), spec)
+        subnets = _different(specs, evaluator.space)
         found[name] = diagnose(evaluator, list(subnets))
         compared |= set(subnets.values())
     make_folder(args.output, "output")
@@ -107,6 +105,14 @@ def main(argv: list[str] | None = None) -> None:
     write_atomically(output / "diagnosis.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     plot_diagnoses(found, output / "diagnosis.png")
     print(json.dumps(content["layers"]) if args.json else _text(found, output))
+
+
+def _different(specs: Sequence[str], space: SearchSpace) -> dict[Subnet, str]:
+    """Return the subnets with the first spec of each: the gradients of equal ones agree in any supernet."""
+    found: dict[Subnet, str] = {}
+    for spec in specs:
+        found.setdefault(resolve_subnet(spec, space), spec)
+    return found
 
 
 def _text(found: Mapping[str, Sequence[Diagnosis]], output: Path) -> str:

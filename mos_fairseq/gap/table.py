@@ -93,10 +93,11 @@ def _row(values: dict[str, Any], where: str) -> Row:
     if not isinstance(finetuned, dict):
         raise InputError(f"{where}: finetuned is {finetuned}: allowed is an object of updates and scores")
     details = {key: value for key, value in values.items() if key not in known} | sure
-    try:
-        json.dumps(details, allow_nan=False)
-    except ValueError:
-        raise InputError(f"{where}: another column has a number that is not finite: allowed are finite ones") from None
+    for name, value in details.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:  # of 1e999, which Python reads as infinity
+            raise InputError(f"{where}: {name} is {value}: allowed are finite numbers") from None
     return Row(
         subnet=str(values["subnet"]),
         inherited=_number(values["inherited"], f"{where}: inherited"),

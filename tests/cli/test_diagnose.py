@@ -6,7 +6,18 @@ import json
 
 import pytest
 
+from mos_fairseq.cli.diagnose import _different
+from mos_fairseq.search_space import SearchSpace, resolve_subnet
+
 pytestmark = pytest.mark.slow
+
+ENCODER = {
+    "family": "encoder_only",
+    "encoder_embed_dim": [24],
+    "encoder_layers": [2],
+    "encoder_attention_heads": [4],
+    "head_dim": 6,
+}
 
 
 def diagnose(commands, joined, path, output, *options: object, **kwargs):
@@ -31,6 +42,14 @@ def test_two_checkpoints(commands, joined, supernet, tmp_path):
     again = diagnose(commands, joined, supernet[0] / "checkpoint_last.pt", tmp_path / "b", *few, "--json")
     for row, wanted in zip(json.loads(again.out)["supernet"], rows, strict=True):
         assert row == {k: pytest.approx(v, abs=1e-6) if isinstance(v, float) else v for k, v in wanted.items()}
+
+
+def test_equal_subnets_count_once():
+    space = SearchSpace.from_dict(ENCODER | {"encoder_ffn_embed_dim": [32, 24]})
+    specs = ["largest", "smallest", *(f"random:{seed}" for seed in range(1, 7))]
+    found = _different(specs, space)
+    assert len(found) == space.size == 4 and list(found.values())[:2] == specs[:2]
+    assert all(resolve_subnet(spec, space) == subnet for subnet, spec in found.items())
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,17 @@ def test_same_logits(subnet, options):
     torch.testing.assert_close(stepwise[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("criterion", [{}, {"_name": "distillation_mos", "distillation": "alpha", "alpha_clip": 5.0}])
-def test_configuration_is_stock_fairseqs(criterion):
+@pytest.mark.parametrize(
+    ("criterion", "task"),
+    [
+        ({}, "translation_mos"),
+        ({"_name": "distillation_mos", "distillation": "alpha", "alpha_clip": 5.0}, "translation_mos"),
+        ({}, "translation"),  # fairseq's own, with this package's criterion
+    ],
+)
+def test_configuration_is_stock_fairseqs(criterion, task):
     cfg = STATE["cfg"] | {"criterion": STATE["cfg"]["criterion"] | criterion}
+    cfg["task"] = cfg["task"] | {"_name": task}
     checkpoint = stock_checkpoint(STATE | {"cfg": cfg}, twin_of(EQUAL))
     assert checkpoint["cfg"]["model"]["arch"] == "transformer"
     assert checkpoint["cfg"]["task"] == {"_name": "translation", "data": "somewhere"}

@@ -15,7 +15,7 @@ JSONL = '{"subnet": "r1", "inherited": 25.8, "standalone": 27, "metric": "chrf",
 
 
 def test_csv(tmp_path):
-    (tmp_path / "scores.csv").write_text(CSV)
+    (tmp_path / "scores.csv").write_text(CSV, encoding="utf-8-sig")  # as spreadsheets write it
     rows = read_table(tmp_path / "scores.csv")
     assert rows[0] == Row("r1", 25.8, 27.0, "none", extra_updates=400)
     assert rows[1] == Row("r2", 23.5, 24.9, "none", details={"note": "long"})
@@ -44,6 +44,9 @@ def test_json_lines_and_back(tmp_path):
         ("x.jsonl", '{"subnet": "r1"}\n', "row 1 lacks inherited, standalone"),
         ("x.jsonl", '{"subnet": "r1", "inherited": true, "standalone": 3}\n', "inherited is True"),
         ("x.jsonl", '{"subnet": "r1", "inherited": 3, "standalone": 3, "finetuned": 4}\n', "finetuned is 4"),
+        ("x.jsonl", f'{{"subnet": "r1", "inherited": 1{"0" * 400}, "standalone": 3}}\n', "inherited is 1000"),
+        ("x.jsonl", '{"subnet": "r1", "inherited": 3, "standalone": 3, "compared_with": ["a"]}\n', "compared_with is"),
+        ("x.jsonl", '{"subnet": "r1", "inherited": 3, "standalone": 3, "note": [1e999]}\n', r"note is \[inf\]"),
         ("x.jsonl", "r1 3 4\n", "line 1 is not valid JSON"),
     ],
 )
@@ -84,6 +87,20 @@ def test_summary_and_tables(tmp_path):
     ]
     plot_gap([*rows, Row("r1", 2.0, 2.0, metric="loss")], tmp_path / "gap.png")
     assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_the_main_metric_is_reached():
+    """Its standalone score ends fine-tuning; that of the loss may be reached after it."""
+    bleu = Row("r1", 25.0, 27.0, "none", finetuned={50: 26.0}), Row("r1", 24.0, 27.0, "mos", "bleu", {50: 27.0}, 50)
+    loss = Row("r1", 3.0, 2.5, "none", "loss", {50: 2.0}), Row("r1", 3.0, 2.5, "mos", "loss", {50: 2.75})
+    found = {(row["metric"], row["supernet"]): row.get("reached_by_finetuning") for row in summarise([*bleu, *loss])}
+    assert found == {("bleu", "none"): 0, ("bleu", "mos"): 1, ("loss", "none"): None, ("loss", "mos"): None}
+
+
+def test_scores_without_finite_statistics_are_refused():
+    rows = [Row("r1", 1e308, -1e308), Row("r2", -1e308, 1e308)]
+    with pytest.raises(InputError, match=r"supernet: bleu goes to 1e\+308: allowed are scores up to 1e\+150$"):
+        summarise(rows)
 
 
 def test_plot_of_finetuning(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ import mos_fairseq  # noqa: F401
 from mos_fairseq.errors import InputError
 from mos_fairseq.standalone.configuration import COMPONENTS, LENGTH, NEUTRAL, component_fields, fields_of
 from mos_fairseq.standalone.configuration import SECTIONS as COMMON_SECTIONS
+from mos_fairseq.standalone.finetuning import short_recipe
 from mos_fairseq.standalone.kinds import kind_of
 from mos_fairseq.standalone.options import effective, overridden, training_options
 
@@ -213,6 +214,15 @@ def test_a_schedule_does_not_follow_the_standalone_models_updates(name):
     assert rates(name, found["lr_scheduler"], updates) == rates(name, cfg["lr_scheduler"], updates)
 
 
+def test_a_short_training_falls_linearly_whatever_its_supernet_did():
+    cfg = copy.deepcopy(configuration([*PLAIN, "--lr-scheduler", "polynomial_decay", *FOLLOWING["polynomial_decay"]]))
+    cfg["lr_scheduler"] |= {"power": 2.0, "force_anneal": 1}
+    cfg["optimization"]["stop_min_lr"] = 0.1
+    assert not short_recipe(cfg, "data", 1.0, 100).options.keys() & {"--power", "--force-anneal", "--stop-min-lr"}
+    given = ["--lr-scheduler", "polynomial_decay", "--total-num-update", "100"]  # it keeps the recorded options
+    assert short_recipe(cfg, "data", 1.0, 100, given).options["--power"] == "2.0"
+
+
 # --- several processes, and settings that cannot be passed on ---
 
 
@@ -223,6 +233,14 @@ def test_batches_of_several_processes_become_those_of_one():
     one = configuration([*PLAIN, "--update-freq", "8"])
     eight = configuration([*PLAIN, "--distributed-world-size", "8"])
     assert training_options(one) == training_options(eight) != training_options(configuration(PLAIN))
+
+
+def test_local_rounds_are_refused():
+    cfg = copy.deepcopy(configuration(PLAIN))
+    cfg["task"]["local_updates"], cfg["distributed_training"]["distributed_world_size"] = 5, 4
+    with pytest.raises(InputError, match=r"^task\.local_updates of the checkpoint is 5: .* give --update-freq after"):
+        training_options(cfg)
+    assert "--update-freq" not in training_options(cfg, ["--update-freq", "2"])
 
 
 @pytest.mark.parametrize(
