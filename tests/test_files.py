@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from mos_fairseq.cli import check_output
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 
@@ -37,3 +38,15 @@ def test_folders_are_refused(tmp_path):
     for path in (tmp_path, f"{tmp_path}/", tmp_path / "absent" / "file"):
         with pytest.raises(InputError, match="cannot be written"):
             write_atomically(path, "text")
+
+
+def test_what_is_read_is_not_written(tmp_path):
+    """Also by another name; a file that is not there yet is fine."""
+    source, link = tmp_path / "a.pt", tmp_path / "b.pt"
+    check_output(str(source), path=str(source))
+    source.write_text("x")
+    link.symlink_to(source)
+    check_output(str(tmp_path / "c.pt"), path=str(source), tokenizer=None)
+    for output in (source, link):
+        with pytest.raises(InputError, match=f"output is {output}: it is path, too, which would be lost"):
+            check_output(str(output), tokenizer=None, path=str(source))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -115,6 +116,13 @@ def check_exists(path: str) -> str:
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path}: no such file")
     return path
+
+
+def check_output(output: str, **inputs: str | None) -> None:
+    """Raise InputError if the file to write is one of ``inputs``, paths by the name of their option."""
+    for name, path in inputs.items():
+        if path is not None and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise InputError(f"output is {output}: it is {name}, too, which would be lost; give another name")
 
 
 def check_seed(seed: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from mos_fairseq.cli import check_exists, command_parser, start, warn
+from mos_fairseq.cli import check_exists, check_output, command_parser, start, warn
 from mos_fairseq.errors import InputError
 from mos_fairseq.export import FORMATS, QUANTIZATIONS, ExportOptions, find_format
 
@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         subnet_of,
     )
 
+    check_output(args.output, path=args.path, tokenizer=args.tokenizer)
     state = read_model(args.path)
     if is_twin(state):
         if args.subnet is not None or chosen.name == "twin":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mos_fairseq.cli import check_seed, start, warn
+from mos_fairseq.cli import check_output, check_seed, start, warn
 from mos_fairseq.cli.latency_options import get_parser
 from mos_fairseq.errors import InputError, below_one
 from mos_fairseq.figures import new_figure, save_figure
@@ -116,6 +116,7 @@ def _fit(args: argparse.Namespace) -> None:
 
     check_seed(args.seed)
     below_one(held_out=args.held_out)
+    check_output(args.output, data=args.data)
     rows = _Rows.read(args.data)
     latencies, keys = rows.latency_ms, rows.keys
     order = np.random.default_rng(args.seed).permutation(len(latencies))

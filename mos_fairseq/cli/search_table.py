@@ -62,11 +62,16 @@ def budget_lines(results: dict[str, Any]) -> list[str]:
 
 
 def beaten(results: dict[str, Any]) -> str | None:
-    """Return a warning if a subnet that needs no search keeps the budgets and is as good as the best."""
+    """Return a warning if a subnet that needs no search keeps the budgets and is the best, or as good. Without a
+    budget, that is to be expected of the largest."""
     objective, best = results["objective"], results["best"]
     for name, found in results["compared"].items():
+        if name == "largest" and not results["budgets"]:
+            continue
         keeps = all(found[key] <= limit for key, limit in results["budgets"].items())
         same = Subnet.from_dict(found["architecture"]) == Subnet.from_dict(best["architecture"])
+        if same and name != "beyond":
+            return f"the best that was found is the {name} subnet, which needs no search"
         if keeps and not same and not _better(objective, best, found):
             return (
                 f"the {name} subnet, which needs no search, is as good as the best that was found or better: "

@@ -10,7 +10,7 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from mos_fairseq.cli import check_exists, check_seed, command_parser, start
+from mos_fairseq.cli import check_exists, check_output, check_seed, command_parser, start
 from mos_fairseq.errors import InputError
 from mos_fairseq.mos_options import CHOICES, MosOptions, check_experts
 from mos_fairseq.search_space import SearchSpace
@@ -111,6 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         if (value := getattr(args, name)) != parser.get_default(name):
             raise InputError(f"{name} is {value}: it has no effect without --data")
     check_seed(args.seed)
+    check_output(args.output, path=args.path)
     if args.reorder:
         for name in ("search_space", "no_reorder", "learn_positions", "expert_noise", *_routing(args)):
             if (value := getattr(args, name)) != parser.get_default(name):

@@ -167,4 +167,7 @@ def _check_header(path: str | os.PathLike[str], stored: dict[str, Any], wanted: 
             raise InputError(f"{path}: not a latency file (its header lacks {part})")
     if found := first_difference(stored, wanted, parts):
         what, old, new = found
-        raise InputError(f"{path}: it was measured with {what}={old}, this run has {new}; give another file")
+        raise InputError(
+            f"{path}: it was measured with {what}={old}, this run has {new or 'none'}; give another file, or "
+            "run with the settings and environment of the first one"
+        )

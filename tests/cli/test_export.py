@@ -163,6 +163,7 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
         (["--subnet", "largest", "--path", "empty.pt"], "checkpoint empty.pt: the file is empty"),
         (["--subnet", "largest", "--path", "tensor.pt"], "checkpoint tensor.pt: not a fairseq checkpoint"),
         (["--subnet", "largest", "--path", "dict.pt"], "checkpoint dict.pt: not a fairseq checkpoint"),
+        (["--subnet", "largest", "--path", "dict.pt", "--output", "dict.pt"], "output is dict.pt: it is path, too"),
         (["--subnet", "smallest", "--output", "."], ".: cannot be written (it names a folder)"),
         (["--subnet", "largest", "--allow-padding"], "allow_padding is given with format twin"),
         (["--subnet", "largest", "--format", "fairseq"], "stock fairseq"),

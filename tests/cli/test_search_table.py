@@ -62,3 +62,8 @@ def test_what_budgets_do(results):
     assert beaten(results) is None  # the largest is better, and misses the budget
     results["compared"]["uniform"]["loss"] = 4.7
     assert beaten(results).startswith("the uniform subnet, which needs no search, is as good")
+    results["compared"]["uniform"] = results["best"]
+    assert beaten(results) == "the best that was found is the uniform subnet, which needs no search"
+    del results["compared"]["uniform"], results["compared"]["beyond"]
+    results["budgets"] = {}
+    assert beaten(results) is None  # that the largest is better goes without saying
