@@ -43,7 +43,10 @@ def sample_as_ranks(ranks: int) -> None:
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         batch = next(calls) % 6  # of the epoch
         number[0] = batch % ranks
-        return step(self, sample, model, criterion, optimizer, update_num, ignore_grad)
+        self._drawn, self.cfg.subnets_per_rank = None, True  # what one process refuses when an epoch begins
+        found = step(self, sample, model, criterion, optimizer, update_num, ignore_grad)
+        self.cfg.subnets_per_rank = False
+        return found
 
     tasks.SupernetTask.train_step = train_step
     subnet_sampling.data_parallel_rank = lambda: number[0]
@@ -114,8 +117,9 @@ def rows(trainings: Trainings, quick: bool):
                 for backend in backends[:1] if quick else backends:
                     found = trainings.run(ranks, *options, "--ddp-backend", backend)
                     yield ranks, backend, sampling, routing, difference(alone, found), _agree(alone, found)
-        options = ["--subnet-sampling", "sandwich", "--subnets-per-rank", "--cost-strata", 4]
+        options = ["--subnet-sampling", "sandwich", "--cost-strata", 4]
         alone = trainings.run(1, *options, "--update-freq", ranks, before=partial(sample_as_ranks, ranks))
+        options += ["--subnets-per-rank"]
         whole = trainings.run(ranks, *options, "--ddp-backend", backends[1])
         yield ranks, backends[1], "sandwich, per rank", "neuron", difference(alone, whole), _agree(alone, whole)
         parts = trainings.run(ranks, *options, "--ddp-backend", backends[1], stop_at=trainings.updates // 2 + 1)

@@ -60,10 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     names = list(SUITES) if args.suite == "all" else [name.strip() for name in args.suite.split(",")]
     for name in names:
         if name not in SUITES:
-            at = "" if name == args.suite else f"{name or 'an empty entry'}, "
-            raise InputError(
-                f"suite is {args.suite}: {at}allowed are {', '.join(SUITES)}, several with commas, or all alone"
-            )
+            known = ", ".join(SUITES)
+            raise InputError(f"suite is {args.suite}: allowed are {known}, several with commas, or all alone")
     if len(set(names)) < len(names):
         raise InputError(f"suite is {args.suite}: each is allowed once")
     space = SearchSpace.from_spec(args.search_space)

@@ -166,8 +166,8 @@ def _check_header(path: str | os.PathLike[str], stored: dict[str, Any], wanted: 
         if not isinstance(stored.get(part, {} if part == "kernels" else None), dict):
             raise InputError(f"{path}: not a latency file (its header lacks {part})")
     if found := first_difference(stored, wanted, parts):
-        what, old, new = found
+        what, old, new = (value if value not in ("", None) else "none" for value in found)
         raise InputError(
-            f"{path}: it was measured with {what}={old}, this run has {new or 'none'}; give another file, or "
+            f"{path}: it was measured with {what}={old}, this run has {new}; give another file, or "
             "run with the settings and environment of the first one"
         )

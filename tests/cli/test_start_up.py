@@ -77,7 +77,7 @@ MISTAKES = {
     ],
     "mos-benchmark": [
         ("--search-space absent.yaml", "search space 'absent.yaml'"),
-        ("--search-space tiny --suite all,some", "suite is all: allowed are train"),
+        ("--search-space tiny --suite all,some", "suite is all,some: allowed are train"),
     ],
     "mos-latency": [
         ("measure --search-space tiny --vocab-size 3 --subnet largest --output o", "vocab_size is 3"),
