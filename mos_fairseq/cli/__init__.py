@@ -114,7 +114,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def check_exists(path: str) -> str:
     """Return the path of an existing checkpoint. Raises InputError if it does not exist."""
     if not Path(path).is_file():
-        raise InputError(f"checkpoint {path}: no such file")
+        problem = "it is a folder, allowed is a file in it" if Path(path).is_dir() else "no such file"
+        raise InputError(f"checkpoint {path}: {problem}")
     return path
 
 

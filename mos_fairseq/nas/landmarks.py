@@ -59,18 +59,18 @@ def best_uniform(candidates: Candidates) -> Subnet | None:
     """Return the best uniform subnet within the budgets that manual scaling would find; None if none keeps them.
 
     For each choice of widths and depths (of more than 12, for some over the whole range of sizes) the largest subnet by
-    parameters without embeddings is judged, and then the eight next ones of the best choice. Uniform subnets that the
-    search has examined count, too.
+    parameters without embeddings is judged, of equal ones that with most heads and widest spans, and then the eight
+    next ones of the best choice. Uniform subnets that the search has examined count, too.
     """
     uniform = uniform_subnets(candidates.space)
     kept = [
-        (-cost["params_without_embeddings"], subnet.key, subnet)
+        ((-cost["params_without_embeddings"], -_capacity(subnet), subnet.key), subnet)
         for subnet, cost in zip(uniform, candidates.costs_of(uniform), strict=True)
         if candidates.excess(cost) <= 0
     ]
     coarse = [dimension.key for dimension in candidates.space.dimensions if not dimension.label]
     groups: dict[tuple, list[Subnet]] = {}
-    for _, _, subnet in sorted(kept, key=lambda found: found[:2]):
+    for _, subnet in sorted(kept, key=lambda found: found[0]):
         groups.setdefault(tuple(subnet.values[key] for key in coarse), []).append(subnet)
     if not groups:
         return None
@@ -81,5 +81,10 @@ def best_uniform(candidates: Candidates) -> Subnet | None:
     losses = candidates.losses(first)
     group = chosen[losses.index(min(losses))]
     candidates.losses(group[1 : 1 + _OTHERS])
-    seen = [subnet for _, _, subnet in kept if subnet.key in candidates.seen]
+    seen = [subnet for _, subnet in kept if subnet.key in candidates.seen]
     return min(zip(candidates.losses(seen), seen, strict=True), key=lambda pair: (pair[0], pair[1].key))[1]
+
+
+def _capacity(subnet: Subnet) -> int:
+    """Return the sum of a subnet's sizes, spans and numbers of heads, which orders subnets of as many parameters."""
+    return sum(sum(value) if isinstance(value, tuple) else value for value in subnet.amounts.values())

@@ -160,6 +160,7 @@ def test_fine_tuning_an_exported_twin(commands, joined, supernet, files, tmp_pat
     [
         (["--subnet", "largset"], "subnet 'largset': no such file; allowed are largest"),
         (["--subnet", "largest", "--path", "absent.pt"], "checkpoint absent.pt: no such file"),
+        (["--subnet", "largest", "--path", "."], "checkpoint .: it is a folder, allowed is a file in it"),
         (["--subnet", "largest", "--path", "empty.pt"], "checkpoint empty.pt: the file is empty"),
         (["--subnet", "largest", "--path", "tensor.pt"], "checkpoint tensor.pt: not a fairseq checkpoint"),
         (["--subnet", "largest", "--path", "dict.pt"], "checkpoint dict.pt: not a fairseq checkpoint"),

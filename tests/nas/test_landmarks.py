@@ -70,6 +70,14 @@ def test_subnets_of_the_search_count():
     assert best_uniform(candidates) == smallest
 
 
+def test_of_equal_sizes_that_with_most_heads_is_judged():
+    """With a fixed q, heads do not change the number of parameters."""
+    candidates, judged = candidates_within(WIDE, 1e9, loss=lambda subnet: -sum(subnet.decoder_attention_heads))
+    found = best_uniform(candidates)
+    assert set(found.decoder_attention_heads) == {max(WIDE["decoder_attention_heads"])}
+    assert WIDE.largest().key in judged and found.decoder_layers == 2
+
+
 def test_no_budget_or_none_that_is_kept():
     candidates, judged = candidates_within(WIDE, None)
     assert landmarks(candidates, WIDE.largest()) == {"smallest": WIDE.smallest(), "largest": WIDE.largest()}
