@@ -13,7 +13,7 @@ from ..errors import InputError
 SHOW_TRACEBACK = "MOS_FAIRSEQ_TRACEBACK"
 
 _SPAWN = "torch.multiprocessing.spawn"  # by which fairseq starts a process for each GPU
-_RAISED = re.compile(r"^mos_fairseq(?:\.\w+)+Error: (.*)", re.M)  # and its subclasses
+_RAISED = re.compile(r"^mos_fairseq\.(?:errors|compat\.\w+)\.\w+Error: (.*)", re.M)  # its subclasses are in compat
 _LOST = re.compile(
     r"(?:gloo|nccl|tcpstore).*?(closed by peer|reset by peer|broken pipe|remote process exited)", re.I | re.S
 )
