@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests import processes  # noqa: E402
 
-SEARCH = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossovers", 5, "--iterations", 6]
+SEARCH = ["--population-size", 12, "--parents", 4, "--mutations", 5, "--crossovers", 5]
 
 
 class Report:
@@ -88,14 +88,15 @@ class Faults:
         for name, options in {"local rounds": ["--local-updates", 2], "data parallel": []}.items():
             if self.quick and not options:
                 continue
-            options = [*options, "--subnets-per-rank", "--max-update", 24, *processes.together(2)]
+            options = [*options, "--subnets-per-rank", "--max-update", 12 if self.quick else 24, *processes.together(2)]
             folders = [self.folder / f"{name} {what}" for what in ("whole", "killed")]
             log = {"log": self.folder / "log", "ranks": 2}
             processes.run("train", *self.train(folders[0], *options), **log)
             for victim in (1,) if self.quick else (0, 1):
                 shutil.rmtree(folders[1], ignore_errors=True)
                 job = processes.start("train", *self.train(folders[1], *options), **log)
-                processes.until(lambda where=folders[1]: list(where.glob("checkpoint_*_10.pt")))
+                reached = "checkpoint_*_5.pt" if self.quick else "checkpoint_*_10.pt"
+                processes.until(lambda where=folders[1], name=reached: list(where.glob(name)))
                 job.kill(victim)
                 statuses, text = job.wait(60), job.text(1 - victim)
                 told = "error: another process of this command has ended" in text.splitlines()[-1]
@@ -160,7 +161,8 @@ class Faults:
 
         def arguments(name: str, *options: object) -> list[object]:
             output = self.folder / name
-            return [self.data, "--path", checkpoint, "--output", output, "--cache", output / "cache", *SEARCH, *options]
+            more = [*SEARCH, "--iterations", 2 if self.quick else 6, *options]
+            return [self.data, "--path", checkpoint, "--output", output, "--cache", output / "cache", *more]
 
         processes.run("mos-search", *arguments("search whole"), log=self.folder / "log")
         wanted = (self.folder / "search whole" / "search.json").read_text()

@@ -1,4 +1,4 @@
-"""``fairseq-hydra-train`` for real, as users start it."""
+"""``fairseq-hydra-train`` for real; a mistake as users start it, in a process of its own."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_trains_and_generates_from_another_folder(commands, data, tmp_path):
     recipe = ["search_space=tiny", "optimization.max_update=3", "common.log_interval=1"]
     paths = ["task.data=data", "checkpoint.save_dir=runs/one"]
     config = ["--config-dir", CONFIG, "--config-name", "translation_mos"]
-    done = commands.spawn("hydra-train", *config, *recipe, *paths, cwd=tmp_path)
+    done = commands.fork("hydra-train", *config, *recipe, *paths, cwd=tmp_path)
     assert done.out.count("| train_inner |") == 3 and "loss_smallest" in done.out
 
     # relative to where the command was typed, and nothing else is left behind
