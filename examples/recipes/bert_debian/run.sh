@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # From a small Hugging Face encoder to classifiers within budgets, beside the same architectures without the supernet:
 #   bash examples/recipes/bert_debian/run.sh WORK_DIR [SEED…]
-# A warm start of all-MiniLM-L6-v2 becomes a supernet, trained on masked words of Debian's descriptions with in-place
+# A warm start of all-MiniLM-L6-v2 becomes a supernet, trained on masked words of Debian's descriptions with
 # distillation; mos-search finds subnets within BUDGETS (per cent of the encoder's parameters); each is exported, fine-tuned
 # by fairseq's own sentence_prediction on EXAMPLES examples of two tasks, scored, and exported for transformers. For
 # comparison, each architecture is also cut out of the warm start before the supernet was trained (source "start").
+# SAMPLING=sandwich: in each update, the largest subnet learns from the labels, and two others from it. SAMPLING=random: one
+# subnet learns from the labels and from the encoder, which stays fixed, half and half.
 # WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on where it stopped. SMALL=1 is for one
 # core and an hour; all settings below can be given by name.
 set -euo pipefail
@@ -29,6 +31,11 @@ read -ra examples <<<"${EXAMPLES:-${defaults[8]}}"
 test_examples=${TEST_EXAMPLES:-${defaults[9]}} epochs=${EPOCHS:-${defaults[10]}}
 read -ra budgets <<<"${BUDGETS:-${defaults[11]}}"
 read -ra sources <<<"${SOURCES:-${defaults[12]}}"
+sampling=${SAMPLING:-sandwich}
+case $sampling in
+sandwich | random) ;;
+*) echo "error: SAMPLING is $sampling: allowed are sandwich and random" >&2 && exit 1 ;;
+esac
 if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi
@@ -88,6 +95,8 @@ for seed in "${seeds[@]}"; do
     for routing in "${routings[@]}"; do
         run=$routing-$seed
         mkdir -p "$work/$run"
+        rule=(--subnet-sampling "$sampling")
+        [ "$sampling" = sandwich ] || rule+=(--cost-strata 8 --teacher "$work/$run/start.pt" --distillation-weight 0.5)
         step "warm-$run" mos-warm-start --path "$prepared/encoder" --search-space "$space" --mos-routing "$routing" \
             --seed "$seed" --output "$work/$run/warm.pt"
         step "head-$run" python "$here/head.py" "$prepared/data-bin/text" --path "$work/$run/warm.pt" \
@@ -95,9 +104,9 @@ for seed in "${seeds[@]}"; do
         step "supernet-$run" fairseq-train "$prepared/data-bin/text" "${plugin[@]}" --task masked_lm_mos \
             --search-space "$space" --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
             --max-positions 512 --finetune-from-model "$work/$run/start.pt" --sample-break-mode eos \
-            --tokens-per-sample "$length" --max-tokens "$max_tokens" --subnet-sampling sandwich \
+            --tokens-per-sample "$length" --max-tokens "$max_tokens" "${rule[@]}" \
             --criterion distillation_mos --dropout 0 \
-            --attention-dropout 0.1 --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
+            --attention-dropout 0.1 --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
             --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --total-num-update "$updates" \
             --max-update "$updates" --clip-norm 1.0 --seed "$seed" --disable-validation --no-epoch-checkpoints \
             --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$work/$run/checkpoints"
