@@ -88,7 +88,7 @@ def _add_measure(commands: Any) -> None:
     )
     measure.add_argument("--subnet", default="", metavar="S", help="subnets, separated by commas, as for mos-cost")
     measure.add_argument("--num-subnets", type=int, default=0, metavar="N", help="further subnets, random:SEED and on")
-    measure.add_argument("--seed", type=int, default=1, metavar="SEED", help="seed of the first of them (default: 1)")
+    measure.add_argument("--seed", type=int, metavar="SEED", help="seed of the first of them (default: 1)")
     measure.add_argument(
         "--max-update", type=int, metavar="N", help="updates of standalone training (default: the supernet's)"
     )
@@ -153,6 +153,9 @@ def _read_tables(paths: Sequence[str]) -> list[Row]:
 def _experiment(args: argparse.Namespace, more: list[str]) -> Experiment:
     at_least(1, workers=args.workers, max_update=args.max_update)
     at_least(0, num_subnets=args.num_subnets, seed=args.seed, bootstrap=args.bootstrap)
+    if args.seed is not None and not args.num_subnets:
+        raise InputError(f"seed is {args.seed}: it has no effect without --num-subnets")
+    args.seed = 1 if args.seed is None else args.seed
     specs = split_specs(args.subnet) if args.subnet else []
     specs += [f"random:{seed}" for seed in range(args.seed, args.seed + args.num_subnets)]
     if not (seed := os.environ.get("SACREBLEU_SEED", "12345")).isdecimal() and seed.lower() != "none":

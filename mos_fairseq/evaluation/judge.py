@@ -74,6 +74,17 @@ class Judge:
             return None
         return text_lines(read_text(self.reference, "reference"))
 
+    def references(self, evaluator: ModelEvaluator) -> list[str]:
+        """Return the raw reference, or without one the evaluator's.
+
+        Raises:
+            InputError: it has another number of lines than the evaluator's set has sentences.
+        """
+        given, own = self.reference_lines(), evaluator.references()
+        if given is not None and len(given) != len(own):
+            raise InputError(f"reference {self.reference}: {len(given)} lines for {len(own)} sentences")
+        return own if given is None else given
+
     @staticmethod
     def hypotheses(path: str, count: int) -> list[str]:
         """Return the translations that :meth:`scores` left in a file, ``count`` lines.
@@ -111,26 +122,23 @@ class Judge:
         kept = {"hypotheses": str(path.with_suffix(".txt"))} if self.translates else {}
         if path.exists():
             try:
-                scores = json.loads(path.read_text(encoding="utf-8"))
-                return scores | {name: float(scores[name]) for name in self.metrics} | kept
+                known = json.loads(path.read_text(encoding="utf-8"))
+                return known | {name: float(known[name]) for name in self.metrics} | kept
             except (OSError, ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: cannot be read; remove it to judge anew") from None
         evaluator = prepare()
-        hypotheses = evaluator.translate()[0] if self.translates else None
-        scores = {} if hypotheses is None else self._of_text(evaluator, hypotheses)
+        scores: dict[str, Any] = {}
+        hypotheses: list[str] = []
+        if self.translates:
+            references = self.references(evaluator)  # a mistake shows before translating
+            hypotheses = evaluator.translate()[0]
+            scores = {self.quality: evaluator.score(hypotheses, references), "signature": evaluator.signature}
         loss = evaluator.loss()
         if not all(math.isfinite(score) for score in (loss, scores.get(self.quality, 0.0))):
             raise InputError(f"{evaluator.path}: its loss is {loss}")
         scores |= {"loss": loss} if self.translates else {"loss": loss, "ppl": 2**loss}
         make_folder(path.parent)
-        if hypotheses is not None:
+        if self.translates:
             write_atomically(path.with_suffix(".txt"), "".join(text + "\n" for text in hypotheses))
         write_atomically(path, json.dumps(scores, indent=1))
         return scores | kept
-
-    def _of_text(self, evaluator: ModelEvaluator, hypotheses: list[str]) -> dict[str, Any]:
-        given = self.reference_lines()
-        references = evaluator.references() if given is None else given
-        if len(hypotheses) != len(references):
-            raise InputError(f"reference {self.reference}: {len(references)} lines for {len(hypotheses)} sentences")
-        return {self.quality: evaluator.score(hypotheses, references), "signature": evaluator.signature}

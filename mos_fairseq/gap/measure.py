@@ -182,9 +182,7 @@ class Experiment:
         """The fingerprint of the set that models are judged on, and its references if it is translated."""
         judge = self.judge
         evaluator = self._evaluator(SubnetEvaluator, next(iter(self.supernets.values())))
-        references = judge.reference_lines()
-        if references is None:
-            references = evaluator.references() if judge.translates else []
+        references = judge.references(evaluator) if judge.translates else []
         return judge.digest(evaluator.set_fingerprint()), references
 
     def _trained_scores(self, training: Training) -> dict[str, Any]:
@@ -224,7 +222,7 @@ class Experiment:
 
     def check(self) -> None:
         """Raise InputError for mistakes that reading supernets and data shows. Nothing is written."""
-        _ = self.subnets, self.options, self.budget, self.recipe.data_digest
+        _ = self.subnets, self.options, self.budget, self.recipe.data_digest, self._set
         for name in self.supernets if self.finetune_updates else ():
             self._finetuning(name, self.finetune_updates[0])
 

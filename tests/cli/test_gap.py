@@ -173,6 +173,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
         (["--subnet", "largest", "--workers", 0], "workers is 0"),
         (["--num-subnets", -1], "num_subnets is -1"),
         (["--subnet", "largest", "--bootstrap", -1], "bootstrap is -1"),
+        (["--subnet", "largest", "--seed", 3], "seed is 3: it has no effect without --num-subnets"),
         (["--subnet", "largest", "--bootstrap", 10], "bootstrap is 10: it has no effect with one supernet"),
         (["--subnet", "largest", "--finetune-options", "--lr 1"], "is --lr 1: it has no effect without --finetune-upd"),
         (["--subnet", "largest", "--finetune-updates", 3, "--finetune-options=--lr '1"], "(no closing quotation)"),
@@ -185,6 +186,7 @@ def test_a_killed_run_goes_on_and_fine_tunes(commands, one_answer, supernet, tmp
         (["--subnet", "largest", "--max-len-a", "nan"], "max_len_a is nan: allowed are numbers from 0"),
         (["--subnet", "largest", "--metric", "chrf", "--sacrebleu-tokenizer", "zh"], "it belongs to bleu"),
         (["--subnet", "largest", "--reference", "no.txt"], "reference no.txt: cannot be read"),
+        (["--subnet", "largest", "--reference", __file__], "lines for 12 sentences"),
         (["--subnet", "largest", "--reference", "setup.py", "--valid-samples", 3], "it does not go with valid_samples"),
         (["--subnet", "largest", "--path", "x y=a.pt"], "path x y=a.pt: the name may hold"),
         (["--subnet", "largest", "--path", "no.pt"], "checkpoint no.pt: no such file"),
@@ -198,7 +200,7 @@ def test_bad_input(joined, supernet, tmp_path, log_level, options, message):
     with pytest.raises(InputError) as error:
         main([str(word) for word in arguments(joined, supernet, tmp_path / "out", *options)])
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert not list(tmp_path.rglob("run.json"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_supernets_that_do_not_compare(commands, joined, supernet, files, tmp_path, log_level):

@@ -33,12 +33,14 @@ def test_lines_end_where_fairseqs_do(tmp_path, end):
 def test_an_empty_reference_is_not_replaced(tmp_path, monkeypatch):
     path = tmp_path / "test.yy"
     path.touch()
-    judge = Judge("data", EvaluationOptions("bleu"), reference=path)
-    with pytest.raises(InputError, match="test.yy: 0 lines for 2 sentences"):
-        judge._of_text(evaluator(), ["a", "b"])
-    experiment = Experiment({"supernet": "a.pt"}, [], judge, tmp_path, tmp_path)
     monkeypatch.setattr(Experiment, "_evaluator", evaluator)
-    assert experiment._set[1] == []
-    without = Judge("data", EvaluationOptions("bleu"))
-    assert without._of_text(evaluator(), ["a", "b"])["bleu"] == BINARISED
-    assert Experiment({"supernet": "a.pt"}, [], without, tmp_path, tmp_path)._set[1] == BINARISED
+    for reference, message in ((path, "test.yy: 0 lines for 2 sentences"), (None, None)):
+        judge = Judge("data", EvaluationOptions("bleu"), reference=reference)
+        experiment = Experiment({"supernet": "a.pt"}, [], judge, tmp_path, tmp_path)
+        if message is None:
+            assert judge.references(evaluator()) == experiment._set[1] == BINARISED
+            continue
+        with pytest.raises(InputError, match=message):
+            judge.scores(tmp_path / "scores.json", evaluator)  # before it translates, which this one cannot
+        with pytest.raises(InputError, match=message):
+            _ = experiment._set
