@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,9 @@ def save_model(
     def fill(folder: str) -> None:
         for name, content in contents.items():
             (Path(folder) / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        save_file(plain, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+        weights_file = os.path.join(folder, "model.safetensors")
+        save_file(plain, weights_file, metadata={"format": "pt"})
+        shutil.copymode(os.path.join(folder, "config.json"), weights_file)  # safetensors lets only its owner read it
         finish(folder)
 
     write_folder_atomically(output, fill)

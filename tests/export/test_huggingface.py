@@ -47,6 +47,7 @@ def test_masked_predictions_are_the_subnets(transformers, tmp_path, kind, which,
         "tokenizer.json",
         "tokenizer_config.json",
     ]
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1  # readable by whoever reads one
     found, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert type(found).__name__.lower().startswith(kind)

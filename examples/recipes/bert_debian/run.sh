@@ -134,6 +134,12 @@ for seed in "${seeds[@]}"; do
                     --subnet "${subnets[position]}" --output "$work/$run/$source-${names[position]}.pt"
             done
         done
+        step "huggingface-masked-$run" mos-export --path "$work/$run/supernet-best-${budgets[0]}.pt" \
+            --format huggingface --allow-padding --tokenizer "$prepared/encoder/tokenizer.json" \
+            --output "$work/$run/huggingface-masked"
+        step "fill-mask-$run" python "$here/fill_mask.py" "$work/$run/huggingface-masked" \
+            --path "$work/$run/supernet-best-${budgets[0]}.pt" --data "$prepared/data-bin/text" \
+            --text "$prepared/text/text/test.text" --length "$length"
         for task in section pair; do
             for count in "${examples[@]}"; do
                 tuned=()
