@@ -18,7 +18,7 @@ import numpy as np
 from mos_fairseq.files import write_atomically
 from mos_fairseq.jsonl import read_jsonl
 
-SOURCES = {"supernet": "supernet", "start": "cut from the encoder"}
+SOURCES = {"supernet": "supernet", "start": "cut from the encoder", "random": "random"}
 
 
 def interval(hits: str) -> list[float]:

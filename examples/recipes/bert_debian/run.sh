@@ -4,7 +4,8 @@
 # A warm start of all-MiniLM-L6-v2 becomes a supernet, trained on masked words of Debian's descriptions with
 # distillation; mos-search finds subnets within BUDGETS (per cent of the encoder's parameters); each is exported, fine-tuned
 # by fairseq's own sentence_prediction on EXAMPLES examples of two tasks, scored, and exported for transformers. For
-# comparison, each architecture is also cut out of the warm start before the supernet was trained (source "start").
+# comparison, each architecture is also cut out of the warm start before the supernet was trained (in SOURCES: start), and
+# may begin with random weights (random).
 # SAMPLING=sandwich: in each update, the largest subnet learns from the labels, and two others from it. SAMPLING=random: one
 # subnet learns from the labels and from the encoder, which stays fixed, half and half.
 # WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on where it stopped. SMALL=1 is for one
@@ -66,13 +67,14 @@ part_of() {
     done
 }
 
-# tune NAME CHECKPOINT SUBNET DATA SEED: fine-tunes a static twin
+# tune NAME CHECKPOINT SUBNET DATA SEED: fine-tunes a static twin; without a CHECKPOINT, random weights
 tune() {
-    local classes
+    local classes from=()
+    [ -z "$2" ] || from=(--finetune-from-model "$2")
     classes=$(wc -l <"$4/label/dict.txt")
     step "tune-$1" fairseq-train "$4" "${plugin[@]}" --task sentence_prediction --num-classes "$classes" \
         --init-token 0 --separator-token 2 --max-positions 512 --shorten-method truncate --arch roberta_subnet \
-        --subnet "$3" --layer-norm-eps 1e-12 --finetune-from-model "$2" --criterion sentence_prediction \
+        --subnet "$3" --layer-norm-eps 1e-12 "${from[@]}" --criterion sentence_prediction \
         --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr 2e-4 --lr-scheduler cosine --warmup-updates 20 \
         --max-update $((epochs * (($(wc -l <"$4/text/train.label") + 31) / 32))) --batch-size 32 --seed "$5" \
         --disable-validation --no-epoch-checkpoints --no-save-optimizer-state --save-dir "$work/tuned/$1"
@@ -128,8 +130,9 @@ for seed in "${seeds[@]}"; do
             --src-len 128 --vocab-size "$words" --threads 1 --repeats 5 --output "$work/$run/latency.jsonl"
         for position in "${!names[@]}"; do
             for source in "${sources[@]}"; do
+                [ "$source" != random ] || continue
                 from=$work/$run/start.pt
-                [ $source = start ] || from=$work/$run/checkpoints/checkpoint_last.pt
+                [ "$source" = start ] || from=$work/$run/checkpoints/checkpoint_last.pt
                 step "export-$source-${names[position]}-$run" mos-export --path "$from" \
                     --subnet "${subnets[position]}" --output "$work/$run/$source-${names[position]}.pt"
             done
@@ -146,7 +149,9 @@ for seed in "${seeds[@]}"; do
                 for position in "${!names[@]}"; do
                     for source in "${sources[@]}"; do
                         name=$task-$count-$source-${names[position]}-$run
-                        tune "$name" "$work/$run/$source-${names[position]}.pt" "${subnets[position]}" \
+                        from=$work/$run/$source-${names[position]}.pt
+                        [ "$source" != random ] || from=
+                        tune "$name" "$from" "${subnets[position]}" \
                             "$work/data/$task-$count" "$seed"
                         tuned+=("$work/tuned/$name/checkpoint_last.pt")
                     done
