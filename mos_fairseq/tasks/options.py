@@ -56,8 +56,11 @@ class OptionTable:
     def check(self, cfg: Any, command: Command) -> None:
         """Raise InputError for the first given option without effect."""
         given = self.given(cfg, command)
+        never_validates = command.name == "train" and command.is_given("disable_validation")
         for name in given:
             value = getattr(cfg, name)
+            if never_validates and (name == "valid_subnets" or name.startswith("eval_")):
+                raise InputError(f"{name} is {value}: it has no effect with --disable-validation")
             if command.name not in self.acts[name]:
                 if not self.acts[name]:
                     raise InputError(f"{name} is {value}: it is not offered for supernets")

@@ -249,6 +249,15 @@ def test_scripts_may_change_the_routing_alone(typed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [["--eval-bleu"], ["--valid-subnets", "largest,smallest"]])
+def test_a_training_that_never_validates_measures_nothing(typed, words):
+    name = words[0].removeprefix("--").replace("-", "_")
+    assert typed("train", *words).startswith("Dataset not found")
+    message = typed("train", *words, "--disable-validation")
+    assert message.startswith(f"{name} is ") and message.endswith("it has no effect with --disable-validation")
+    assert typed("train", "--disable-validation").startswith("Dataset not found")
+
+
 def test_validation_measures_one_or_several(typed):
     message = typed("validate", "--subnet", "smallest", "--valid-subnets", "largest")
     assert message == (
