@@ -10,5 +10,6 @@ from tests.fuzz import fuzz, kinds
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())
 def test_mutated_inputs_are_read_or_refused_in_one_line(kind, tmp_path):
-    counts = fuzz(kind, 40, 1, tmp_path)
-    assert counts["refused"] >= 10, counts
+    examples = 15 if kind == "Hydra recipe" else 40  # Hydra takes a fifth of a second for each
+    counts = fuzz(kind, examples, 1, tmp_path)
+    assert counts["refused"] >= examples // 4, counts

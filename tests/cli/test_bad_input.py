@@ -12,7 +12,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.search_space import SearchSpace
 from tests.spaces import EVEN_SPACE
 
-from .conftest import MIDDLE, USER_DIR, generation, training
+from .conftest import MIDDLE, generation, training
 
 # name -> (file's content, required parts of the error line)
 SPACES = {
@@ -182,18 +182,6 @@ def test_resuming_as_another_supernet(commands, joined, supernet, files, tmp_pat
     arguments = training(joined, tmp_path / "new", "--finetune-from-model", checkpoint, space=files / "other.yaml")
     check(commands.fork("train", *arguments, check=False), tmp_path / "new", cases[0][2])
     assert checkpoint.read_bytes() == before and len(list((tmp_path / "save").iterdir())) == 1
-
-
-# --- as users start them ---
-
-
-@pytest.mark.slow
-def test_a_console_script(commands, joined, supernet, tmp_path):
-    """One of the above through the installed script: nothing hangs on how the other tests start a command."""
-    validate = ["--user-dir", USER_DIR, "--task", "translation_mos", "--max-tokens", 999]
-    validate += ["--path", supernet[0] / "checkpoint_last.pt", "--valid-subnets", "largest,,"]
-    done = commands.spawn("validate", joined, *validate, check=False)
-    check(done, tmp_path / "save", ["largest,,", "empty"])
 
 
 @pytest.mark.slow
