@@ -91,11 +91,14 @@ def difference(first: Path, second: Path) -> float:
     import torch
     from fairseq import checkpoint_utils
 
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # further trainings are forks of this process, which would wait for its threads
     files = (str(path / "checkpoint_last.pt") for path in (first, second))
     a, b = (checkpoint_utils.load_checkpoint_to_cpu(file)["model"] for file in files)
     assert a.keys() == b.keys()
-    return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
+    found = max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
+    torch.set_num_threads(threads)  # theirs again
+    return found
 
 
 def valid_losses(save_dir: Path) -> list[str]:
