@@ -179,7 +179,8 @@ class Plugin:
                 with suppress(ImportError):  # of an optional package
                     importlib.import_module(part.name)
             training = importlib.import_module("mos_fairseq.standalone.training")
-            training.subprocess = SimpleNamespace(DEVNULL=subprocess.DEVNULL, Popen=ForkedTraining)
+            if os.environ.get("OMP_NUM_THREADS") == "1":  # a fork of a process with OpenMP threads would hang
+                training.subprocess = SimpleNamespace(DEVNULL=subprocess.DEVNULL, Popen=ForkedTraining)
             logging.root.handlers.clear()
             gc.freeze()
             serve(os.fdopen(reads), os.fdopen(writes, "w", buffering=1), None)
