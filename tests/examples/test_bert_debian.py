@@ -171,15 +171,19 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
         ("run.sh", ["{tmp}/work"], "error: {tmp}/none is not prepared: bash examples/recipes/bert_debian/prepare.sh"),
         ("run.sh", ["{tmp}/work", "x"], "error: SEED is x: allowed are whole numbers"),
         ("run.sh", ["{tmp}/work", "1"], "error: SAMPLING is alternate: allowed are sandwich and random"),
+        ("run.sh", ["{tmp}/work", "1"], "error: SOURCES has teacher: allowed are supernet, start and random"),
+        ("run.sh", ["{tmp}/work", "1"], "error: SOURCES is start random: it lacks supernet, whose winner is exported"),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, script, words, message):
-    sampling = {"SAMPLING": "alternate"} if "SAMPLING" in message else {}
+    settings = {"SAMPLING": "alternate"} if "SAMPLING" in message else {}
+    if "SOURCES" in message:
+        settings["SOURCES"] = "supernet teacher" if "teacher" in message else "start random"
     done = subprocess.run(
         ["bash", EXAMPLES / "recipes" / "bert_debian" / script, *(word.format(tmp=tmp_path) for word in words)],
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin:/bin", "DATA": f"{tmp_path}/none", "LENGTH": "7", **sampling},
+        env={"PATH": "/usr/bin:/bin", "DATA": f"{tmp_path}/none", "LENGTH": "7", **settings},
     )
     assert done.returncode == 1 and done.stderr == message.format(tmp=tmp_path) + "\n"

@@ -32,6 +32,16 @@ read -ra examples <<<"${EXAMPLES:-${defaults[8]}}"
 test_examples=${TEST_EXAMPLES:-${defaults[9]}} epochs=${EPOCHS:-${defaults[10]}}
 read -ra budgets <<<"${BUDGETS:-${defaults[11]}}"
 read -ra sources <<<"${SOURCES:-${defaults[12]}}"
+for source in "${sources[@]}"; do
+    case $source in
+    supernet | start | random) ;;
+    *) echo "error: SOURCES has $source: allowed are supernet, start and random" >&2 && exit 1 ;;
+    esac
+done
+if [[ " ${sources[*]} " != *" supernet "* ]]; then
+    echo "error: SOURCES is ${sources[*]}: it lacks supernet, whose winner is exported" >&2
+    exit 1
+fi
 sampling=${SAMPLING:-sandwich}
 case $sampling in
 sandwich | random) ;;
