@@ -2,7 +2,8 @@
 
 hydra composes the chosen groups (``task=translation``), which is slowest, then sets the options one by one
 (``task.data=…``). :func:`remember` caches the first for every choice, and the parsed form of each option; hydra's own
-function does the second, for options that are not at their defaults.
+function does the second, for options that are not at their defaults. fairseq then makes a configuration without types
+of the result; :class:`Untyped` begins with that of the groups.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import inspect
 import os
 import pickle
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
+
 _composed: dict[tuple[str, ...], Any] = {}
+_untyped: dict[tuple[str, ...], DictConfig] = {}
 _parsed: dict[str, Any] = {}
 _folder: Path | None = None
 _read: set[Path] = set()
@@ -29,14 +33,23 @@ def remember(folder: Path | None = None) -> None:
     """Cache from now on, in this process and its forks; processes share compositions in ``folder``."""
     global _folder
     _folder = folder
-    importlib.import_module("fairseq.dataclass.utils").compose = compose
+    for name, mine in replacements().items():
+        setattr(importlib.import_module("fairseq.dataclass.utils"), name, mine)
     inspect.getmodule(compile("", "unknown", "exec"))  # it caches the files of all modules, which hydra asks for
+
+
+def remembers() -> bool:
+    return _folder is not None
+
+
+def replacements() -> dict[str, Any]:
+    """Name in ``fairseq.dataclass.utils`` -> what replaces it there."""
+    return {"initialize": lambda **_: nullcontext(), "compose": compose, "OmegaConf": Untyped}
 
 
 def compose(config_name: str, overrides: list[str], strict: bool | None = None) -> Any:
     """In the place of hydra's, for ``fairseq.dataclass.utils.convert_namespace_to_omegaconf``."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from omegaconf import OmegaConf
 
     groups = tuple(line for line in overrides if "." not in line.partition("=")[0])
     known = _known(config_name, groups)
@@ -51,7 +64,45 @@ def compose(config_name: str, overrides: list[str], strict: bool | None = None) 
     OmegaConf.set_struct(cfg, strict)
     if not known:
         _share(groups)
+    Untyped.groups = groups
     return cfg
+
+
+class Untyped(OmegaConf):
+    """``create`` sets only what differs from the defaults of the groups that were composed last."""
+
+    groups: tuple[str, ...] | None = None
+
+    @staticmethod
+    def create(content: dict[str, Any]) -> DictConfig:
+        cfg = _untyped.pop(Untyped.groups, None)  # a copy would take longer than a new one
+        if cfg is not None and _set(cfg, content):
+            return cfg
+        return OmegaConf.create(content)
+
+
+def _untyped_of(composed: DictConfig) -> DictConfig:
+    return OmegaConf.create(OmegaConf.to_container(composed, resolve=True, enum_to_str=True))
+
+
+def _plain(node: Node) -> Any:
+    return OmegaConf.to_container(node) if isinstance(node, ListConfig) else node._value()
+
+
+def _set(cfg: DictConfig, content: dict[str, Any]) -> bool:
+    """Make ``cfg`` what ``OmegaConf.create(content)`` is; return False where the keys differ."""
+    nodes = cfg._content
+    if not isinstance(nodes, dict) or nodes.keys() != content.keys():
+        return False
+    for key, value in content.items():
+        if isinstance(nodes[key], DictConfig):
+            if not isinstance(value, dict) or not _set(nodes[key], value):
+                return False
+        elif isinstance(value, dict):
+            return False
+        elif repr(_plain(nodes[key])) != repr(value):
+            cfg[key] = value
+    return True
 
 
 def _that_change(plain: Any, options: list) -> list:
@@ -77,9 +128,7 @@ def learn() -> None:
             if file not in _read:
                 _read.add(file)
                 with suppress(AttributeError, ImportError, pickle.UnpicklingError):  # a class of the other's only
-                    groups, composed, parsed = pickle.loads(file.read_bytes())
-                    _composed[groups] = composed
-                    _parsed.update(parsed)
+                    _remember(*pickle.loads(file.read_bytes()))
 
 
 def _known(config_name: str, groups: tuple[str, ...]) -> bool:
@@ -88,18 +137,26 @@ def _known(config_name: str, groups: tuple[str, ...]) -> bool:
         return True
     file = _file(groups)
     if file is not None and file.exists():
-        _, _composed[groups], parsed = pickle.loads(file.read_bytes())
-        _parsed.update(parsed)
+        _remember(*pickle.loads(file.read_bytes()))
         return True
-    _composed[groups] = importlib.import_module("hydra.experimental").compose(config_name, overrides=list(groups))
+    hydra = importlib.import_module("hydra.experimental")
+    config = Path(importlib.import_module("fairseq").__file__).with_name("config")
+    with hydra.initialize_config_dir(str(config)):
+        _composed[groups] = hydra.compose(config_name, overrides=list(groups))
     return False
+
+
+def _remember(groups: tuple[str, ...], composed: DictConfig, untyped: DictConfig, parsed: dict[str, Any]) -> None:
+    _composed[groups], _untyped[groups] = composed, untyped
+    _parsed.update(parsed)
 
 
 def _share(groups: tuple[str, ...]) -> None:
     if (file := _file(groups)) is not None:
         part = file.with_suffix(f".{os.getpid()}")
         with suppress(pickle.PicklingError):  # some of fairseq's enums have no name to be found by
-            part.write_bytes(pickle.dumps((groups, _composed[groups], _parsed)))
+            composed = _composed[groups]
+            part.write_bytes(pickle.dumps((groups, composed, _untyped_of(composed), _parsed)))
             part.replace(file)
 
 

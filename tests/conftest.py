@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-# before torch is imported; the commands that tests start inherit both
+# before torch and fairseq are imported: the collector would look through their many objects again and again
+gc.set_threshold(20_000, 20, 20)
+# the commands that tests start inherit both
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
+# torch and numpy are imported where they are needed: the process that hands out the tests needs neither
 from tests.commands import commands  # noqa: E402, F401  a fixture
 from tests.seeds import moved  # noqa: E402
 
@@ -25,6 +25,9 @@ from tests.seeds import moved  # noqa: E402
 @pytest.fixture(autouse=True)
 def random_state() -> None:
     """Seed every test's random numbers, independent of tests before it in its process."""
+    import numpy as np
+    import torch
+
     random.seed(moved(1))
     np.random.seed(moved(1))
     torch.manual_seed(moved(1))
@@ -49,9 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Files that start commands come first, so that no process is left with one of them in the end.
     """
-    if os.environ.get("MOS_TEST_CUDA") != "pretended" and not torch.cuda.is_available():
-        need_gpu = [item for item in items if item.path.parent.name == "gpu"]
-        if need_gpu:
+    need_gpu = [item for item in items if item.path.parent.name == "gpu"]
+    if need_gpu and os.environ.get("MOS_TEST_CUDA") != "pretended":
+        import torch
+
+        if not torch.cuda.is_available():
             config.hook.pytest_deselected(items=need_gpu)
             items[:] = [item for item in items if item not in need_gpu]
     starting = [item for item in items if "commands" in getattr(item, "fixturenames", ())]
@@ -65,7 +70,6 @@ def pytest_collection_finish() -> None:
     """Keep the collector away from what every test needs: without this it takes a tenth of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def _further_cases(items: list[pytest.Item]) -> list[pytest.Item]:

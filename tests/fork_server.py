@@ -24,7 +24,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import IO, TextIO
 
-import torch
+gc.set_threshold(20_000, 20, 20)  # as in conftest.py; forks inherit it
+import torch  # noqa: E402
 
 replies = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # fairseq may log there

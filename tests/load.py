@@ -1,4 +1,5 @@
-"""Time and memory of large caches, files and spaces, at a quarter of the size and at the whole; a table on stdout.
+"""Time of large caches, files and spaces, at a quarter of the size and at the whole, and their memory at a sixteenth
+and a quarter of it, since watching the memory takes several times as long; a table on stdout.
 
 python tests/load.py [--part 1.0]
 """
@@ -102,22 +103,23 @@ def jobs(folder: Path) -> dict[str, tuple[int, Callable[[int], Callable[[], obje
     }
 
 
-def measure(call: Callable[[], object]) -> tuple[float, float]:
-    """Return (seconds, peak MB), each from a run of its own, because watching the memory takes time.
-
-    Seconds are processor time, which excludes other work on the machine; for short runs, the fastest of several.
-    """
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return processor time, which excludes other work on the machine; for short runs, the fastest of several."""
     runs: list[float] = []
     while not runs or (sum(runs) < 0.3 and len(runs) < 20):
         begin = time.process_time()
         call()
         runs.append(time.process_time() - begin)
-    seconds = min(runs)
+    return min(runs)
+
+
+def megabytes_of(call: Callable[[], object]) -> float:
+    """Return the peak."""
     tracemalloc.start()
     call()
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    return seconds, peak
+    return peak
 
 
 def main() -> None:
@@ -125,16 +127,16 @@ def main() -> None:
     parser.add_argument("--part", type=float, default=1.0, help="of the full sizes")
     args = parser.parse_args()
     worst = 0.0
-    print("| what | number | seconds | MB | time for four times as many | memory |", flush=True)
+    print("| what | number | seconds | MB of a quarter | time for four times as many | memory |", flush=True)
     print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, (full, prepare) in jobs(Path(folder)).items():
             number = int(full * args.part)
-            measured = [measure(prepare(size)) for size in (number // 4, number)]
-            ratios = [large / small for small, large in zip(*measured, strict=True)]
-            seconds, megabytes = measured[1]
-            worst = max(worst, ratios[1], ratios[0] if seconds > _LONG else 0.0)
-            grown = f"x {ratios[0]:.1f} | x {ratios[1]:.1f}"
+            quarter, seconds = (seconds_of(prepare(size)) for size in (number // 4, number))
+            little, megabytes = (megabytes_of(prepare(size)) for size in (number // 16, number // 4))
+            longer, larger = seconds / quarter, megabytes / little
+            worst = max(worst, larger, longer if seconds > _LONG else 0.0)
+            grown = f"x {longer:.1f} | x {larger:.1f}"
             print(f"| {name} | {number:,} | {seconds:.2f} | {megabytes:.1f} | {grown} |", flush=True)
     sys.exit(int(worst > 8))  # 4 where it is proportional; 16 where it is quadratic
 

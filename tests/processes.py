@@ -40,6 +40,7 @@ SPACES = {
 }
 
 T = TypeVar("T")
+_composed: tempfile.TemporaryDirectory | None = None
 
 
 def until(condition: Callable[[], T], seconds: float = 300) -> T:
@@ -66,7 +67,10 @@ def import_everything() -> None:
     names = [*(f"fairseq.{part}" for part in parts), "mos_fairseq", *(f"mos_fairseq.cli.{name}" for name in ours)]
     for name in ["torch._dynamo", "sacrebleu", *names]:  # the first is imported by every optimizer
         importlib.import_module(name)
-    composition.remember(Path(tempfile.mkdtemp(prefix="composed-")))
+    if not composition.remembers():  # this process is no fork of one that does
+        global _composed
+        _composed = tempfile.TemporaryDirectory(prefix="composed-")
+        composition.remember(Path(_composed.name))
     logging.root.handlers.clear()
 
 

@@ -14,6 +14,8 @@ if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get 
 fi
 # one thread: the tests' tensors are small, and several test processes would fight over the cores
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# its bytecode kept, as is Python's default: otherwise each of the many processes compiles the package again
+unset PYTHONDONTWRITEBYTECODE
 # the commands that tests start are those of .venv
 export PATH="$PWD/.venv/bin:$PATH"
 # a file's tests stay in one process, which makes its fixtures once; -n and --dist among the arguments win

@@ -4,10 +4,14 @@ import importlib
 from argparse import Namespace
 
 import pytest
+from hydra import experimental
 from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
 
 from tests import composition
 from tests.cli.conftest import training
+
+HYDRAS = {"initialize": experimental.initialize, "compose": experimental.compose, "OmegaConf": OmegaConf}
 
 
 def parsed(*options: object) -> Namespace:
@@ -20,7 +24,8 @@ def parsed(*options: object) -> Namespace:
 @pytest.mark.slow
 def test_it_equals_hydras(monkeypatch, tmp_path):
     utils = importlib.import_module("fairseq.dataclass.utils")
-    monkeypatch.setattr(utils, "compose", importlib.import_module("hydra.experimental").compose)
+    for name in composition.replacements():
+        monkeypatch.setattr(utils, name, HYDRAS[name])
     runs = [
         parsed(),
         parsed("--seed", 7, "--lr", "0.1,0.2", "--valid-subnets", "largest"),
@@ -28,16 +33,36 @@ def test_it_equals_hydras(monkeypatch, tmp_path):
     ]
     expected = [utils.convert_namespace_to_omegaconf(run) for run in runs]
     assert expected[0] != expected[1]
-    monkeypatch.setattr(composition, "_composed", {})
-    monkeypatch.setattr(composition, "_parsed", {})
+    for name in ("_composed", "_untyped", "_parsed"):
+        monkeypatch.setattr(composition, name, {})
     monkeypatch.setattr(composition, "_folder", tmp_path)
-    monkeypatch.setattr(utils, "compose", composition.compose)
+    for name, mine in composition.replacements().items():
+        monkeypatch.setattr(utils, name, mine)
     for run, cfg in zip(runs, expected, strict=True):
         for _ in range(2):
-            assert str(utils.convert_namespace_to_omegaconf(run)) == str(cfg)
+            assert_equal(utils.convert_namespace_to_omegaconf(run), cfg)
     assert len(list(tmp_path.iterdir())) == 2
     composition._parsed.clear()
-    assert str(utils.convert_namespace_to_omegaconf(runs[1])) == str(expected[1])
+    assert_equal(utils.convert_namespace_to_omegaconf(runs[1]), expected[1])
+    composition.learn()  # as in a fork
+    made = list(map(id, composition._untyped.values()))
+    for run, cfg in zip(runs[1:], expected[1:], strict=True):
+        found = utils.convert_namespace_to_omegaconf(run)
+        assert id(found) in made
+        assert_equal(found, cfg)
+
+
+def assert_equal(found: DictConfig, expected: DictConfig) -> None:
+    """With the kinds of all nodes, and their flags."""
+    assert repr(found) == repr(expected) and repr(found._metadata) == repr(expected._metadata)
+    assert nodes_of(found) == nodes_of(expected)
+
+
+def nodes_of(cfg: DictConfig) -> dict[str, object]:
+    return {
+        key: nodes_of(node) if isinstance(node, DictConfig) else (type(node), repr(node), repr(node._metadata))
+        for key, node in cfg._content.items()
+    }
 
 
 @pytest.mark.slow
@@ -45,7 +70,8 @@ def test_values_of_another_type_are_refused_as_by_hydra(monkeypatch):
     utils = importlib.import_module("fairseq.dataclass.utils")
     run = parsed()
     run.ddp_backend = "carrier_pigeon"
-    for compose in (importlib.import_module("hydra.experimental").compose, composition.compose):
-        monkeypatch.setattr(utils, "compose", compose)
+    for replaced in (HYDRAS, composition.replacements()):
+        for name, function in replaced.items():
+            monkeypatch.setattr(utils, name, function)
         with pytest.raises(ConfigCompositionException, match="merging override .*ddp_backend"):
             utils.convert_namespace_to_omegaconf(run)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, training
+from tests import processes
+
+from .conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -33,16 +35,27 @@ def test_equals_a_single_process(commands, tmp_path, task):
     assert not everything or found["pytorch_ddp", "local, resumed"][0] == 0
 
 
-def test_launcher(joined, files, tmp_path):
-    """examples/tools/train_parallel.sh: one run, one log, one set of checkpoints."""
-    script = [str(ROOT / "examples" / "tools" / "train_parallel.sh"), "2"]
-    short = ["--max-update", 1, "--disable-validation", "--no-epoch-checkpoints"]
-    arguments = training(joined, tmp_path / "save dir", *short, space=files / "space.yaml")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = ["bash", *script, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("| train_inner | ") == 1 and "training on 2 devices" in done.stdout
-    assert (tmp_path / "save dir" / "checkpoint_last.pt").exists()
-    done = subprocess.run(["bash", script[0], "--arch"], env=environment, capture_output=True, text=True)
+def test_launcher(tmp_path):
+    """examples/tools/train_parallel.sh starts each process with the options that train together above.
+
+    A program that tells its environment and arguments stands in for fairseq-train; tests/launchers.py has the real one.
+    """
+    program = tmp_path / "fairseq-train"
+    tell = "import json, os, sys; told = json.dumps([dict(os.environ), sys.argv[1:]])"
+    program.write_text(f"#!{sys.executable} -S\n{tell}\nopen('told.' + os.environ['RANK'], 'w').write(told)\n")
+    program.chmod(0o755)
+    script = str(ROOT / "examples" / "tools" / "train_parallel.sh")
+    path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"PATH": path}
+    words = ["bash", script, "2", "data bin", "--lr", "[0.1]"]
+    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=300, cwd=tmp_path)
+    told = [json.loads((tmp_path / f"told.{rank}").read_text()) for rank in (0, 1)]
+    for rank, (variables, arguments) in enumerate(told):
+        together = [str(rank if word is processes.RANK else word) for word in processes.together(2)]
+        assert arguments[:3] == ["data bin", "--lr", "[0.1]"]
+        assert sorted(arguments[3:]) == sorted([*together, "--device-id", str(rank)])
+        assert arguments[arguments.index("--distributed-rank") + 1] == variables["RANK"] == str(rank)
+        assert (variables["WORLD_SIZE"], variables["LOCAL_RANK"], variables["OMP_NUM_THREADS"]) == ("2", str(rank), "1")
+    assert told[0][0]["MASTER_PORT"] == told[1][0]["MASTER_PORT"]
+    done = subprocess.run(["bash", script, "--arch"], env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "'--arch': allowed are whole numbers from 1" in done.stderr

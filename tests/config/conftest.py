@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import sys
@@ -82,8 +83,14 @@ def monolingual(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def composed() -> dict[tuple, DictConfig]:
+    """What was composed already, by the command's arguments."""
+    return {}
+
+
 @pytest.fixture
-def compose(monkeypatch, data, monolingual) -> Callable[..., DictConfig]:
+def compose(monkeypatch, data, monolingual, composed) -> Callable[..., DictConfig]:
     """``compose(*overrides)``: the configuration that ``fairseq-hydra-train`` trains with; exits as it does.
 
     ``name`` is the configuration's, ``config_dir`` its folder."""
@@ -96,11 +103,15 @@ def compose(monkeypatch, data, monolingual) -> Callable[..., DictConfig]:
         options = ["--config-dir", str(config_dir), "--config-name", name]
         corpus = f"task.data={data if name == 'translation_mos' else monolingual}"
         monkeypatch.setattr(sys, "argv", ["fairseq-hydra-train", *options, corpus, *overrides])
+        if (words := tuple(sys.argv)) in composed:
+            return copy.deepcopy(composed[words])
         try:
             hydra_train.cli_main()
         finally:  # fairseq's handler writes to what pytest closes
             logger.handlers[:] = handlers
             logger.setLevel(level)
+        if config_dir == CONFIG:  # another folder's files may change
+            composed[words] = copy.deepcopy(received[-1])
         return received.pop()
 
     return compose
