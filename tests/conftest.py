@@ -33,6 +33,15 @@ def random_state() -> None:
     torch.manual_seed(moved(1))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compositions() -> None:
+    """fairseq's configurations are composed from what was composed before."""
+    if "fairseq" in sys.modules:
+        from tests import composition
+
+        composition.remember()
+
+
 @pytest.fixture
 def use_kernels() -> Iterator[Callable[..., None]]:
     """``use_kernels(packed_rows=1, …)``: these thresholds of :class:`KernelPolicy`, on any processor, for one test."""

@@ -88,7 +88,7 @@ class Faults:
         for name, options in {"local rounds": ["--local-updates", 2], "data parallel": []}.items():
             if self.quick and not options:
                 continue
-            options = [*options, "--subnets-per-rank", "--max-update", 12 if self.quick else 24, *processes.together(2)]
+            options = [*options, "--subnets-per-rank", "--max-update", 8 if self.quick else 24, *processes.together(2)]
             folders = [self.folder / f"{name} {what}" for what in ("whole", "killed")]
             log = {"log": self.folder / "log", "ranks": 2}
             processes.run("train", *self.train(folders[0], *options), **log)

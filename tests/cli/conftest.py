@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import composition
 from tests.commands import ROOT, USER_DIR, Commands, Done  # noqa: F401  for the tests of this folder
 from tests.seeds import moved
 from tests.spaces import EVEN_LM_SPACE, EVEN_SPACE
@@ -173,7 +172,6 @@ def trainer_of(args: list[object], tpu: bool | None = None) -> Any:
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.trainer import Trainer
 
-    composition.remember()
     args = options.parse_args_and_arch(options.get_training_parser(), input_args=list(map(str, args)))
     cfg = convert_namespace_to_omegaconf(args)
     if tpu is not None:
