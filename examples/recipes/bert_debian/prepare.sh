@@ -80,4 +80,5 @@ for task in section pair; do
     binarize $task label --padding-factor 1 --destdir "$work/data-bin/$task/label"
 done
 binarize pair input1 "${words[@]}" --destdir "$work/data-bin/pair/input1"
+touch "$work/data-bin/done"
 echo "data: $work/data-bin"

@@ -8,8 +8,8 @@
 # may begin with random weights (random).
 # SAMPLING=sandwich: in each update, the largest subnet learns from the labels, and two others from it. SAMPLING=random: one
 # subnet learns from the labels and from the encoder, which stays fixed, half and half.
-# WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on where it stopped. SMALL=1 is for one
-# core and an hour; all settings below can be given by name.
+# WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on where it stopped. SMALL=1 shows in
+# some ten minutes that the chain works; all settings below can be given by name. Without DATA, prepare.sh is run first.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -20,7 +20,7 @@ prepared=${DATA:-$root/data/bert_debian}
 space=${SPACE:-$here/space.yaml}
 length=${LENGTH:-96}
 if [ -n "${SMALL:-}" ]; then
-    defaults=(layer 60 60 1024 2e-4 40 10 2 1000 1000 6 50 supernet)
+    defaults=(layer 20 40 1024 2e-4 20 6 1 300 500 4 50 supernet)
 else
     defaults=("none layer neuron" 1000 4000 2048 2e-4 1000 50 10 "4000 all" all 3 "50 25" "supernet start")
 fi
@@ -47,12 +47,15 @@ case $sampling in
 sandwich | random) ;;
 *) echo "error: SAMPLING is $sampling: allowed are sandwich and random" >&2 && exit 1 ;;
 esac
-if ! command -v fairseq-train >/dev/null; then
+if ! { command -v fairseq-train && python -P -c 'import mos_fairseq, tokenizers, safetensors'; } >/dev/null 2>&1; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi
-if [ ! -d "$prepared/data-bin/pair/label" ]; then
-    echo "error: $prepared is not prepared: bash examples/recipes/bert_debian/prepare.sh" >&2
-    exit 1
+if [ ! -e "$prepared/data-bin/done" ]; then
+    if [ -n "${DATA:-}" ]; then
+        echo "error: $prepared is not prepared: bash examples/recipes/bert_debian/prepare.sh" >&2
+        exit 1
+    fi
+    bash "$here/prepare.sh"
 fi
 plugin=(--user-dir "$root/mos_fairseq" --log-format simple --log-interval 50 --num-workers 0)
 
