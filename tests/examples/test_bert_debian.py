@@ -173,11 +173,14 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
         ("run.sh", ["{tmp}/work", "1"], "error: SAMPLING is alternate: allowed are sandwich and random"),
         ("run.sh", ["{tmp}/work", "1"], "error: SOURCES has teacher: allowed are supernet, start and random"),
         ("run.sh", ["{tmp}/work", "1"], "error: SOURCES is start random: it lacks supernet, whose winner is exported"),
+        ("run.sh", ["{tmp}/work", "1"], "error: TASKS has glue: allowed are section and pair"),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, script, words, message):
     settings = {"SAMPLING": "alternate"} if "SAMPLING" in message else {}
+    if "TASKS" in message:
+        settings["TASKS"] = "section glue"
     if "SOURCES" in message:
         settings["SOURCES"] = "supernet teacher" if "teacher" in message else "start random"
     done = subprocess.run(

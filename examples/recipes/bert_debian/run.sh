@@ -20,9 +20,9 @@ prepared=${DATA:-$root/data/bert_debian}
 space=${SPACE:-$here/space.yaml}
 length=${LENGTH:-96}
 if [ -n "${SMALL:-}" ]; then
-    defaults=(layer 20 40 1024 2e-4 20 6 1 300 500 4 50 supernet)
+    defaults=(layer 20 40 1024 2e-4 20 6 1 300 500 8 50 supernet section)
 else
-    defaults=("none layer neuron" 1000 4000 2048 2e-4 1000 50 10 "4000 all" all 3 "50 25" "supernet start")
+    defaults=("none layer neuron" 1000 4000 2048 2e-4 1000 50 10 "4000 all" all 3 "50 25" "supernet start" "section pair")
 fi
 read -ra routings <<<"${ROUTINGS:-${defaults[0]}}"
 head_updates=${HEAD_UPDATES:-${defaults[1]}} updates=${UPDATES:-${defaults[2]}} max_tokens=${MAX_TOKENS:-${defaults[3]}}
@@ -32,6 +32,13 @@ read -ra examples <<<"${EXAMPLES:-${defaults[8]}}"
 test_examples=${TEST_EXAMPLES:-${defaults[9]}} epochs=${EPOCHS:-${defaults[10]}}
 read -ra budgets <<<"${BUDGETS:-${defaults[11]}}"
 read -ra sources <<<"${SOURCES:-${defaults[12]}}"
+read -ra tasks <<<"${TASKS:-${defaults[13]}}"
+for task in "${tasks[@]}"; do
+    case $task in
+    section | pair) ;;
+    *) echo "error: TASKS has $task: allowed are section and pair" >&2 && exit 1 ;;
+    esac
+done
 for source in "${sources[@]}"; do
     case $source in
     supernet | start | random) ;;
@@ -93,7 +100,7 @@ tune() {
         --disable-validation --no-epoch-checkpoints --no-save-optimizer-state --save-dir "$work/tuned/$1"
 }
 
-for task in section pair; do
+for task in "${tasks[@]}"; do
     for count in "${examples[@]}"; do
         step "data-$task-$count" part_of "$task" "$count"
         given=()
@@ -156,7 +163,7 @@ for seed in "${seeds[@]}"; do
         step "fill-mask-$run" python "$here/fill_mask.py" "$work/$run/huggingface-masked" \
             --path "$work/$run/supernet-best-${budgets[0]}.pt" --data "$prepared/data-bin/text" \
             --text "$prepared/text/text/test.text" --length "$length"
-        for task in section pair; do
+        for task in "${tasks[@]}"; do
             for count in "${examples[@]}"; do
                 tuned=()
                 for position in "${!names[@]}"; do
@@ -172,6 +179,9 @@ for seed in "${seeds[@]}"; do
                 python "$here/score.py" "$work/data/$task-$count" "${tuned[@]}"
             done
         done
+        if [[ " ${tasks[*]} " != *" section "* ]]; then
+            continue # the last steps are for one text
+        fi
         winner=section-${examples[0]}-supernet-best-${budgets[0]}-$run
         step "huggingface-$run" mos-export --path "$work/tuned/$winner/checkpoint_last.pt" --format huggingface \
             --allow-padding --tokenizer "$prepared/encoder/tokenizer.json" --output "$work/$run/huggingface"
