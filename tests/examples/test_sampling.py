@@ -42,6 +42,20 @@ def test_rows_and_table(measured, capsys):
     assert {"recipe": "two-b", "seed": 1, "subnet": "largest", "bleu": 85.0} in rows
 
 
+def test_losses_where_they_were_computed(measured, capsys):
+    for seed in (1, 2):
+        losses = {f"test_nll_loss_{name.replace(':', '')}": f"{bleu / 100 + seed:.3f}" for name, bleu in BLEU.items()}
+        log = f"INFO | test | {json.dumps({'test_loss': '1.0', **losses})}\nthe end\n"
+        (measured / f"losses-one-{seed}.log").write_text(log)
+    (measured / "losses-one-1.done").touch()
+    assert "loss" not in scores.read_rows(measured)[-1]
+    (measured / "losses-one-2.done").touch()
+    scores.main([str(measured)])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "| one | 2 | 2.300 ± 0.707 | 2.200 ± 0.707 | 2.255 ± 0.707 | 2.160 ± 0.707 | 2.180 ± 0.707 | 0.095 |"
+    )
+
+
 def test_rows_of_several_days(measured, tmp_path, capsys):
     """A recipe that is measured again replaces its old row."""
     kept = tmp_path / "kept.json"

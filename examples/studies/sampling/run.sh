@@ -5,7 +5,7 @@
 # Trains a supernet in each way, for as many passes of one subnet on one mini-batch (for as many tokens, where mini-batches
 # are smaller), and translates the test set with five subnets. "embedded" is the quickstart's corpus and supernet, 2,724
 # passes; "libreoffice" the corpus and supernet of examples/recipes/libreoffice_help, DATA its data-bin, 3,168 passes.
-# WORK_DIR/scores.json has a row for each. Run again, it goes on where it stopped. MOS_RECIPES="sandwich random": some
+# WORK_DIR/scores.json has a row for each, with BLEU and the loss in bits a token. Run again, it goes on where it stopped. MOS_RECIPES="sandwich random": some
 # recipes only.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -88,6 +88,9 @@ for seed in "${seeds[@]}"; do
                 --beam 4 --max-len-a 1.2 --max-len-b 10 --remove-bpe sentencepiece --scoring sacrebleu \
                 --max-tokens 8000 --required-batch-size-multiple 1 --num-workers 0
         done
+        step "losses-$name" fairseq-validate "$data" --user-dir "$root/mos_fairseq" --task translation_mos \
+            --path "$work/$name/checkpoint_last.pt" --valid-subset test --valid-subnets "$(IFS=, && echo "${subnets[*]}")" \
+            --max-tokens 8000 --required-batch-size-multiple 1 --num-workers 0 --log-format json
         python "$here/scores.py" "$work" # as they come
     done
 done

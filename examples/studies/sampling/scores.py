@@ -31,13 +31,25 @@ def bleu_of(log: Path) -> float:
     return float(found[1])
 
 
+def losses_of(log: Path) -> dict[str, float]:
+    """Return the loss of each subnet in bits a token, by its name without colons, from fairseq-validate's output."""
+    if not log.with_suffix(".done").exists():
+        return {}
+    row = json.loads(log.read_text(encoding="utf-8").rsplit("| test | ", 1)[1].splitlines()[0])
+    start = "test_nll_loss_"
+    return {name.removeprefix(start): float(value) for name, value in row.items() if name.startswith(start)}
+
+
 def read_rows(work: Path) -> list[Row]:
     """Return a row for each supernet and subnet with finished translations."""
     rows = []
     for done in sorted(work.glob("translations-*.done")):
         recipe, seed, subnet = re.fullmatch(r"translations-(.+?)-(\d+)-(.+)", done.stem).groups()
         subnet = subnet.replace("-", ":")
-        rows.append({"recipe": recipe, "seed": int(seed), "subnet": subnet, "bleu": bleu_of(done.with_suffix(".log"))})
+        row = {"recipe": recipe, "seed": int(seed), "subnet": subnet, "bleu": bleu_of(done.with_suffix(".log"))}
+        if losses := losses_of(work / f"losses-{recipe}-{seed}.log"):
+            row["loss"] = losses[subnet.replace(":", "")]
+        rows.append(row)
     return rows
 
 
@@ -47,9 +59,10 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
     return [rows[key] for key in sorted(rows)]
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], score: str = "bleu", digits: int = 1) -> str:
     """Means over the seeds (+- their standard deviation), a line for each recipe; ``spread`` is the range of the means
-    of all subnets but the largest."""
+    of all subnets but the largest. Rows without the score are left out."""
+    rows = [row for row in rows if score in row]
     names = sorted({row["subnet"] for row in rows} - {"largest", "smallest"})
     names = ["largest", *names, "smallest"]
     lines = [f"| recipe | seeds | {' | '.join(names)} | spread |", "|---|---|" + "---|" * (len(names) + 1)]
@@ -57,18 +70,19 @@ def table(rows: list[Row]) -> str:
         scores: dict[str, list[float]] = {name: [] for name in names}
         for row in rows:
             if row["recipe"] == recipe:
-                scores[row["subnet"]].append(row["bleu"])
+                scores[row["subnet"]].append(row[score])
         if not all(scores.values()):
             continue
         means = [statistics.fmean(found) for found in scores.values()]
-        cells = " | ".join(map(_cell, scores.values()))
-        lines.append(f"| {recipe} | {len(scores['largest'])} | {cells} | {max(means[1:]) - min(means[1:]):.1f} |")
+        cells = " | ".join(_cell(found, digits) for found in scores.values())
+        spread = max(means[1:]) - min(means[1:])
+        lines.append(f"| {recipe} | {len(scores['largest'])} | {cells} | {spread:.{digits}f} |")
     return "\n".join(lines)
 
 
-def _cell(found: list[float]) -> str:
-    deviation = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-    return f"{statistics.fmean(found):.1f}{deviation}"
+def _cell(found: list[float], digits: int) -> str:
+    deviation = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
+    return f"{statistics.fmean(found):.{digits}f}{deviation}"
 
 
 def main(argv: list[str]) -> None:
@@ -82,6 +96,8 @@ def main(argv: list[str]) -> None:
         rows = merged(json.loads(file.read_text(encoding="utf-8")), rows)
         write_atomically(file, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     print(table(rows))
+    if any("loss" in row for row in rows):
+        print(f"\nThe loss, in bits a token:\n\n{table(rows, 'loss', 3)}")
 
 
 if __name__ == "__main__":
