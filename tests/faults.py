@@ -161,7 +161,7 @@ class Faults:
 
         def arguments(name: str, *options: object) -> list[object]:
             output = self.folder / name
-            more = [*SEARCH, "--iterations", 2 if self.quick else 6, *options]
+            more = [*SEARCH, "--iterations", 1 if self.quick else 6, *options]
             return [self.data, "--path", checkpoint, "--output", output, "--cache", output / "cache", *more]
 
         processes.run("mos-search", *arguments("search whole"), log=self.folder / "log")

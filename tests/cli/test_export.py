@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def test_ctranslate2s_own_converter_reads_the_stock_checkpoint(commands, joined,
     export(commands, supernet, "smallest", tmp_path / "ours", "--format", "ctranslate2")
     words = ["--model_path", tmp_path / "stock.pt", "--data_dir", joined, "--output_dir", tmp_path / "theirs"]
     script = Path(sys.executable).with_name("ct2-fairseq-converter")
-    subprocess.run([script, *map(str, words)], check=True, capture_output=True, timeout=300)
+    commands.python(script, *words, check=True)
     sentences = [line.split() for line in (text / "test.xx").read_text().splitlines()]
     models = [ctranslate2.Translator(str(tmp_path / name)) for name in ("theirs", "ours")]
     assert models[1].translate_batch([[]])[0].hypotheses == [[]]  # README says so
