@@ -106,7 +106,7 @@ def jobs(folder: Path) -> dict[str, tuple[int, Callable[[int], Callable[[], obje
 def seconds_of(call: Callable[[], object]) -> float:
     """Return processor time, which excludes other work on the machine; for short runs, the fastest of several.
 
-    The first may compute what later ones find.
+    The first run may compute what later ones find, so there are at least two of what takes less than two seconds.
     """
     runs: list[float] = []
     while not runs or (len(runs) == 1 and runs[0] < 2) or (sum(runs) < 0.3 and len(runs) < 20):

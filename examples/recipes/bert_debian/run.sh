@@ -9,7 +9,8 @@
 # SAMPLING=sandwich: in each update, the largest subnet learns from the labels, and two others from it. SAMPLING=random: one
 # subnet learns from the labels and from the encoder, which stays fixed, half and half.
 # WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on where it stopped. SMALL=1 shows in
-# some ten minutes that the chain works; all settings below can be given by name. Without DATA, prepare.sh is run first.
+# some ten minutes that the chain works; all settings below can be given by name. Without DATA, prepare.sh runs first
+# where it has not run.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)

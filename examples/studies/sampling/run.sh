@@ -5,8 +5,8 @@
 # Trains a supernet in each way, for as many passes of one subnet on one mini-batch (for as many tokens, where mini-batches
 # are smaller), and translates the test set with five subnets. "embedded" is the quickstart's corpus and supernet, 2,724
 # passes; "libreoffice" the corpus and supernet of examples/recipes/libreoffice_help, DATA its data-bin, 3,168 passes.
-# WORK_DIR/scores.json has a row for each, with BLEU and the loss in bits a token. Run again, it goes on where it stopped. MOS_RECIPES="sandwich random": some
-# recipes only.
+# WORK_DIR/scores.json has a row for each, with BLEU and the loss in bits a token. Run again, it goes on where it stopped.
+# MOS_RECIPES="sandwich random": some recipes only.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
