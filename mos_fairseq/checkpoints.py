@@ -22,7 +22,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.models import SUPERNETS, StaticTwin, Supernet, placeholder_dictionary
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
-from mos_fairseq.tasks import CONTROLLER, MaskedLmMosTask, SupernetTask, answer_of
+from mos_fairseq.tasks import CONTROLLER, MaskedLmMosTask, SupernetTask, answer_of, labels_of
 
 _Kind = TypeVar("_Kind")
 
@@ -62,8 +62,9 @@ def read_supernet(path: str | os.PathLike[str]) -> dict[str, Any]:
         archs = ", ".join(known.arch for known in SUPERNETS.values())
         raise InputError(f"checkpoint {path}: its arch is {name}, but only supernets ({archs}) have subnets{hint}")
     task = _name_of(state, "task")
-    if task != kind.task:  # fairseq would set up any task named there
-        raise InputError(f"checkpoint {path}: its task is {task}, but {name} is trained by {kind.task}")
+    trains = (kind.task, *kind.other_tasks)
+    if task not in trains:  # fairseq would set up any task named there
+        raise InputError(f"checkpoint {path}: its task is {task}, but {name} is trained by {' or '.join(trains)}")
     if any(_table(stack.name) not in state["model"] for stack in kind.family.stacks):
         raise InputError(f"checkpoint {path}: its weights lack the embeddings")
     return state
@@ -216,11 +217,7 @@ def read_words(state: dict[str, Any], data: str | None = None) -> list[str]:
 def read_labels(state: dict[str, Any], data: str | None = None) -> list[str]:
     """Return the class names of a fine-tuned classifier, in order; empty if its data are gone."""
     folder = next(iter(utils.split_paths(data or state["cfg"]["task"].get("data") or "")), "")
-    path = os.path.join(folder, "label", "dict.txt")
-    if not os.path.isfile(path):
-        return []
-    labels = Dictionary.load(path)
-    return labels.symbols[labels.nspecial :]
+    return labels_of(folder) if os.path.isfile(os.path.join(folder, "label", "dict.txt")) else []
 
 
 def _data_folder(state: dict[str, Any], data: str | None) -> str:
@@ -250,7 +247,9 @@ def read_vocabularies(state: dict[str, Any], data: str | None = None) -> list[li
     """
     task, folder = state["cfg"]["task"], _data_folder(state, data)
     family = (_supernet_class(state) or _found(_twin_class(state), state)).family
-    kind = TASK_REGISTRY[SUPERNETS[family.name].task]
+    kind = _task_class(state)
+    if not issubclass(kind, SupernetTask):
+        kind = TASK_REGISTRY[SUPERNETS[family.name].task]
     names = kind.dictionary_names(SimpleNamespace(**task), folder)
     words = []
     for name, stack, size in zip(names, family.stacks, _dictionary_sizes(state), strict=True):
@@ -283,7 +282,8 @@ def _task_class(state: dict[str, Any]) -> type[SupernetTask]:
 def _stock_criterion(task: str | None) -> str:
     """Return fairseq's criterion in place of this package's in a training by ``task``, a supernet task or fairseq's
     own."""
-    known = {kind.task: TASK_REGISTRY[kind.task] for kind in SUPERNETS.values()}
+    tasks = [name for kind in SUPERNETS.values() for name in (kind.task, *kind.other_tasks)]
+    known = {name: TASK_REGISTRY[name] for name in tasks}
     found = {name: kind.stock_criterion for own, kind in known.items() for name in (own, kind.stock)}
     return found.get(task or "", SupernetTask.stock_criterion)
 

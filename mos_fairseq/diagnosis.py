@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import SubnetEvaluator
 from mos_fairseq.figures import new_figure, save_figure
-from mos_fairseq.masked import summed_loss
 from mos_fairseq.models.supernet import Supernet
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.modules import ElasticLinear
@@ -106,11 +105,10 @@ def _trace(evaluator: SubnetEvaluator, subnet: Subnet) -> dict[_Key, _Trace]:
     model = evaluator.model
     model.set_active_subnet(subnet)
     model.requires_grad_(True).zero_grad(set_to_none=True)  # of what was frozen in training, too
-    padding = evaluator.task.target_dictionary.pad()
     tokens = evaluator.num_predicted
     total = 0.0
     for batch in evaluator.batches:
-        loss = summed_loss(model, batch, padding) / tokens
+        loss = evaluator.prediction.summed_loss(model, batch) / tokens
         loss.backward()
         total += float(loss.detach())
     if not math.isfinite(total):

@@ -59,10 +59,9 @@ def sentences_of(sample: dict[str, Any]) -> int:
 
 def predicted_only(model: Any, sample: dict[str, Any], padding_idx: int) -> dict[str, Any]:
     """Return ``sample`` in the form that ``model`` predicts: masked words only, if it is a masked language model. A
-    sample that has this form already is returned as it is."""
-    if not predicts_masked(model) or "masked_tokens" in sample["net_input"]:
-        return sample
-    return masked_only(sample, padding_idx)
+    sample that has this form already, or asks for classes, is returned as it is."""
+    done = {"masked_tokens", "classification_head_name"} & sample["net_input"].keys()
+    return sample if done or not predicts_masked(model) else masked_only(sample, padding_idx)
 
 
 def summed_loss(model: Any, sample: dict[str, Any], padding_idx: int) -> Tensor:

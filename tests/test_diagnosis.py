@@ -8,8 +8,11 @@ import torch.nn.functional as F
 
 from mos_fairseq.diagnosis import diagnose, plot_diagnoses, total_variation
 from mos_fairseq.errors import InputError
+from mos_fairseq.predictions import Prediction
 from mos_fairseq.search_space import Subnet
-from tests.helpers import batch, fake_task, sample_of, supernet
+from tests.helpers import batch, sample_of, supernet
+
+PAD = 1
 
 
 def evaluator(**options):
@@ -18,7 +21,7 @@ def evaluator(**options):
     parts = [batch(((6, 5), (4, 7)), seed=3), batch(((7, 3),), seed=4)]
     samples = [sample_of(*part) for part in parts]
     tokens = sum(sample["ntokens"] for sample in samples)
-    return SimpleNamespace(model=model, task=fake_task(), batches=samples, num_predicted=tokens)
+    return SimpleNamespace(model=model, prediction=Prediction(PAD), batches=samples, num_predicted=tokens)
 
 
 def subnets(model) -> list[Subnet]:

@@ -13,7 +13,7 @@ from mos_fairseq.cli import Group, command_parser
 from mos_fairseq.cli.calibration import add_calibration_options
 from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.options import OBJECTIVES, EvaluationOptions
-from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TOKENIZERS, text_metric
+from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TEXT_METRICS, TOKENIZERS, text_metric
 from mos_fairseq.nas import EvolutionOptions
 from mos_fairseq.nas.constraints import COST_KEYS
 from mos_fairseq.nas.names import INNER_SEARCHES, QUALITY_PREDICTORS
@@ -80,7 +80,12 @@ def get_parser() -> argparse.ArgumentParser:
         "instance those that an export format supports; may be repeated; smallest and largest are then those of this "
         "part of the space",
     )
-    group.add_argument("--objective", choices=OBJECTIVES, default="loss", help="quality (default: %(default)s)")
+    group.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default="loss",
+        help="quality; accuracy is of classifiers, bleu and chrf of translations (default: %(default)s)",
+    )
     group.add_argument(
         "--cost",
         metavar="KEY[,KEY]",
@@ -286,12 +291,14 @@ def algorithm_options(args: argparse.Namespace, costs: tuple[str, ...]) -> Algor
 def evaluation_options(args: argparse.Namespace) -> EvaluationOptions:
     """Return the options for judging. Raises InputError for a bad value, or one that the objective does not use."""
     judged: tuple[str, ...] = ("objective", "valid_subset", "valid_samples", "max_tokens", "transfer_dtype")
-    if args.objective != "loss":
+    if args.objective in TEXT_METRICS:
         judged += ("beam", "remove_bpe")
     elif not args.report_bleu:
         for name in ("beam", "remove_bpe"):
             if (value := getattr(args, name)) is not None:
-                raise InputError(f"{name} is {value}, but objective is loss, for which nothing is translated")
+                raise InputError(
+                    f"{name} is {value}, but objective is {args.objective}, for which nothing is translated"
+                )
     if args.objective == "bleu" or not args.report_bleu:  # otherwise, it belongs to the reported BLEU
         judged += ("sacrebleu_tokenizer",)  # EvaluationOptions refuses it for other objectives
     return EvaluationOptions(**_given(args, judged))

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mos_fairseq.errors import InputError, below_one
-from mos_fairseq.masked import predicted_only, predicts_masked, sentences_of
+from mos_fairseq.masked import sentences_of
 from mos_fairseq.modules import kernels
+from mos_fairseq.predictions import Prediction
 
 
 class _LabelSmoothedLoss(torch.autograd.Function):
@@ -67,7 +68,8 @@ class LabelSmoothedCrossEntropyMosConfig(LabelSmoothedCrossEntropyCriterionConfi
 class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
     """Label-smoothed cross entropy of the active subnet; equals fairseq's in loss, nll and gradients.
 
-    For masked language models only masked tokens count. Without smoothing it then equals fairseq's ``masked_lm``.
+    For masked language models only masked tokens count. Without smoothing it then equals fairseq's ``masked_lm``. For
+    classifiers it then equals fairseq's ``sentence_prediction``, and always reports the accuracy.
     """
 
     def __init__(
@@ -78,16 +80,21 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         ignore_prefix_size: int = 0,
         report_accuracy: bool = False,
     ) -> None:
+        self.prediction = Prediction.of(task)
+        report_accuracy = report_accuracy or self.prediction.head is not None
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
+        self.padding_idx = self.prediction.padding_idx
         below_one(label_smoothing=label_smoothing)
-        if ignore_prefix_size and hasattr(task, "mask_idx"):
-            raise InputError(f"ignore_prefix_size is {ignore_prefix_size}: masked language models predict no prefix")
-        self._masked: tuple[dict, dict] | None = None
+        if ignore_prefix_size and (hasattr(task, "mask_idx") or self.prediction.head is not None):
+            kind = "masked language models" if self.prediction.head is None else "classifiers"
+            raise InputError(f"ignore_prefix_size is {ignore_prefix_size}: {kind} predict no prefix")
+        self._formed: tuple[dict, dict] | None = None
 
     def forward(self, model, sample, reduce=True):
         """Return loss, sample size and logging output, as fairseq does."""
-        loss, sample_size, log = super().forward(model, self._predicted(model, sample), reduce)
-        if predicts_masked(model):  # fairseq takes the rows of the target for sentences
+        predicted = self._predicted(model, sample)
+        loss, sample_size, log = super().forward(model, predicted, reduce)
+        if "masked_tokens" in predicted["net_input"]:  # fairseq takes the rows of the target for sentences
             log["nsentences"] = sentences_of(sample)
             if self.sentence_avg:
                 sample_size = log["sample_size"] = log["nsentences"]
@@ -95,11 +102,12 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def _predicted(self, model, sample: dict) -> dict:
         """Return the mini-batch in the form that ``model`` predicts, the same for all subnets."""
-        if not predicts_masked(model):
-            return sample
-        if self._masked is None or self._masked[0] is not sample:
-            self._masked = sample, predicted_only(model, sample, self.padding_idx)
-        return self._masked[1]
+        if self._formed is None or self._formed[0] is not sample:
+            formed = self.prediction.form(model, sample)
+            if formed is sample:
+                return sample
+            self._formed = sample, formed
+        return self._formed[1]
 
     def compute_loss(self, model, net_output, sample, reduce=True) -> tuple[Tensor, Tensor]:
         """Return loss and nll; the fast path needs a summed loss and a model that outputs logits."""

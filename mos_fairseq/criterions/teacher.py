@@ -12,6 +12,7 @@ from fairseq import checkpoint_utils, utils
 from torch import Tensor
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.predictions import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ class FrozenTeacher:
         task: the training's task, whose dictionaries must equal the teacher's.
 
     Raises:
-        InputError: the checkpoint cannot be read, its dictionaries differ, it takes fewer positions than the training
-            has, or its outputs are no logits.
+        InputError: the checkpoint cannot be read, its dictionaries or classes differ, it takes fewer positions than the
+            training has, or its outputs are no logits.
     """
 
     def __init__(self, path: str, task: Any) -> None:
@@ -49,6 +50,8 @@ class FrozenTeacher:
                     f"teacher is {self.path}: its {side} dictionary, of {len(theirs)} symbols, is not the "
                     f"training's, of {len(mine)}"
                 )
+        if (head := Prediction.of(task).head) is not None:
+            self._check_classes(model, its_task, task, head)
         needed = task.max_positions() or task.cfg.tokens_per_sample  # for translation; for language models
         most, needed = (np.asarray(positions).tolist() for positions in (model.max_positions(), needed))
         if np.less(most, needed).any():
@@ -56,8 +59,22 @@ class FrozenTeacher:
         if any(getattr(part, "adaptive_softmax", None) for part in (model, getattr(model, "decoder", None))):
             raise InputError(f"teacher is {self.path}: its adaptive softmax gives no logits")
 
+    def _check_classes(self, model: Any, its_task: Any, task: Any, head: str) -> None:
+        if not hasattr(its_task, "label_dictionary"):
+            raise InputError(f"teacher is {self.path}: it is no classifier, its task is {its_task.cfg._name}")
+        if its_task.label_dictionary != task.label_dictionary:
+            raise InputError(f"teacher is {self.path}: its labels (label/dict.txt) are not the training's")
+        if head not in model.classification_heads:
+            known = ", ".join(model.classification_heads)
+            raise InputError(f"teacher is {self.path}: it has no classification head {head}, only {known}")
+        classes = model.classification_heads[head].out_proj.bias.numel()
+        if classes != task.cfg.num_classes:
+            raise InputError(
+                f"teacher is {self.path}: it knows {classes} classes, num_classes is {task.cfg.num_classes}"
+            )
+
     def logits(self, sample: dict[str, Any], like: Tensor) -> Tensor:
-        """Return the teacher's logits [B, T, V], computed once per mini-batch for all subnets that learn from them.
+        """Return the teacher's logits [B, T, V], or of classes [B, C], computed once per mini-batch for all students.
 
         Args:
             like: a student's logits; the result gets their device and type.

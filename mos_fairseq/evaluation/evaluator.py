@@ -22,8 +22,8 @@ from mos_fairseq.evaluation.data import dataset_impl
 from mos_fairseq.evaluation.options import EvaluationOptions
 from mos_fairseq.evaluation.scoring import TEXT_METRICS, signature, text_metric, warning_of_tokens
 from mos_fairseq.files import file_digest
-from mos_fairseq.masked import predicted_only, predicted_tokens, summed_loss
 from mos_fairseq.models.switches import keep_active_subnet, without_attention
+from mos_fairseq.predictions import Prediction
 from mos_fairseq.search_space import FAMILIES, Family, Subnet
 from mos_fairseq.transfer import check_encoder, pack, unpack
 
@@ -63,6 +63,7 @@ class ModelEvaluator:
         try:
             self.device = torch.device(device)
             self.model, self.task = models[0].eval().to(self.device), task
+            self.prediction = Prediction.of(task)
         except (RuntimeError, AssertionError):
             raise InputError(f"device is {device}: torch has no such device here") from None
         try:
@@ -71,11 +72,10 @@ class ModelEvaluator:
             raise InputError(f"{error}: {data} holds no {options.valid_subset} set that fits the model") from None
         if getattr(self.task.dataset(options.valid_subset), "tgt", True) is None:  # fairseq allows this for generation
             raise InputError(f"data is {data}: it has no translations of {options.valid_subset}")
-        if options.objective not in self.family.objectives:
-            known = ", ".join(self.family.objectives)
-            raise InputError(
-                f"objective is {options.objective}: models of family {self.family.name} are judged by {known}"
-            )
+        objectives = (*self.family.objectives, *self.prediction.objectives)
+        if options.objective not in objectives:
+            kind = f"models of family {self.family.name}" if self.prediction.head is None else "classifiers"
+            raise InputError(f"objective is {options.objective}: {kind} are judged by {', '.join(objectives)}")
         if options.transfer_dtype != "float32":
             check_encoder([stack.name for stack in self.family.stacks], self.family.name)
             round_outputs(self.model.encoder, options.transfer_dtype)
@@ -140,8 +140,8 @@ class ModelEvaluator:
 
     @torch.inference_mode()
     def loss(self) -> float:
-        """Return bits per predicted token (for masked language models, per masked token), without label smoothing:
-        fairseq's ``nll_loss``.
+        """Return bits per predicted token (for masked language models, per masked token; for classifiers, per example),
+        without label smoothing: fairseq's ``nll_loss``.
 
         Raises:
             InputError: no token is masked.
@@ -153,8 +153,7 @@ class ModelEvaluator:
         """Return the loss of each mini-batch, in nats, on the device."""
         if not self.num_predicted:
             raise InputError(f"valid_subset {self.options.valid_subset}: no token of the chosen examples is masked")
-        padding = self.task.target_dictionary.pad()
-        return torch.stack([summed_loss(self.model, batch, padding) for batch in self._predicted])
+        return torch.stack([self.prediction.summed_loss(self.model, batch) for batch in self._predicted])
 
     def _mean_losses(self, summed: Sequence[torch.Tensor]) -> list[float]:
         """Return bits per token of each item of ``summed``. All are read at once: for each read, the host waits for a
@@ -164,14 +163,18 @@ class ModelEvaluator:
     @cached_property
     def _predicted(self) -> list[dict[str, Any]]:
         """The mini-batches as the model predicts them."""
-        padding = self.task.target_dictionary.pad()
-        return [predicted_only(self.model, batch, padding) for batch in self.batches]
+        return [self.prediction.form(self.model, batch) for batch in self.batches]
 
     @cached_property
     def num_predicted(self) -> int:
-        """Number of words that the model predicts in the chosen examples."""
-        padding = self.task.target_dictionary.pad()
-        return sum(predicted_tokens(self.model, batch, padding) for batch in self.batches)
+        """Number of words or classes that the model predicts in the chosen examples."""
+        return sum(self.prediction.count(self.model, batch) for batch in self.batches)
+
+    @torch.inference_mode()
+    def accuracy(self) -> float:
+        """Return the percentage of examples whose class the model predicts, a classifier."""
+        correct = torch.stack([self.prediction.num_correct(self.model, batch) for batch in self._predicted])
+        return 100 * int(correct.sum()) / self.num_predicted
 
     @torch.inference_mode()
     def translate(self) -> tuple[list[str], list[str]]:
@@ -249,25 +252,28 @@ class SubnetEvaluator(ModelEvaluator):
         return self.model.search_space
 
     def evaluate(self, subnet: Subnet) -> float:
-        """Return the loss in bits per token, or BLEU or chrF, independent of earlier evaluations. The active subnet is
-        restored.
+        """Return the loss in bits per token (of classifiers, per example), the accuracy in per cent, or BLEU or chrF,
+        independent of earlier evaluations. The active subnet is restored.
 
         Raises:
             InputError: the value is not finite.
         """
         with self._active(subnet):
-            value = self.loss() if self.metric is None else self.score(*self.translate())
+            if self.metric is not None:
+                value = self.score(*self.translate())
+            else:
+                value = self.accuracy() if self.options.objective == "accuracy" else self.loss()
         return self._finite(subnet, value)
 
     @property
     def at_once(self) -> int:
         """For how many subnets :meth:`evaluate_all` pays: on a GPU, the host prepares one while another is computed."""
-        return 1 if self.device.type == "cpu" or self.metric is not None else _AT_ONCE
+        return 1 if self.device.type == "cpu" or self.options.objective != "loss" else _AT_ONCE
 
     def evaluate_all(self, subnets: Sequence[Subnet]) -> Iterator[float]:
         """Yield what :meth:`evaluate` returns of each subnet. Losses are read once for all of them; where one is not
         finite, those before it are yielded first."""
-        if self.metric is not None:
+        if self.options.objective != "loss":
             yield from map(self.evaluate, subnets)
         elif subnets:
             for subnet, loss in zip(subnets, self._losses(subnets), strict=True):

@@ -9,7 +9,7 @@ from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.evaluation.scoring import DEFAULT_TOKENIZER, TEXT_METRICS, TOKENIZERS
 from mos_fairseq.transfer import check_dtype
 
-OBJECTIVES = ("loss", *TEXT_METRICS)
+OBJECTIVES = ("loss", "accuracy", *TEXT_METRICS)
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class EvaluationOptions:
     """Settings of an evaluation.
 
     Args:
-        objective: ``loss``: bits per target token, fairseq's ``nll_loss``; ``bleu``, ``chrf``: sacreBLEU's scores of
-            beam-search translations.
+        objective: ``loss``: bits per target token, fairseq's ``nll_loss``, or of a classifier bits per example;
+            ``accuracy``: percentage of examples that it classifies correctly; ``bleu``, ``chrf``: sacreBLEU's scores
+            of beam-search translations.
         valid_subset: name of the set.
         valid_samples: number of examples, drawn by ``seed``; None for all.
         max_tokens: largest number of tokens in a batch.

@@ -99,6 +99,7 @@ class Experiment:
             space = SearchSpace.from_spec(state["cfg"]["model"]["search_space"])
             check_family("mos-gap measure", list(FAMILIES), name, space.family)
             self.judge.check_family(space.family)
+            kind_of(state["cfg"])
         return {
             name: _Supernet(state["cfg"], updates_of(state), default_learning_rate(state))
             for name, state in states.items()

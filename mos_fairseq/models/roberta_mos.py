@@ -37,6 +37,7 @@ class RobertaMosModel(Supernet, RobertaModel):
     """Supernet for masked language modelling."""
 
     arch, task = "roberta_mos", "masked_lm_mos"
+    other_tasks = ("sentence_prediction_mos",)
     twin = RobertaSubnetModel
 
     @classmethod

@@ -88,6 +88,7 @@ class Supernet(_Base):
 
     Attributes:
         arch, task: fairseq's names of the model, and of the task that trains it.
+        other_tasks: further tasks that train it, such as those that fine-tune it.
         family: family of its search spaces.
         twin: class of its static twins.
         search_space, active_subnet: the search space, and the active subnet.
@@ -96,6 +97,7 @@ class Supernet(_Base):
 
     arch: str
     task: str
+    other_tasks: tuple[str, ...] = ()
     family: Family
     twin: type[StaticTwin]
     local_rounds: LocalRounds | None = None
@@ -190,7 +192,7 @@ class Supernet(_Base):
         """Prepare for inference (a hook of fairseq's commands and hub). Warns under a task without ``--subnet``."""
         super().prepare_for_inference_(cfg)
         task = getattr(getattr(cfg, "task", None), "_name", None)
-        if task != self.task:
+        if task not in (self.task, *self.other_tasks):
             logger.warning(
                 "generating with subnet %s; --task %s has --subnet for others and reads every sentence; --task "
                 "%s may skip some without --required-batch-size-multiple 1",

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 AXES = {
-    "loss": "validation loss [bits per token]",
+    "loss": "validation loss [bits]",
+    "accuracy": "validation accuracy [%]",
     "bleu": "validation BLEU",
     "chrf": "validation chrF",
     "latency_ms": "predicted latency [ms]",

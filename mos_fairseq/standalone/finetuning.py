@@ -173,6 +173,7 @@ class Finetuning:
         family = search_space_of(state).family
         check_family("mos-finetune", list(FAMILIES), self.supernet, family)
         self.judge.check_family(family)
+        kind_of(state["cfg"])
         return state
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import Any
 
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.models import SUPERNETS
 from mos_fairseq.models.transformer_config import RobertaBaseConfig, TransformerBaseConfig
 
@@ -46,7 +47,17 @@ class Kind:
 
 
 def kind_of(cfg: Mapping[str, Any]) -> Kind:
-    """Return the kind of the subnets of a supernet with the configuration ``cfg`` and a family of ``FAMILIES``."""
+    """Return the kind of the subnets of a supernet with the configuration ``cfg`` and a family of ``FAMILIES``.
+
+    Raises:
+        InputError: it is a supernet of classifiers.
+    """
     supernet = next(kind for kind in SUPERNETS.values() if kind.arch == cfg["model"]["_name"])
+    if (trained := cfg.get("task", {}).get("_name")) in supernet.other_tasks:
+        stock = TASK_REGISTRY[trained].stock
+        raise InputError(
+            f"task is {trained}: its subnets train on by fairseq-train --task {stock}, from a file of mos-export; "
+            f"this command trains those of {supernet.task}"
+        )
     task = TASK_REGISTRY[supernet.task]
     return Kind(task.stock, supernet.twin.arch, task.stock_criterion, _MODELS[supernet.family.name])

@@ -35,7 +35,7 @@ class ShardedData(_Base):
         """Return whether a set changes from epoch to epoch."""
         return not self._shards and super().has_sharded_data(split)
 
-    def load_dataset(self, split: str, epoch: int = 1, *args: Any, **kwargs: Any) -> None:
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load as fairseq's task does, the training set from this process's folder.
 
         Raises:
@@ -43,12 +43,13 @@ class ShardedData(_Base):
                 set is missing, or a dictionary is not the first folder's.
         """
         if not self._shards or split != self.cfg.train_subset:
-            return super().load_dataset(split, epoch, *args, **kwargs)
+            return super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         folders = self._folders()
         rank, problem = data_parallel_rank(), None
         try:
             self._check_dictionaries(folders[0], folders[rank])
-            super().load_dataset(split, 1 + rank, *args, **kwargs)  # fairseq takes the Nth folder in the Nth epoch
+            # fairseq takes the Nth folder in the Nth epoch
+            super().load_dataset(split, epoch=1 + rank, combine=combine, **kwargs)
         except (InputError, FileNotFoundError) as error:
             problem = f"shard_data is True: {folders[rank]}: {error}"
         raise_together(problem)

@@ -23,8 +23,8 @@ _LOSSES = {
     "distillation_loss": ("sample_size", math.log(2)),
     "hidden_loss": ("sample_size", 1.0),
 }
-# for --report-accuracy: correct tokens among `total`
-_CORRECT = "n_correct"
+# what is correct: name -> among what; of --report-accuracy, and of fairseq's sentence_prediction
+_CORRECT = {"n_correct": "total", "ncorrect": "nsentences"}
 _BLEU = "_bleu_"
 # `name@subnet` cannot clash with a criterion's own key
 _SEPARATOR = "@"
@@ -45,13 +45,13 @@ def merge_logs(logs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     for name in dict.fromkeys(name for name, _ in logs):
         mine = [log for n, log in logs if n == name]
         for key in mine[0]:
-            if key in _LOSSES or key == _CORRECT or key.startswith(_BLEU):
+            if key in _LOSSES or key in _CORRECT or key.startswith(_BLEU):
                 merged[f"{key}{_SEPARATOR}{name}"] = sum(log[key] for log in mine) / len(mine)
     return merged
 
 
-def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-    """Log every subnet's metrics from logging outputs of :func:`merge_logs`."""
+def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]], perplexity: bool = True) -> None:
+    """Log every subnet's metrics from logging outputs of :func:`merge_logs`, its perplexity on request."""
 
     keys = dict.fromkeys(key for log in logging_outputs for key in log if _SEPARATOR in key)
     totals = _on_host({key: sum(log.get(key, 0) for log in logging_outputs) for key in (*keys, *_COUNTS)})
@@ -63,13 +63,15 @@ def reduce_subnet_metrics(logging_outputs: list[dict[str, Any]]) -> None:
                 weight = total(count)
                 value = total(f"{key}{_SEPARATOR}{name}") / weight / unit
                 metrics.log_scalar(key_of(key, name), value, weight, round=3)
-        # in fairseq's cross_entropy, the loss is the nll
-        nll = "nll_loss" if f"nll_loss{_SEPARATOR}{name}" in keys else "loss"
-        metrics.log_derived(key_of("ppl", name), _perplexity(f"{nll}_{name}"))
-        if f"{_CORRECT}{_SEPARATOR}{name}" in keys:
-            metrics.log_scalar(f"_{_CORRECT}_{name}", float(total(f"{_CORRECT}{_SEPARATOR}{name}")))
-            metrics.log_scalar(f"_total_{name}", float(total("total")))
-            metrics.log_derived(key_of("accuracy", name), _accuracy(name))
+        if perplexity:
+            # in fairseq's cross_entropy, the loss is the nll
+            nll = "nll_loss" if f"nll_loss{_SEPARATOR}{name}" in keys else "loss"
+            metrics.log_derived(key_of("ppl", name), _perplexity(f"{nll}_{name}"))
+        for correct, count in _CORRECT.items():
+            if f"{correct}{_SEPARATOR}{name}" in keys:
+                metrics.log_scalar(f"_n_correct_{name}", float(total(f"{correct}{_SEPARATOR}{name}")))
+                metrics.log_scalar(f"_total_{name}", float(total(count)))
+                metrics.log_derived(key_of("accuracy", name), _accuracy(name))
     with_bleu = [name for name in names if f"{_BLEU}sys_len{_SEPARATOR}{name}" in keys]
     for name in with_bleu:
         _log_bleu(name, total)
@@ -90,11 +92,11 @@ def _perplexity(key: str):
 
 
 def _accuracy(name: str):
-    """Return the percentage of correct tokens, as fairseq's ``accuracy``."""
+    """Return the percentage of correct tokens or classes, as fairseq's ``accuracy``."""
 
     def of(meters) -> float:
         total = meters[f"_total_{name}"].sum
-        return round(100 * meters[f"_{_CORRECT}_{name}"].sum / total, 3) if total > 0 else float("nan")
+        return round(100 * meters[f"_n_correct_{name}"].sum / total, 3) if total > 0 else float("nan")
 
     return of
 

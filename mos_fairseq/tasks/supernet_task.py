@@ -55,6 +55,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
         examples: description of its sets' examples, for messages.
         option_table: the commands in which its options act.
         metrics_need: the metrics that need an option, for messages.
+        predicts_words: whether perplexities have a meaning.
     """
 
     name: ClassVar[str]
@@ -65,6 +66,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
     stock_criterion: ClassVar[str] = "label_smoothed_cross_entropy"
     added_symbols: ClassVar[tuple[str, ...]] = ()
     metrics_need: ClassVar[str] = "accuracy needs --report-accuracy"
+    predicts_words: ClassVar[bool] = True
 
     def __init__(self, cfg: Any, *dictionaries: Any, **kwargs: Any) -> None:
         super().__init__(cfg, *dictionaries, **kwargs)
@@ -296,16 +298,20 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
     def _measured_metrics(self, dataset, model, criterion) -> set[str]:
         """Return the names of the metrics that validation logs, by validating a short example with words to predict."""
         shortest_first = np.asarray(dataset.sizes).reshape(len(dataset), -1).max(axis=1).argsort(kind="stable")
-        skip, padding = getattr(criterion, "ignore_prefix_size", 0), criterion.padding_idx
         for index in shortest_first:
             sample = dataset.collater([dataset[int(index)]])
-            if sample["target"][:, skip:].ne(padding).any():
+            if self.has_targets(sample, criterion):
                 break
         sample = utils.apply_to_sample(lambda tensor: tensor.to(next(model.parameters()).device), sample)
         _, _, log = self._validate(partial(FairseqTask.valid_step, self), sample, model, criterion.eval())
         with metrics.aggregate(new_root=True) as found:
             self.reduce_metrics([log], criterion)
             return set(found.get_smoothed_values())
+
+    def has_targets(self, sample: dict[str, Any], criterion: Any) -> bool:
+        """Return whether a mini-batch has anything to predict."""
+        skip = getattr(criterion, "ignore_prefix_size", 0)
+        return bool(sample["target"][:, skip:].ne(criterion.padding_idx).any())
 
     def valid_step(self, sample, model, criterion):
         """Return loss and other metrics of each validation subnet; the loss is their mean.
@@ -328,4 +334,4 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
         ``accuracy_NAME``) of each subnet."""
         self._bad_losses.tell()
         FairseqTask.reduce_metrics(self, logging_outputs, criterion)
-        reduce_subnet_metrics(logging_outputs)
+        reduce_subnet_metrics(logging_outputs, self.predicts_words)

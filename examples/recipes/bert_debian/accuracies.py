@@ -1,8 +1,8 @@
-"""Collect rows and a table from run.sh's results in WORK_DIR so far.
+"""Collect rows and a table from the results of run.sh and classifiers.sh in WORK_DIR so far.
 
     python examples/recipes/bert_debian/accuracies.py WORK_DIR
 
-``rows.jsonl``: accuracy of each fine-tuned subnet, with its sizes and its 95 % interval (2,000 resamplings of test
+``rows.jsonl``: accuracy of each subnet, with its sizes and its 95 % interval (2,000 resamplings of test
 examples), and of the linear model; ``table.md``: the same with a line for each subnet.
 """
 
@@ -18,7 +18,12 @@ import numpy as np
 from mos_fairseq.files import write_atomically
 from mos_fairseq.jsonl import read_jsonl
 
-SOURCES = {"supernet": "supernet", "start": "cut from the encoder", "random": "random"}
+SOURCES = {
+    "supernet": "supernet",
+    "start": "cut from the encoder",
+    "random": "random",
+    "classifiers": "supernet of classifiers",
+}
 
 
 def interval(hits: str) -> list[float]:
@@ -44,11 +49,13 @@ def linear_rows(work: Path) -> list[dict[str, Any]]:
 
 
 def subnet_rows(work: Path) -> list[dict[str, Any]]:
-    """Of the fine-tuned subnets, with the sizes that mos-cost counted."""
+    """Of the subnets, with the sizes that mos-cost counted."""
     rows = []
     for path in sorted(work.glob("tuned/*/score.json"), key=lambda path: path.stat().st_mtime):
         task, count, source, *name, routing, seed = path.parent.name.split("-")
         run = work / f"{routing}-{seed}"
+        if source == "classifiers":
+            run /= f"{task}-{count}"
         costs = {Path(cost["subnet"]).stem: cost for cost in read_jsonl(run / "costs.jsonl")}
         cost = costs["-".join(name)]
         sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}

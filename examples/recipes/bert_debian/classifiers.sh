@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# All subnets become classifiers at once, and none is fine-tuned alone; run.sh comes first, with the same settings:
+#   bash examples/recipes/bert_debian/classifiers.sh WORK_DIR [SEED…]
+# The largest subnet that run.sh fine-tuned teaches a supernet of classifiers (sentence_prediction_mos), which starts from
+# run.sh's supernet: one random subnet an update learns from the labels and from the teacher, half and half. mos-search
+# finds classifiers within BUDGETS by their loss on VALID_SAMPLES validation examples. They are exported and scored, as
+# are the subnets that run.sh found by masked words (masked-best-…, masked-uniform-…).
+# Rows and table are run.sh's. Run again, it goes on where it stopped. Names of the settings are below.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+. "$here/../../tools/cpu_env.sh"
+. "$here/../../tools/steps.sh"
+seeded_study "$@"
+prepared=${DATA:-$root/data/bert_debian}
+space=${SPACE:-$here/space.yaml}
+read -ra routings <<<"${ROUTINGS:-none layer neuron}"
+read -ra tasks <<<"${TASKS:-section pair}"
+read -ra examples <<<"${EXAMPLES:-4000 all}"
+read -ra budgets <<<"${BUDGETS:-50 25}"
+epochs=${CLASSIFIER_EPOCHS:-12} lr=${LR:-2e-4} samples=${VALID_SAMPLES:-500}
+population=${POPULATION:-24} iterations=${ITERATIONS:-5}
+if ! command -v fairseq-train >/dev/null; then
+    export PATH="$root/.venv/bin:$PATH" # of prepare.sh
+fi
+plugin=(--user-dir "$root/mos_fairseq" --log-format simple --log-interval 50 --num-workers 0)
+words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
+
+# classifiers RUN TASK COUNT SEED: the supernet of one task, its searches and its scores
+classifiers() {
+    local run=$work/$1 task=$2 count=$3 seed=$4 name=$2-$3-$1 data=$work/data/$2-$3
+    local folder=$run/$task-$count teacher=$work/tuned/$task-$count-supernet-largest-$1/checkpoint_last.pt
+    if [ ! -e "$teacher" ]; then
+        echo "error: $teacher is missing: run.sh makes it, with the same settings" >&2
+        exit 1
+    fi
+    mkdir -p "$folder"
+    local updates=$((epochs * (($(wc -l <"$data/text/train.label") + 31) / 32)))
+    step "classifiers-$name" fairseq-train "$data" "${plugin[@]}" --task sentence_prediction_mos --search-space "$space" \
+        --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 --separator-token 2 --max-positions 512 \
+        --shorten-method truncate --arch roberta_mos --mos-routing "${1%-*}" --layer-norm-eps 1e-12 \
+        --finetune-from-model "$run/checkpoints/checkpoint_last.pt" --subnet-sampling random --cost-strata 8 \
+        --criterion distillation_mos --teacher "$teacher" --distillation-weight 0.5 --distillation-temperature 2 \
+        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
+        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
+        --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
+        --keep-interval-updates 1 --save-dir "$folder/checkpoints"
+    local supernet=$folder/checkpoints/checkpoint_last.pt budget kind
+    cp "$work/largest.yaml" "$folder/largest.yaml"
+    local subnets=("$folder/largest.yaml")
+    for budget in "${budgets[@]}"; do
+        step "search-$budget-$name" mos-search "$prepared/data-bin/$task" --path "$supernet" --valid-samples "$samples" \
+            --population-size "$population" --iterations "$iterations" --parents $((population / 3)) \
+            --mutations $((population / 2)) --crossovers $((population / 2)) \
+            --constraint "params_without_embeddings<=$budget%" --seed "$seed" --output "$folder/search-$budget"
+        for kind in best uniform; do
+            cp "$folder/search-$budget/$kind.yaml" "$folder/$kind-$budget.yaml"
+            cp "$run/$kind-$budget.yaml" "$folder/masked-$kind-$budget.yaml"
+            subnets+=("$folder/$kind-$budget.yaml" "$folder/masked-$kind-$budget.yaml")
+        done
+    done
+    local list
+    list=$(IFS=, && echo "${subnets[*]}")
+    mos-cost --search-space "$space" --subnet "$list" --json --src-len 128 --vocab-size "$words" >"$folder/costs.jsonl"
+    step "latency-$name" mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 \
+        --vocab-size "$words" --threads 1 --repeats 5 --output "$folder/latency.jsonl"
+    local subnet exported=() to
+    for subnet in "${subnets[@]}"; do
+        kind=$(basename "$subnet" .yaml)
+        to=$work/tuned/$task-$count-classifiers-$kind-$1
+        mkdir -p "$to"
+        step "export-classifiers-$kind-$name" mos-export --path "$supernet" --subnet "$subnet" --output "$to/checkpoint_last.pt"
+        exported+=("$to/checkpoint_last.pt")
+    done
+    python "$here/score.py" "$data" "${exported[@]}"
+}
+
+for seed in "${seeds[@]}"; do
+    for routing in "${routings[@]}"; do
+        for task in "${tasks[@]}"; do
+            for count in "${examples[@]}"; do
+                classifiers "$routing-$seed" "$task" "$count" "$seed"
+            done
+        done
+    done
+done
+python "$here/accuracies.py" "$work"

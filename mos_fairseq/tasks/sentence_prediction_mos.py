@@ -1,0 +1,125 @@
+"""``sentence_prediction_mos``: fairseq's task that classifies sentences or pairs, for supernets.
+
+A supernet of masked language models becomes one of classifiers: all of its subnets are fine-tuned at once (InstaTune,
+arXiv 2308.15609), and none needs training after the search.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.data import Dictionary
+from fairseq.data.indexed_dataset import infer_dataset_impl
+from fairseq.tasks import register_task
+from fairseq.tasks.sentence_prediction import SentencePredictionConfig, SentencePredictionTask
+
+from mos_fairseq.errors import InputError
+from mos_fairseq.tasks.options import OptionTable, supernet_options
+from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
+from mos_fairseq.tasks.supernet_task import SupernetTask
+
+_INPUT, _LABEL = "input0", "label"
+_CRITERIONS = ("sentence_prediction", "distillation_mos", "label_smoothed_cross_entropy_mos")
+_PADDING = "madeupword"  # words that fairseq-preprocess adds to a dictionary
+
+
+@dataclass
+class SentencePredictionMosConfig(SupernetTaskConfig, SentencePredictionConfig):
+    """Options of fairseq's sentence prediction and of the supernet."""
+
+    # options of fairseq's own criterion, which others lack
+    classification_head_name: str = (
+        "${oc.select:criterion.classification_head_name,sentence_classification_head}"  # as fairseq's default
+    )
+    regression_target: Any = "${oc.select:criterion.regression_target,false}"  # fairseq takes any text for True
+
+
+_COMMANDS = ("train", "validate")
+_ACTS, _NEEDS = supernet_options(_COMMANDS)
+
+
+def labels_of(folder: str) -> list[str]:
+    """Return the names of the classes in a data folder, in order."""
+    labels = Dictionary.load(os.path.join(folder, _LABEL, "dict.txt"))
+    return [symbol for symbol in labels.symbols[labels.nspecial :] if not symbol.startswith(_PADDING)]
+
+
+@register_task("sentence_prediction_mos", dataclass=SentencePredictionMosConfig)
+class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
+    """Classification with a weight-sharing supernet (``--arch roberta_mos``).
+
+    All subnets share one classification head, of which narrower subnets take a part.
+    """
+
+    name, stock, arch = "sentence_prediction_mos", "sentence_prediction", "roberta_mos"
+    stock_criterion = "sentence_prediction"
+    examples = "text"
+    added_symbols = ("<mask>",)
+    metrics_need = "all are measured"
+    predicts_words = False
+    option_table = OptionTable(
+        acts={
+            "data": _COMMANDS,
+            "num_classes": _COMMANDS,
+            "init_token": _COMMANDS,
+            "separator_token": _COMMANDS,
+            "no_shuffle": ("train",),
+            "shorten_method": _COMMANDS,
+            "shorten_data_split_list": _COMMANDS,
+            "add_prev_output_tokens": (),  # for decoders
+            "max_positions": _COMMANDS,
+            "d2v2_multi": (),  # of data2vec
+        }
+        | _ACTS
+        | {"shard_data": ()},  # fairseq's task reads one folder
+        needs=_NEEDS,
+    )
+
+    @classmethod
+    def dictionary_names(cls, cfg: SentencePredictionMosConfig, folder: str) -> tuple[str]:
+        """Return the name of the dictionary of the text."""
+        return (os.path.join(_INPUT, "dict.txt"),)
+
+    @classmethod
+    def check_data(cls, cfg: SentencePredictionMosConfig) -> None:
+        """Raise InputError if a dictionary is missing, or the classes are not given or fewer than the labels."""
+        for column in (_INPUT, _LABEL):
+            if not os.path.isfile(os.path.join(cfg.data, column, "dict.txt")):
+                raise InputError(
+                    f"data is {cfg.data}: it lacks {column}/dict.txt (fairseq-preprocess --only-source makes a folder "
+                    f"{_INPUT} of the text, input1 of the second text of pairs, and {_LABEL})"
+                )
+        labels = len(labels_of(cfg.data))
+        if cfg.num_classes < max(labels, 1):
+            raise InputError(f"num_classes is {cfg.num_classes}: {cfg.data}/{_LABEL}/dict.txt has {labels} labels")
+
+    @classmethod
+    def setup_task(cls, cfg: SentencePredictionMosConfig, **kwargs: Any) -> "SentencePredictionMosTask":
+        """As :meth:`SupernetTask.setup_task`. Raises InputError for a regression, too."""
+        if cfg.regression_target:
+            raise InputError(
+                f"regression_target is True: {cls.name} predicts classes; fine-tune an exported subnet by {cls.stock}"
+            )
+        return super().setup_task(cfg, **kwargs)
+
+    def build_criterion(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`SupernetTask.build_criterion`. Raises InputError for one that predicts no classes, or for scores
+        that are not measured."""
+        name = getattr(cfg, "_name", None) or cfg.criterion
+        if name not in _CRITERIONS:
+            raise InputError(f"criterion is {name}: {self.name} takes {', '.join(_CRITERIONS)}")
+        for score in ("report_mcc", "report_acc_and_f1", "report_pearson_and_spearman"):
+            if getattr(cfg, score, False):
+                raise InputError(f"{score} is True: of subnets, {self.name} measures loss and accuracy")
+        return super().build_criterion(cfg, *args, **kwargs)
+
+    def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
+        """As :meth:`SupernetTask.load_dataset`."""
+        for column in (_INPUT, _LABEL):
+            if infer_dataset_impl(os.path.join(self.cfg.data, column, split)) is None:
+                raise InputError(f"data is {self.cfg.data}: {column} holds no {split}")
+        super().load_dataset(split, *args, **kwargs)
+
+    def has_targets(self, sample: dict[str, Any], criterion: Any) -> bool:
+        """Return True: each example has a class."""
+        return True
