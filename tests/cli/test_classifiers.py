@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mos_fairseq.evaluation import EvaluationOptions, SubnetEvaluator
 from mos_fairseq.search_space import Subnet
 from tests.seeds import moved
 
+from .conftest import USER_DIR
 from .test_masked_language_model import HEAD, LOG, MIDDLE, PLUGIN, spaces, text
 from .test_train import best_updates, resumed_and_uninterrupted, updates_of
 
@@ -157,6 +159,20 @@ def test_an_exported_classifier_needs_no_training(commands, text, spaces, traine
     labels = task.label_dictionary.symbols[4:6]
     assert config["id2label"] == {str(i): label for i, label in enumerate(labels)}
     assert config["architectures"] == ["RobertaForSequenceClassification"]
+
+
+def test_hydra(commands, text, spaces, trained, tmp_path):
+    """The package's configuration goes on with a supernet, also by distillation."""
+    config = ["--config-dir", Path(USER_DIR) / "config", "--config-name", "sentence_prediction_mos"]
+    task = [f"task.data={text / 'labelled'}", f"task.search_space={spaces / 'space.yaml'}", "task.num_classes=2"]
+    few = ["optimization.max_update=2", "common.log_interval=1", "task.max_positions=16", "checkpoint.save_dir=one"]
+    start = [f"checkpoint.finetune_from_model={trained[0] / 'checkpoint_last.pt'}"]
+    for more, logged in ((start, "loss_random="), (["distillation=kl"], "distillation_loss_smallest=")):
+        done = commands.fork("hydra-train", *config, *task, *few, *more, "checkpoint.save_dir=one", cwd=tmp_path)
+        assert done.out.count("| train_inner |") == 2 and logged in done.out
+        found = {path.name for path in (tmp_path / "one").iterdir()}
+        assert found == {"checkpoint_best.pt", "checkpoint_last.pt"}
+        shutil.rmtree(tmp_path / "one")
 
 
 # --- a trained teacher ---

@@ -145,22 +145,26 @@ def test_the_linear_model(tmp_path, capsys):
 def test_rows_and_table(tmp_path, monkeypatch, capsys):
     scores = {"accuracy": 75.0, "examples": 4, "hits": "1101"}
     (tmp_path / "baseline-section-40.json").write_text(json.dumps(scores))
-    for name in ("section-40-supernet-best-50-layer-1", "section-40-start-largest-layer-1"):
+    names = ["supernet-best-50", "start-largest", "classifiers-best-50"]
+    for name in [f"section-40-{name}-layer-1" for name in names]:
         (tmp_path / "tuned" / name).mkdir(parents=True)
         (tmp_path / "tuned" / name / "score.json").write_text(json.dumps(scores | {"found": []}))
     sizes = {"params": 22_700_000, "params_without_embeddings": 5_000_000, "flops_without_output_projection": 1}
-    (tmp_path / "layer-1").mkdir()
+    (tmp_path / "layer-1" / "section-40").mkdir(parents=True)
     kinds = {"largest": {"encoder_layers": 6}, "best-50": {"encoder_layers": 3}}
     # mos-cost tells a subnet as it was given, a file
     costs = [{"subnet": f"{tmp_path}/{name}.yaml", "architecture": kind} | sizes for name, kind in kinds.items()]
     timed = [{"format": 3}, *({"subnet": kind, "latency_ms": kind["encoder_layers"] / 3} for kind in kinds.values())]
     (tmp_path / "layer-1" / "latency.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timed))
     (tmp_path / "layer-1" / "costs.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))
+    another = costs[1] | {"params_without_embeddings": 4_000_000}  # found by another search
+    (tmp_path / "layer-1" / "section-40" / "costs.jsonl").write_text(json.dumps(another) + "\n")
     monkeypatch.setattr(sys, "argv", ["accuracies.py", str(tmp_path)])
     accuracies.main()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert len(rows) == 3 and rows[0]["subnet"] == "TF-IDF, linear"
-    assert {(row.get("source"), row["subnet"]) for row in rows[1:]} == {("supernet", "best-50"), ("start", "largest")}
+    assert len(rows) == 4 and rows[0]["subnet"] == "TF-IDF, linear"
+    assert {f"{row['source']}-{row['subnet']}" for row in rows[1:]} == {*names}
+    assert [row["params_without_embeddings"] for row in rows if row.get("source") == "classifiers"] == [4_000_000]
     line = "| section, 40 | best-50 | `layer`, 1 | supernet | 5.0 | 22.7 | 0.0 | 1.0 | 75.0 (25.0 to 100.0) |"
     assert line in capsys.readouterr().out
 
@@ -174,6 +178,12 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
         ("run.sh", ["{tmp}/work", "1"], "error: SOURCES has teacher: allowed are supernet, start and random"),
         ("run.sh", ["{tmp}/work", "1"], "error: SOURCES is start random: it lacks supernet, whose winner is exported"),
         ("run.sh", ["{tmp}/work", "1"], "error: TASKS has glue: allowed are section and pair"),
+        (
+            "classifiers.sh",
+            ["{tmp}/work", "2"],
+            "error: {tmp}/work/tuned/section-4000-supernet-largest-none-2/checkpoint_last.pt is missing: run.sh makes "
+            "it, with the same settings",
+        ),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
     ],
 )

@@ -24,7 +24,6 @@ if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi
 plugin=(--user-dir "$root/mos_fairseq" --log-format simple --log-interval 50 --num-workers 0)
-words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
 
 # classifiers RUN TASK COUNT SEED: the supernet of one task, its searches and its scores
 classifiers() {
@@ -59,7 +58,7 @@ classifiers() {
             subnets+=("$folder/$kind-$budget.yaml" "$folder/masked-$kind-$budget.yaml")
         done
     done
-    local list
+    local list words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
     list=$(IFS=, && echo "${subnets[*]}")
     mos-cost --search-space "$space" --subnet "$list" --json --src-len 128 --vocab-size "$words" >"$folder/costs.jsonl"
     step "latency-$name" mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 \
