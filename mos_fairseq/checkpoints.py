@@ -22,7 +22,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.models import SUPERNETS, StaticTwin, Supernet, placeholder_dictionary
 from mos_fairseq.search_space import SearchSpace, Subnet, resolve_subnet
-from mos_fairseq.tasks import CONTROLLER, MaskedLmMosTask, SupernetTask, answer_of, labels_of
+from mos_fairseq.tasks import CLASSES, CONTROLLER, MaskedLmMosTask, SupernetTask, answer_of, labels_of
 
 _Kind = TypeVar("_Kind")
 
@@ -215,9 +215,19 @@ def read_words(state: dict[str, Any], data: str | None = None) -> list[str]:
 
 
 def read_labels(state: dict[str, Any], data: str | None = None) -> list[str]:
-    """Return the class names of a fine-tuned classifier, in order; empty if its data are gone."""
+    """Return the class names of a classifier, in order; empty if it is fairseq's own and its data are gone.
+
+    Raises:
+        InputError: the folder ``data`` has others than its training.
+    """
+    recorded = (state.get("task_state") or {}).get(CLASSES, {}).get("labels")
     folder = next(iter(utils.split_paths(data or state["cfg"]["task"].get("data") or "")), "")
-    return labels_of(folder) if os.path.isfile(os.path.join(folder, "label", "dict.txt")) else []
+    if recorded and not data:
+        return recorded
+    found = labels_of(folder) if os.path.isfile(os.path.join(folder, "label", "dict.txt")) else []
+    if recorded and found and found != recorded:
+        raise InputError(f"data is {folder}: label/dict.txt is not the training's, {' '.join(recorded)} in this order")
+    return recorded or found
 
 
 def _data_folder(state: dict[str, Any], data: str | None) -> str:
@@ -319,7 +329,7 @@ def model_checkpoint(
         "model": _copies(weights),
         "criterion": None,
         "optimizer_history": [history],
-        "task_state": {},
+        "task_state": {key: value for key, value in (state.get("task_state") or {}).items() if key == CLASSES},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
     }
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fairseq.data import Dictionary
 from torch import Tensor
 
 from mos_fairseq.masked import predicted_only, predicted_tokens, summed_loss
 
 _NO_CLASS = -100  # no class has this number
+_PADDING = "madeupword"  # words that fairseq-preprocess adds to a dictionary
+
+
+def class_names(labels: Dictionary) -> list[str]:
+    """Return the names of the classes in fairseq's dictionary of labels, in order."""
+    words = labels.symbols[labels.nspecial :]
+    return [word for word in words if word != "<mask>" and not word.startswith(_PADDING)]
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
             label_smoothing=label_smoothing,
         )
         self.hidden_weight, self.hidden_layers = hidden_weight, str(hidden_layers)
+        self.padding_of_words = task.target_dictionary.pad()
         at_least(0, distillation_from=distillation_from)
         self.distillation_from = distillation_from
         self.in_place = teacher is None
@@ -228,7 +229,7 @@ class DistillationMosCriterion(LabelSmoothedCrossEntropyMosCriterion):
         distances = []
         tokens = {"source": sample["net_input"]["src_tokens"], "target": sample["target"]}
         for stack, student, teacher in zip(model.family.stacks, students, teachers, strict=True):
-            padding = tokens[stack.tokens].eq(self.padding_idx)
+            padding = tokens[stack.tokens].eq(self.padding_of_words)
             distances += hidden_distance(student, teacher, padding, self.hidden_layers)
         sample_size = sentences_of(sample) if self.sentence_avg else sample["ntokens"]
         return sum(distances) / len(distances) * sample_size

@@ -83,7 +83,7 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         self.prediction = Prediction.of(task)
         report_accuracy = report_accuracy or self.prediction.head is not None
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        self.padding_idx = self.prediction.padding_idx
+        self.padding_idx = self.prediction.padding_idx  # of targets
         below_one(label_smoothing=label_smoothing)
         if ignore_prefix_size and (hasattr(task, "mask_idx") or self.prediction.head is not None):
             kind = "masked language models" if self.prediction.head is None else "classifiers"

@@ -12,7 +12,7 @@ from fairseq import checkpoint_utils, utils
 from torch import Tensor
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.predictions import Prediction
+from mos_fairseq.predictions import Prediction, class_names
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class FrozenTeacher:
     def _check_classes(self, model: Any, its_task: Any, task: Any, head: str) -> None:
         if not hasattr(its_task, "label_dictionary"):
             raise InputError(f"teacher is {self.path}: it is no classifier, its task is {its_task.cfg._name}")
-        if its_task.label_dictionary != task.label_dictionary:
+        if class_names(its_task.label_dictionary) != class_names(task.label_dictionary):
             raise InputError(f"teacher is {self.path}: its labels (label/dict.txt) are not the training's")
         if head not in model.classification_heads:
             known = ", ".join(model.classification_heads)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 AXES = {
-    "loss": "validation loss [bits]",
+    "loss": "validation loss [bits per token, of classifiers per example]",
     "accuracy": "validation accuracy [%]",
     "bleu": "validation BLEU",
     "chrf": "validation chrF",

@@ -4,6 +4,7 @@ from mos_fairseq.tasks.controller import CONTROLLER, answer_of
 from mos_fairseq.tasks.language_modeling_mos import LanguageModelingMosConfig, LanguageModelingMosTask
 from mos_fairseq.tasks.masked_lm_mos import MaskedLmMosConfig, MaskedLmMosTask
 from mos_fairseq.tasks.sentence_prediction_mos import (
+    CLASSES,
     SentencePredictionMosConfig,
     SentencePredictionMosTask,
     labels_of,
@@ -13,6 +14,7 @@ from mos_fairseq.tasks.translation_config import TranslationMosConfig
 from mos_fairseq.tasks.translation_mos import TranslationMosTask
 
 __all__ = [
+    "CLASSES",
     "CONTROLLER",
     "LanguageModelingMosConfig",
     "LanguageModelingMosTask",

@@ -8,19 +8,21 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, data_utils
 from fairseq.data.indexed_dataset import infer_dataset_impl
 from fairseq.tasks import register_task
 from fairseq.tasks.sentence_prediction import SentencePredictionConfig, SentencePredictionTask
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.predictions import class_names
 from mos_fairseq.tasks.options import OptionTable, supernet_options
 from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
 from mos_fairseq.tasks.supernet_task import SupernetTask
 
-_INPUT, _LABEL = "input0", "label"
+_INPUT, _SECOND, _LABEL = "input0", "input1", "label"
 _CRITERIONS = ("sentence_prediction", "distillation_mos", "label_smoothed_cross_entropy_mos")
-_PADDING = "madeupword"  # words that fairseq-preprocess adds to a dictionary
+CLASSES = "classes"
+"""Key of the task's state in a checkpoint: names of the classes, their number, and the head's name."""
 
 
 @dataclass
@@ -38,10 +40,13 @@ _COMMANDS = ("train", "validate")
 _ACTS, _NEEDS = supernet_options(_COMMANDS)
 
 
+def _told(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
 def labels_of(folder: str) -> list[str]:
     """Return the names of the classes in a data folder, in order."""
-    labels = Dictionary.load(os.path.join(folder, _LABEL, "dict.txt"))
-    return [symbol for symbol in labels.symbols[labels.nspecial :] if not symbol.startswith(_PADDING)]
+    return class_names(Dictionary.load(os.path.join(folder, _LABEL, "dict.txt")))
 
 
 @register_task("sentence_prediction_mos", dataclass=SentencePredictionMosConfig)
@@ -60,7 +65,7 @@ class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
     option_table = OptionTable(
         acts={
             "data": _COMMANDS,
-            "num_classes": _COMMANDS,
+            "num_classes": ("train",),  # otherwise the checkpoint's
             "init_token": _COMMANDS,
             "separator_token": _COMMANDS,
             "no_shuffle": ("train",),
@@ -113,12 +118,66 @@ class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
                 raise InputError(f"{score} is True: of subnets, {self.name} measures loss and accuracy")
         return super().build_criterion(cfg, *args, **kwargs)
 
-    def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
-        """As :meth:`SupernetTask.load_dataset`."""
-        for column in (_INPUT, _LABEL):
-            if infer_dataset_impl(os.path.join(self.cfg.data, column, split)) is None:
+    def load_dataset(self, split: str, *args: Any, combine: bool = False, **kwargs: Any) -> None:
+        """As :meth:`SupernetTask.load_dataset`. Raises InputError if a line of labels is not one known label, too."""
+        columns = [_INPUT, *([_SECOND] if os.path.isdir(os.path.join(self.cfg.data, _SECOND)) else []), _LABEL]
+        lengths = {}
+        for column in columns:
+            path = os.path.join(self.cfg.data, column, split)
+            if infer_dataset_impl(path) is None:
                 raise InputError(f"data is {self.cfg.data}: {column} holds no {split}")
-        super().load_dataset(split, *args, **kwargs)
+            words = self.label_dictionary if column == _LABEL else self.source_dictionary
+            found = data_utils.load_indexed_dataset(path, words, combine=combine)
+            lengths[column] = len(found)
+            if column == _LABEL:
+                self._check_labels(split, found)
+        if len({*lengths.values()}) > 1:
+            lines = ", ".join(f"{column} {length}" for column, length in lengths.items())
+            raise InputError(
+                f"data is {self.cfg.data}: the columns of {split} differ in their numbers of lines: {lines}"
+            )
+        super().load_dataset(split, *args, combine=combine, **kwargs)
+
+    def _check_labels(self, split: str, found: Any) -> None:
+        words = self.label_dictionary
+        last = words.nspecial + self.cfg.num_classes
+        for number in range(len(found)):
+            label = found[number][found[number] != words.eos()].tolist()
+            if len(label) != 1 or not words.nspecial <= label[0] < last:
+                text = words.string(label) or "empty"
+                raise InputError(
+                    f"data is {self.cfg.data}: line {number + 1} of {split} in {_LABEL} is {text}: allowed is one of "
+                    f"{', '.join(class_names(words))}"
+                )
+
+    # --- the classes in checkpoints ----------------------------------------------------------------------------------
+
+    def _classes(self) -> dict[str, Any]:
+        names, cfg = class_names(self.label_dictionary), self.cfg
+        return {
+            "labels": names,
+            "num_classes": cfg.num_classes,
+            "classification_head_name": cfg.classification_head_name,
+        }
+
+    @property
+    def goes_on_with_state(self) -> bool:
+        """A resumed training compares its classes."""
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of a supernet's task, and the classes."""
+        return super().state_dict() | {CLASSES: self._classes()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load as a supernet's task does. Raises InputError if the checkpoint has other classes, or another head."""
+        rest = dict(state_dict)
+        theirs, mine = rest.pop(CLASSES, {}), self._classes()
+        for name, value in theirs.items():
+            if mine.get(name, value) != value:
+                what = f"data is {self.cfg.data}: its labels are" if name == "labels" else f"{name} is"
+                raise InputError(f"{what} {_told(mine[name])}, the checkpoint's {_told(value)}")
+        super().load_state_dict(rest)
 
     def has_targets(self, sample: dict[str, Any], criterion: Any) -> bool:
         """Return True: each example has a class."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from omegaconf import OmegaConf
 
 from mos_fairseq.cli import export, search
 from mos_fairseq.errors import InputError
@@ -178,6 +180,29 @@ def test_hydra(commands, text, spaces, trained, tmp_path):
 # --- a trained teacher ---
 
 
+def test_padding_does_not_count_in_hidden_states(text, trained):
+    """More columns of padding change no part of a student's loss."""
+    cfg = {"criterion": {"_name": "distillation_mos", "hidden_weight": 0.5}}
+    path = str(trained[0] / "checkpoint_last.pt")
+    (model,), saved, task = checkpoint_utils.load_model_ensemble_and_task([path])
+    criterion = task.build_criterion(OmegaConf.create(OmegaConf.to_container(saved.criterion) | cfg["criterion"]))
+    task.load_dataset("valid")
+    dataset = task.dataset("valid")
+    sample = dataset.collater([dataset[index] for index in range(5)])
+    tokens = sample["net_input"]["src_tokens"]
+    wider = torch.nn.functional.pad(tokens, (0, 16 - tokens.size(1)), value=task.source_dictionary.pad())
+    found = []
+    for given in (tokens, wider):
+        criterion.teach(1, 0)
+        torch.manual_seed(moved(1))  # of the routers' dropout
+        for subnet in (model.search_space.largest(), model.search_space.smallest()):
+            model.set_active_subnet(subnet)
+            with torch.no_grad():
+                _, _, log = criterion(model.train(), sample | {"net_input": {"src_tokens": given}})
+        found.append([float(log[name]) for name in ("hidden_loss", "distillation_loss", "nll_loss")])
+    assert wider.shape != tokens.shape and found[0] == pytest.approx(found[1], rel=1e-4) and found[0][0] > 0
+
+
 def test_a_classifier_teaches(commands, text, spaces, trained, tmp_path):
     teacher = ["--criterion", "distillation_mos", "--teacher", trained[0] / "checkpoint_last.pt"]
     options = [*teacher, "--distillation-weight", 0.5, "--max-update", 6]
@@ -195,7 +220,7 @@ def test_a_classifier_teaches(commands, text, spaces, trained, tmp_path):
     ],
 )
 def test_teachers_that_do_not_fit(commands, text, spaces, tmp_path, change, words):
-    data, folder = text / "labelled", tmp_path / "data"
+    data = text / "labelled"
     few = ["--max-update", 1, "--disable-validation"]
     if change == "words":
         from .test_masked_language_model import training as masked
@@ -205,14 +230,7 @@ def test_teachers_that_do_not_fit(commands, text, spaces, tmp_path, change, word
         head = ["--classification-head-name", "other"] if change == "head" else []
         commands.fork("train", *training(data, tmp_path / "teacher", spaces / "space.yaml", *few, *head))
     if change == "labels":
-        for source in data.rglob("*"):
-            if source.is_file():
-                target = folder / source.relative_to(data)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(source.read_bytes())
-        dictionary = folder / "label" / "dict.txt"
-        dictionary.write_text("".join(reversed(dictionary.read_text().splitlines(keepends=True))))
-        data = folder
+        data = relabelled(data, tmp_path / "data", lambda lines: lines[::-1])
     options = ["--criterion", "distillation_mos", "--teacher", tmp_path / "teacher" / "checkpoint_last.pt"]
     done = commands.fork("train", *training(data, tmp_path / "none", spaces / "space.yaml", *options), check=False)
     assert done.error().endswith(words)
@@ -243,6 +261,74 @@ def test_teachers_that_do_not_fit(commands, text, spaces, tmp_path, change, word
 def test_mistakes_of_training(commands, text, spaces, tmp_path, options, words):
     arguments = training(text / "labelled", tmp_path / "none", spaces / "space.yaml", *options)
     assert commands.fork("train", *arguments, check=False).error().startswith(words)
+
+
+BAD = {  # columns of a set, and how the error ends
+    "unknown": ({"label": "abcd\nxyz\n"}, "line 2 of valid in label is <unk>: allowed is one of "),
+    "two": ({"label": "abcd efgh\nabcd\n"}, "line 1 of valid in label is "),
+    "empty": ({"label": "abcd\n\n"}, "line 2 of valid in label is empty: allowed is one of "),
+    "fewer": ({"label": "abcd\n"}, "the columns of valid differ in their numbers of lines: input0 2, label 1"),
+    "no second": ({"label": "abcd\nefgh\n", "input1": None}, "input1 holds no valid"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_bad_columns(commands, text, spaces, tmp_path, mistake):
+    """Training, validation and search tell the line before they judge anything."""
+    columns, words = BAD[mistake]
+    data = relabelled(text / "labelled", tmp_path / "data")
+    for column, lines in ({"input0": "a b\nc d\n"} | columns).items():
+        if lines is None:
+            (data / column).mkdir()
+            continue
+        (tmp_path / "lines").write_text(lines)
+        known = ["--srcdict", text / "labelled" / column / "dict.txt"]
+        made = ["--only-source", "--validpref", tmp_path / "lines", "--destdir", tmp_path / column, *known]
+        commands.fork("preprocess", *made, "--padding-factor", 1)
+        for ending in ("bin", "idx"):
+            (tmp_path / column / f"valid.{ending}").rename(data / column / f"valid.{ending}")
+    arguments = training(data, tmp_path / "none", spaces / "space.yaml")
+    message = commands.fork("train", *arguments, check=False).error()
+    assert message.startswith(f"data is {data}: {words}")
+
+
+def relabelled(data: Path, folder: Path, change: Callable[[list[str]], list[str]] = list) -> Path:
+    """A copy of a data folder in which ``change`` gives the lines of the dictionary of labels."""
+    shutil.copytree(data, folder)
+    dictionary = folder / "label" / "dict.txt"
+    dictionary.write_text("".join(change(dictionary.read_text().splitlines(keepends=True))))
+    return folder
+
+
+def test_labels_of_another_order(commands, text, spaces, trained, tmp_path):
+    """A checkpoint has its classes: other ones are refused wherever it is read."""
+    names = [line.split()[0] for line in (text / "labelled" / "label" / "dict.txt").read_text().splitlines()]
+    other = relabelled(text / "labelled", tmp_path / "other", lambda lines: lines[::-1])
+    path = ["--path", trained[0] / "checkpoint_last.pt"]
+    told = f"data is {other}: its labels are {' '.join(names[::-1])}, the checkpoint's {' '.join(names)}"
+    task = ["--task", "sentence_prediction_mos", *PLUGIN, *path, "--batch-size", 7, *LOG]
+    assert commands.fork("validate", other, *task, check=False).error() == told
+    assert commands.fork("mos-search", other, *path, "--output", tmp_path / "none", check=False).error() == told
+    resumed = ["--restore-file", path[1], "--max-epoch", 9, "--criterion", "distillation_mos"]
+    resumed += ["--subnet-sampling", "sandwich"]
+    arguments = training(other, tmp_path / "resumed", spaces / "space.yaml", *resumed)
+    assert commands.fork("train", *arguments, check=False).error() == told
+    hf = ["--subnet", "largest", "--format", "huggingface", "--allow-padding", "--data", other]
+    message = commands.fork("mos-export", *path, *hf, "--output", tmp_path / "none", check=False).error()
+    assert message == f"data is {other}: label/dict.txt is not the training's, {' '.join(names)} in this order"
+    assert not (tmp_path / "none").exists()
+    padded = relabelled(text / "labelled", tmp_path / "padded", lambda lines: [*lines, "madeupword0000 0\n"])
+    assert commands.fork("validate", padded, *task).rows("valid")
+
+
+def test_the_head_is_the_checkpoints(commands, text, trained):
+    task = ["--task", "sentence_prediction_mos", *PLUGIN, "--path", trained[0] / "checkpoint_last.pt", *LOG]
+    task += ["--batch-size", 7]
+    message = commands.fork("validate", text / "labelled", *task, "--num-classes", 4, check=False).error()
+    assert message == "num_classes is 4: it has no effect in fairseq-validate, only in fairseq-train"
+    head = ["--criterion", "sentence_prediction", "--classification-head-name", "other"]
+    message = commands.fork("validate", text / "labelled", *task, *head, check=False).error()
+    assert message == f"classification_head_name is other, the checkpoint's {HEAD}"
 
 
 def test_a_folder_without_labels(commands, text, spaces, tmp_path):

@@ -5,26 +5,19 @@
 # run.sh's supernet: one random subnet an update learns from the labels and from the teacher, half and half. mos-search
 # finds classifiers within BUDGETS by their loss on VALID_SAMPLES validation examples. They are exported and scored, as
 # are the subnets that run.sh found by masked words (masked-best-…, masked-uniform-…).
-# Rows and table are run.sh's. Run again, it goes on where it stopped. Names of the settings are below.
+# It trains for CLASSIFIER_EPOCHS, by default four times as long as run.sh fine-tunes one subnet; all other settings, SMALL=1
+# included, are run.sh's. So are rows and table. Run again, it goes on where it stopped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 . "$here/../../tools/cpu_env.sh"
 . "$here/../../tools/steps.sh"
 seeded_study "$@"
-prepared=${DATA:-$root/data/bert_debian}
-space=${SPACE:-$here/space.yaml}
-read -ra routings <<<"${ROUTINGS:-none layer neuron}"
-read -ra tasks <<<"${TASKS:-section pair}"
-read -ra examples <<<"${EXAMPLES:-4000 all}"
-read -ra budgets <<<"${BUDGETS:-50 25}"
-epochs=${CLASSIFIER_EPOCHS:-12} lr=${LR:-2e-4} samples=${VALID_SAMPLES:-500}
-population=${POPULATION:-24} iterations=${ITERATIONS:-5}
+. "$here/settings.sh"
+epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
 if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi
-plugin=(--user-dir "$root/mos_fairseq" --log-format simple --log-interval 50 --num-workers 0)
-
 # classifiers RUN TASK COUNT SEED: the supernet of one task, its searches and its scores
 classifiers() {
     local run=$work/$1 task=$2 count=$3 seed=$4 name=$2-$3-$1 data=$work/data/$2-$3
