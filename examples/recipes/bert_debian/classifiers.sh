@@ -9,11 +9,8 @@
 # included, are run.sh's. So are rows and table. Run again, it goes on where it stopped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../../.." && pwd)
-. "$here/../../tools/cpu_env.sh"
-. "$here/../../tools/steps.sh"
-seeded_study "$@"
 . "$here/settings.sh"
+seeded_study "$@"
 epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
 if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh

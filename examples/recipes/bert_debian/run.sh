@@ -13,11 +13,8 @@
 # first where it has not run.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../../.." && pwd)
-. "$here/../../tools/cpu_env.sh"
-. "$here/../../tools/steps.sh"
-seeded_study "$@"
 . "$here/settings.sh"
+seeded_study "$@"
 if ! { command -v fairseq-train && python -P -c 'import mos_fairseq, tokenizers, safetensors'; } >/dev/null 2>&1; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi

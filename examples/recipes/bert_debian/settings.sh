@@ -1,5 +1,8 @@
-# Source this with here and root set: the settings of run.sh and classifiers.sh, each by its name in capitals.
+# Source this with here set: the settings of run.sh and classifiers.sh, each by its name in capitals, and their tools.
 
+root=$(cd "$here/../../.." && pwd)
+. "$here/../../tools/cpu_env.sh"
+. "$here/../../tools/steps.sh"
 prepared=${DATA:-$root/data/bert_debian}
 space=${SPACE:-$here/space.yaml}
 length=${LENGTH:-96}
