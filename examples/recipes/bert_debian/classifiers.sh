@@ -5,7 +5,8 @@
 # run.sh's supernet: one random subnet an update learns from the labels and from the teacher, half and half. mos-search
 # finds classifiers within BUDGETS by their loss on VALID_SAMPLES validation examples. They are exported and scored, as
 # are the subnets that run.sh found by masked words (masked-best-…, masked-uniform-…).
-# It trains for CLASSIFIER_EPOCHS, by default four times as long as run.sh fine-tunes one subnet; all other settings, SMALL=1
+# ALONE_EPOCHS="4 16": for comparison, each uniform subnet of run.sh also learns alone from the teacher, for so many epochs.
+# The supernet trains for CLASSIFIER_EPOCHS, by default four times as long as run.sh fine-tunes one subnet; all other settings, SMALL=1
 # included, are run.sh's. So are rows and table. Run again, it goes on where it stopped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,25 +16,40 @@ epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
 if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi
-# classifiers RUN TASK COUNT SEED: the supernet of one task, its searches and its scores
+
+# learn STEP EPOCHS SAVE_DIR OPTION…: trains classifiers from run.sh's supernet, the ones that the options choose
+learn() {
+    local updates=$(($2 * (($(wc -l <"$data/text/train.label") + 31) / 32)))
+    step "$1" fairseq-train "$data" "${plugin[@]}" --task sentence_prediction_mos --search-space "$space" \
+        --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 --separator-token 2 --max-positions 512 \
+        --shorten-method truncate --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
+        --finetune-from-model "$run/checkpoints/checkpoint_last.pt" "${@:4}" \
+        --criterion distillation_mos --teacher "$teacher" --distillation-weight 0.5 --distillation-temperature 2 \
+        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
+        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
+        --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
+        --keep-interval-updates 1 --save-dir "$3"
+}
+
+# keep SUPERNET KIND SUBNET: exports a classifier, for score.py
+keep() {
+    local to=$work/tuned/$task-$count-classifiers-$2-$routing-$seed
+    mkdir -p "$to"
+    step "export-classifiers-$2-$name" mos-export --path "$1" --subnet "$3" --output "$to/checkpoint_last.pt"
+    exported+=("$to/checkpoint_last.pt")
+}
+
+# classifiers ROUTING TASK COUNT SEED: the supernet of one task, its searches and its scores
 classifiers() {
-    local run=$work/$1 task=$2 count=$3 seed=$4 name=$2-$3-$1 data=$work/data/$2-$3
-    local folder=$run/$task-$count teacher=$work/tuned/$task-$count-supernet-largest-$1/checkpoint_last.pt
+    local routing=$1 task=$2 count=$3 seed=$4 name=$2-$3-$1-$4 data=$work/data/$2-$3
+    local run=$work/$routing-$seed teacher=$work/tuned/$task-$count-supernet-largest-$routing-$seed/checkpoint_last.pt
+    local folder=$run/$task-$count
     if [ ! -e "$teacher" ]; then
         echo "error: $teacher is missing: run.sh makes it, with the same settings" >&2
         exit 1
     fi
     mkdir -p "$folder"
-    local updates=$((epochs * (($(wc -l <"$data/text/train.label") + 31) / 32)))
-    step "classifiers-$name" fairseq-train "$data" "${plugin[@]}" --task sentence_prediction_mos --search-space "$space" \
-        --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 --separator-token 2 --max-positions 512 \
-        --shorten-method truncate --arch roberta_mos --mos-routing "${1%-*}" --layer-norm-eps 1e-12 \
-        --finetune-from-model "$run/checkpoints/checkpoint_last.pt" --subnet-sampling random --cost-strata 8 \
-        --criterion distillation_mos --teacher "$teacher" --distillation-weight 0.5 --distillation-temperature 2 \
-        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
-        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
-        --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
-        --keep-interval-updates 1 --save-dir "$folder/checkpoints"
+    learn "classifiers-$name" "$epochs" "$folder/checkpoints" --subnet-sampling random --cost-strata 8
     local supernet=$folder/checkpoints/checkpoint_last.pt budget kind
     cp "$work/largest.yaml" "$folder/largest.yaml"
     local subnets=("$folder/largest.yaml")
@@ -48,19 +64,24 @@ classifiers() {
             subnets+=("$folder/$kind-$budget.yaml" "$folder/masked-$kind-$budget.yaml")
         done
     done
+    local exported=() subnet alone
+    for subnet in "${subnets[@]}"; do
+        keep "$supernet" "$(basename "$subnet" .yaml)" "$subnet"
+    done
+    for alone in ${ALONE_EPOCHS:-}; do
+        for budget in "${budgets[@]}"; do
+            kind=alone-$alone-uniform-$budget
+            cp "$run/uniform-$budget.yaml" "$folder/$kind.yaml"
+            subnets+=("$folder/$kind.yaml")
+            learn "$kind-$name" "$alone" "$folder/$kind" --subnet-sampling fixed --subnet "$folder/$kind.yaml"
+            keep "$folder/$kind/checkpoint_last.pt" "$kind" "$folder/$kind.yaml"
+        done
+    done
     local list words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
     list=$(IFS=, && echo "${subnets[*]}")
     mos-cost --search-space "$space" --subnet "$list" --json --src-len 128 --vocab-size "$words" >"$folder/costs.jsonl"
     step "latency-$name" mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 \
         --vocab-size "$words" --threads 1 --repeats 5 --output "$folder/latency.jsonl"
-    local subnet exported=() to
-    for subnet in "${subnets[@]}"; do
-        kind=$(basename "$subnet" .yaml)
-        to=$work/tuned/$task-$count-classifiers-$kind-$1
-        mkdir -p "$to"
-        step "export-classifiers-$kind-$name" mos-export --path "$supernet" --subnet "$subnet" --output "$to/checkpoint_last.pt"
-        exported+=("$to/checkpoint_last.pt")
-    done
     python "$here/score.py" "$data" "${exported[@]}"
 }
 
@@ -68,7 +89,7 @@ for seed in "${seeds[@]}"; do
     for routing in "${routings[@]}"; do
         for task in "${tasks[@]}"; do
             for count in "${examples[@]}"; do
-                classifiers "$routing-$seed" "$task" "$count" "$seed"
+                classifiers "$routing" "$task" "$count" "$seed"
             done
         done
     done
