@@ -18,14 +18,14 @@ def report(candidates: Candidates, best: Subnet | None, cost: str | Sequence[str
     """Return best subnet, front and number of examined subnets of this search, as plain data.
 
     Args:
-        best: the subnet that the algorithm chose; None for the lowest loss, of equal ones for the lowest cost.
+        best: the subnet that the algorithm chose; None for the lowest loss. Of equally good ones, the cheapest is it.
         cost: the cost that the front trades the objective against; with several, two-dimensional plots show the first.
     """
     from mos_fairseq.nas.pareto import front  # late: it imports pymoo, and a command's table needs this module
 
     costs = [cost] if isinstance(cost, str) else list(cost)
     seen = list(candidates.seen.values())
-    chosen = best or _cheapest_of_the_best(candidates, seen, costs[0])
+    chosen = _cheapest(candidates, best or min(seen, key=lambda subnet: candidates.known[subnet.key]), costs[0])
     return {
         "best": row(candidates, chosen, objective),
         "front": [row(candidates, subnet, objective) for subnet in front(candidates, seen, costs)],
@@ -36,10 +36,11 @@ def report(candidates: Candidates, best: Subnet | None, cost: str | Sequence[str
     }
 
 
-def _cheapest_of_the_best(candidates: Candidates, seen: Sequence[Subnet], cost: str) -> Subnet:
-    lowest = min(candidates.known[subnet.key] for subnet in seen)
-    best = [subnet for subnet in seen if candidates.known[subnet.key] == lowest]  # accuracies are often equal
-    return min(zip(best, candidates.costs_of(best), strict=True), key=lambda pair: pair[1][cost])[0]
+def _cheapest(candidates: Candidates, best: Subnet, cost: str) -> Subnet:
+    """Return the cheapest of the examined subnets as good as ``best``; accuracies are often equal."""
+    known, seen = candidates.known, candidates.seen.values()
+    equal = [best, *(subnet for subnet in seen if known[subnet.key] == known[best.key])]
+    return min(zip(equal, candidates.costs_of(equal), strict=True), key=lambda pair: pair[1][cost])[0]
 
 
 def row(candidates: Candidates, subnet: Subnet, objective: str) -> Row:

@@ -19,7 +19,8 @@ from mos_fairseq.nas import (
     random_search,
 )
 from mos_fairseq.nas.genes import GeneSpace
-from mos_fairseq.search_space import SearchSpace
+from mos_fairseq.nas.results import report
+from mos_fairseq.search_space import SearchSpace, Subnet
 from tests.helpers import small_space
 
 # few enough to enumerate
@@ -63,6 +64,26 @@ class Counter:
 def middle_budget(space) -> str:
     least, most = (subnet_cost(s).params_without_embeddings for s in (space.smallest(), space.largest()))
     return f"params_without_embeddings<={(least + most) // 2}"
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_of_equally_good_subnets_the_cheapest_is_the_best(chosen):
+    """Also in place of the one that an algorithm met first; a better one stays."""
+    counter = Counter(LITTLE)
+    candidates = counter.candidates
+    subnets = [LITTLE.largest(), *(LITTLE.sample_subnet("equal", i) for i in range(6)), LITTLE.smallest()]
+    candidates.known |= {subnet.key: 1.0 for subnet in subnets}
+    candidates.losses(subnets)
+    best = report(
+        candidates,
+        subnets[0] if chosen else None,
+        ["params_without_embeddings", "flops_without_output_projection"],
+        "accuracy",
+    )["best"]
+    assert Subnet.from_dict(best["architecture"]) == LITTLE.smallest() and not counter.evaluated
+    candidates.known[subnets[1].key] = 0.5
+    best = report(candidates, subnets[1] if chosen else None, "params_without_embeddings", "loss")["best"]
+    assert Subnet.from_dict(best["architecture"]) == subnets[1]
 
 
 # --- vectors ---
