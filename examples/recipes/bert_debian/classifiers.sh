@@ -5,7 +5,8 @@
 # run.sh's supernet: one random subnet an update learns from the labels and from the teacher, half and half. mos-search
 # finds classifiers within BUDGETS by their loss on VALID_SAMPLES validation examples. They are exported and scored, as
 # are the subnets that run.sh found by masked words (masked-best-…, masked-uniform-…).
-# ALONE_EPOCHS="4 16": for comparison, each uniform subnet of run.sh also learns alone from the teacher, for so many epochs.
+# TUNE_EPOCHS=4: the winners also learn on alone from the teacher, for so many epochs. ALONE_EPOCHS="4 16": for comparison,
+# the uniform subnets of run.sh learn alone from it, without the supernet of classifiers.
 # The supernet trains for CLASSIFIER_EPOCHS, by default four times as long as run.sh fine-tunes one subnet; all other settings, SMALL=1
 # included, are run.sh's. So are rows and table. Run again, it goes on where it stopped.
 set -euo pipefail
@@ -17,13 +18,13 @@ if ! command -v fairseq-train >/dev/null; then
     export PATH="$root/.venv/bin:$PATH" # of prepare.sh
 fi
 
-# learn STEP EPOCHS SAVE_DIR OPTION…: trains classifiers from run.sh's supernet, the ones that the options choose
+# learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers from a supernet, the ones that the options choose
 learn() {
     local updates=$(($2 * (($(wc -l <"$data/text/train.label") + 31) / 32)))
     step "$1" fairseq-train "$data" "${plugin[@]}" --task sentence_prediction_mos --search-space "$space" \
         --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 --separator-token 2 --max-positions 512 \
         --shorten-method truncate --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
-        --finetune-from-model "$run/checkpoints/checkpoint_last.pt" "${@:4}" \
+        --finetune-from-model "$4" "${@:5}" \
         --criterion distillation_mos --teacher "$teacher" --distillation-weight 0.5 --distillation-temperature 2 \
         --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
         --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
@@ -39,6 +40,13 @@ keep() {
     exported+=("$to/checkpoint_last.pt")
 }
 
+# one KIND EPOCHS SUPERNET SUBNET: trains one subnet alone from the supernet's weights, and keeps it
+one() {
+    cp "$4" "$folder/$1.yaml"
+    learn "$1-$name" "$2" "$folder/$1" "$3" --subnet-sampling fixed --subnet "$folder/$1.yaml"
+    keep "$folder/$1/checkpoint_last.pt" "$1" "$folder/$1.yaml"
+}
+
 # classifiers ROUTING TASK COUNT SEED: the supernet of one task, its searches and its scores
 classifiers() {
     local routing=$1 task=$2 count=$3 seed=$4 name=$2-$3-$1-$4 data=$work/data/$2-$3
@@ -49,8 +57,8 @@ classifiers() {
         exit 1
     fi
     mkdir -p "$folder"
-    learn "classifiers-$name" "$epochs" "$folder/checkpoints" --subnet-sampling random --cost-strata 8
-    local supernet=$folder/checkpoints/checkpoint_last.pt budget kind
+    local masked=$run/checkpoints/checkpoint_last.pt supernet=$folder/checkpoints/checkpoint_last.pt budget kind
+    learn "classifiers-$name" "$epochs" "$folder/checkpoints" "$masked" --subnet-sampling random --cost-strata 8
     cp "$work/largest.yaml" "$folder/largest.yaml"
     local subnets=("$folder/largest.yaml")
     for budget in "${budgets[@]}"; do
@@ -68,20 +76,20 @@ classifiers() {
     for subnet in "${subnets[@]}"; do
         keep "$supernet" "$(basename "$subnet" .yaml)" "$subnet"
     done
-    for alone in ${ALONE_EPOCHS:-}; do
-        for budget in "${budgets[@]}"; do
-            kind=alone-$alone-uniform-$budget
-            cp "$run/uniform-$budget.yaml" "$folder/$kind.yaml"
-            subnets+=("$folder/$kind.yaml")
-            learn "$kind-$name" "$alone" "$folder/$kind" --subnet-sampling fixed --subnet "$folder/$kind.yaml"
-            keep "$folder/$kind/checkpoint_last.pt" "$kind" "$folder/$kind.yaml"
+    for budget in "${budgets[@]}"; do
+        for alone in ${TUNE_EPOCHS:-}; do
+            one "tuned-$alone-best-$budget" "$alone" "$supernet" "$folder/best-$budget.yaml"
+        done
+        for alone in ${ALONE_EPOCHS:-}; do
+            one "alone-$alone-uniform-$budget" "$alone" "$masked" "$run/uniform-$budget.yaml"
         done
     done
     local list words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
+    subnets=("$folder"/*.yaml) # those of an earlier run with other settings, too
     list=$(IFS=, && echo "${subnets[*]}")
     mos-cost --search-space "$space" --subnet "$list" --json --src-len 128 --vocab-size "$words" >"$folder/costs.jsonl"
-    step "latency-$name" mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 \
-        --vocab-size "$words" --threads 1 --repeats 5 --output "$folder/latency.jsonl"
+    mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 --vocab-size "$words" --threads 1 \
+        --repeats 5 --output "$folder/latency.jsonl" >"$folder/latency.log" 2>&1 # only those that it lacks
     python "$here/score.py" "$data" "${exported[@]}"
 }
 
