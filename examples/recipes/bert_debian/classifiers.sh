@@ -89,7 +89,10 @@ classifiers() {
     list=$(IFS=, && echo "${subnets[*]}")
     mos-cost --search-space "$space" --subnet "$list" --json --src-len 128 --vocab-size "$words" >"$folder/costs.jsonl"
     mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 --vocab-size "$words" --threads 1 \
-        --repeats 5 --output "$folder/latency.jsonl" >"$folder/latency.log" 2>&1 # only those that it lacks
+        --repeats 5 --output "$folder/latency.jsonl" >"$folder/latency.log" 2>&1 || { # only those that the file lacks
+        tail -n 1 "$folder/latency.log" >&2
+        exit 1
+    }
     python "$here/score.py" "$data" "${exported[@]}"
 }
 
