@@ -67,6 +67,13 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def weights_of(row: dict[str, Any]) -> str:
+    """Where the subnet's weights come from; classifiers.sh trains some alone by the teacher, which their names tell."""
+    if row["subnet"].startswith("alone-"):
+        return "supernet, then the teacher alone"
+    return SOURCES[row["source"]] + (", then alone" if row["subnet"].startswith("tuned-") else "")
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """A line for each row."""
     lines = [
@@ -80,7 +87,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             keys = ("params_without_embeddings", "params", "flops_without_output_projection")
             million = [f"{row[key] / 1e6:.1f}" for key in keys]
             latency = f"{row['latency_ms']:.1f}" if "latency_ms" in row else ""
-            sizes = [f"`{row['routing']}`, {row['seed']}", SOURCES[row["source"]], *million, latency]
+            sizes = [f"`{row['routing']}`, {row['seed']}", weights_of(row), *million, latency]
         cells = [f"{row['task']}, {row['examples']}", row["subnet"], *sizes]
         lines.append(f"| {' | '.join(cells)} | {row['accuracy']:.1f} ({low:.1f} to {high:.1f}) |")
     return "\n".join(lines)
