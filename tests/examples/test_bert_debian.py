@@ -169,6 +169,16 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
     assert line in capsys.readouterr().out
 
 
+def test_where_weights_come_from():
+    names = ("best-50", "tuned-4-best-50", "alone-16-uniform-25")
+    found = [accuracies.weights_of({"subnet": name, "source": "classifiers"}) for name in names]
+    assert found == [
+        "supernet of classifiers",
+        "supernet of classifiers, then alone",
+        "supernet, then the teacher alone",
+    ]
+
+
 @pytest.mark.parametrize(
     ("script", "words", "message"),
     [
