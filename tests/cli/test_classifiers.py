@@ -31,7 +31,9 @@ def training(labelled: Path, save_dir: Path, space: Path | None, *options: objec
     """Arguments of a small training; without a ``space`` by fairseq's own task. Later options win."""
     ours = ["--task", "sentence_prediction_mos", "--arch", "roberta_mos", "--search-space", space]
     task = ours if space else ["--task", "sentence_prediction"]
-    optimizer = ["--optimizer", "adam", "--lr", 0.005, "--batch-size", 8, "--dropout", 0.0, "--attention-dropout", 0.0]
+    # Adam divides a gradient by its size: where it is rounding error only, so would be the parameter's step
+    optimizer = ["--optimizer", "adam", "--adam-eps", 1e-6, "--lr", 0.005, "--batch-size", 8]
+    optimizer += ["--dropout", 0.0, "--attention-dropout", 0.0]
     common = [*LOG, "--no-epoch-checkpoints", "--seed", moved(1), "--criterion", "sentence_prediction"]
     return [labelled, *PLUGIN, *task, *TASK, *optimizer, *common, "--save-dir", save_dir, *options]
 
