@@ -33,7 +33,7 @@ class KernelPolicy:
     Args:
         name: of the kind of processor, for files that record the policy.
         enabled: whether oneDNN may multiply at all, and whether code of this package computes what has no threshold:
-            dropout's masks, mixtures of experts and the label-smoothed loss.
+            dropout's masks, attention with dropout, mixtures of experts and the label-smoothed loss.
         packed_rows, packed_rows_of_small: fewest rows of an input that oneDNN multiplies with a packed weight, in
             inference: by a weight of ``large_weight`` elements or more, and by a smaller one.
         large_weight: see ``packed_rows``.

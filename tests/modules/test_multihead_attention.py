@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mos_fairseq.modules import MultiheadAttention
+from mos_fairseq.modules.dropout import Dropout
 from tests.seeds import moved
 
 D, D_MEMORY, Q, HEADS, B, T, S = 10, 14, 12, 3, 4, 5, 7
@@ -83,6 +84,47 @@ def test_dropout_only_while_training():
     actual, probabilities = module.train()(x)
     assert not torch.allclose(actual, without)
     torch.testing.assert_close(probabilities(), module.eval()(x)[1]())  # before dropout
+
+
+class KnownDropout(Dropout):
+    """Dropout by a mask that the test knows."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__(0.5)
+        self.mask = mask
+
+    def forward(self, x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+        return x * self.mask
+
+
+@pytest.mark.parametrize(
+    ("cross", "options"),
+    [(False, {}), (False, {"is_causal": True}), (False, {"mask": padding_mask(T)}), (True, {"mask": padding_mask(S)})],
+)
+def test_dropout_is_of_the_probabilities(cross, options):
+    module, (x, memory) = attention(cross), inputs(cross)
+    keys = S if cross else T
+    mask = (torch.rand(B, HEADS, T, keys, generator=torch.Generator().manual_seed(moved(3))) < 0.5).double() * 2
+    module.dropout_module = KnownDropout(mask)
+    x.requires_grad_()
+    (found,) = torch.autograd.grad(module.train()(x, memory, **options)[0].square().sum(), x)
+
+    _, probabilities = module.eval()(x, memory, **options)
+    v = (module.kv_proj(memory) if cross else module.qkv_proj(x))[..., -Q:].view(B, keys, HEADS, -1).transpose(1, 2)
+    context = (probabilities() * mask) @ v
+    expected = module.out_proj(context.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(module.train()(x, memory, **options)[0], expected)
+    torch.testing.assert_close(torch.autograd.grad(expected.square().sum(), x)[0], found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_query_that_may_read_nothing_is_finite(dtype):
+    module, (x, _) = attention(False, dropout=0.5).to(dtype), inputs(False)
+    x = x.to(dtype).requires_grad_()
+    y, probabilities = module.train()(x, mask=padding_mask(T) & (torch.arange(B) > 0)[:, None, None, None])
+    y.sum().backward()
+    assert y.isfinite().all() and x.grad.isfinite().all() and probabilities().isfinite().all()
+    assert x.grad.dtype is y.dtype is probabilities().dtype is dtype
 
 
 def test_incremental_self_attention_equals_causal():
