@@ -9,6 +9,7 @@ import sys
 import accuracies
 import baseline
 import descriptions
+import inherited
 import pieces
 import pytest
 
@@ -145,7 +146,7 @@ def test_the_linear_model(tmp_path, capsys):
 def test_rows_and_table(tmp_path, monkeypatch, capsys):
     scores = {"accuracy": 75.0, "examples": 4, "hits": "1101"}
     (tmp_path / "baseline-section-40.json").write_text(json.dumps(scores))
-    names = ["supernet-best-50", "start-largest", "classifiers-best-50"]
+    names = ["supernet-best-50", "start-largest", "classifiers-best-50", "inherited-a01"]
     for name in [f"section-40-{name}-layer-1" for name in names]:
         (tmp_path / "tuned" / name).mkdir(parents=True)
         (tmp_path / "tuned" / name / "score.json").write_text(json.dumps(scores | {"found": []}))
@@ -159,12 +160,16 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
     (tmp_path / "layer-1" / "costs.jsonl").write_text("".join(json.dumps(cost) + "\n" for cost in costs))
     another = costs[1] | {"params_without_embeddings": 4_000_000}  # found by another search
     (tmp_path / "layer-1" / "section-40" / "costs.jsonl").write_text(json.dumps(another) + "\n")
+    (tmp_path / "architectures").mkdir()
+    smallest = {"subnet": f"{tmp_path}/architectures/a01.yaml"} | sizes | {"params_without_embeddings": 1_000_000}
+    (tmp_path / "architectures" / "costs.jsonl").write_text(json.dumps(smallest) + "\n")
     monkeypatch.setattr(sys, "argv", ["accuracies.py", str(tmp_path)])
     accuracies.main()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert len(rows) == 4 and rows[0]["subnet"] == "TF-IDF, linear"
+    assert len(rows) == 5 and rows[0]["subnet"] == "TF-IDF, linear"
     assert {f"{row['source']}-{row['subnet']}" for row in rows[1:]} == {*names}
-    assert [row["params_without_embeddings"] for row in rows if row.get("source") == "classifiers"] == [4_000_000]
+    found = {row["source"]: row["params_without_embeddings"] for row in rows[1:]}
+    assert (found["classifiers"], found["inherited"]) == (4_000_000, 1_000_000)
     line = "| section, 40 | best-50 | `layer`, 1 | supernet | 5.0 | 22.7 | 0.0 | 1.0 | 75.0 (25.0 to 100.0) |"
     assert line in capsys.readouterr().out
 
@@ -177,6 +182,29 @@ def test_where_weights_come_from():
         "supernet of classifiers, then alone",
         "supernet, then the teacher alone",
     ]
+
+
+def test_inherited_against_alone():
+    sizes = {"params_without_embeddings": 1_500_000, "flops_without_output_projection": 2_000_000}
+
+    def rows_of(source, routing, seed, *values):
+        row = {"task": "section", "examples": "40", "source": source, "routing": routing, "seed": seed} | sizes
+        return [row | {"subnet": f"a{i:02}", "accuracy": value} for i, value in enumerate(values, start=1)]
+
+    rows = [{"task": "section", "examples": "40", "subnet": "TF-IDF, linear", "accuracy": 50.0}]
+    rows += rows_of("alone", "none", 1, 60.0, 64.0, 68.0)
+    rows += rows_of("inherited", "none", 1, 58.0, 61.0, 66.0) + rows_of("inherited", "none", 2, 60.0, 63.0, 68.0)
+    rows += rows_of("inherited", "layer", 2, 61.0, 62.0, 69.0) + rows_of("inherited", "layer", 1, 62.0, 64.0)
+    lines = inherited.report(rows).splitlines()
+    assert lines[0] == "| section, 40 | parameters | MFLOPs | alone | `none` | `layer` |"
+    assert lines[2] == "| a01 | 1.5 | 2 | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 |"
+    assert lines[4] == "| a03 | 1.5 | 2 | 68.0 | 67.0 ± 1.4 | 69.0 |"
+    evidence = {line.split(" | ")[0]: line.split(" | ") for line in lines[5:] if line.startswith("| ")}
+    assert evidence["| none"][1:4] == ["2", "64.0", "62.7"]
+    # bias -1.3, MAE 1.3, spread 3 of 4 points without the largest, in the same order
+    assert [cell.split(" (")[0] for cell in evidence["| none"][4:]] == ["-1.3", "1.3", "0.75", "1.00"]
+    assert evidence["| layer"][1] == "1"  # that of seed 1 is not complete
+    assert lines[-1] == "`layer` minus `none`, mean over architectures: +0.3 (seed 2)"
 
 
 @pytest.mark.parametrize(
@@ -194,6 +222,8 @@ def test_where_weights_come_from():
             "error: {tmp}/work/tuned/section-4000-supernet-largest-none-2/checkpoint_last.pt is missing: run.sh makes "
             "it, with the same settings",
         ),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets and alone"),
+        ("alone.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
     ],
 )
@@ -203,6 +233,14 @@ def test_mistakes_are_told_in_one_line(tmp_path, script, words, message):
         settings["TASKS"] = "section glue"
     if "SOURCES" in message:
         settings["SOURCES"] = "supernet teacher" if "teacher" in message else "start random"
+    if "PARTS" in message:
+        settings["PARTS"] = "alone half"
+    if "PRECISION" in message:
+        settings["PRECISION"] = "fp16"
+    if script == "classifiers.sh":  # what prepare.sh leaves
+        for name in ("data-bin/done", "data-bin/text/dict.txt"):
+            (tmp_path / "none" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "none" / name).touch()
     done = subprocess.run(
         ["bash", EXAMPLES / "recipes" / "bert_debian" / script, *(word.format(tmp=tmp_path) for word in words)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Collect rows and a table from the results of run.sh and classifiers.sh in WORK_DIR so far.
+"""Collect rows and a table from the results of run.sh, classifiers.sh and alone.sh in WORK_DIR so far.
 
     python examples/recipes/bert_debian/accuracies.py WORK_DIR
 
@@ -23,6 +23,8 @@ SOURCES = {
     "start": "cut from the encoder",
     "random": "random",
     "classifiers": "supernet of classifiers",
+    "inherited": "supernet of classifiers from the encoder",
+    "alone": "cut from the encoder, alone",
 }
 
 
@@ -56,6 +58,8 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
         run = work / f"{routing}-{seed}"
         if source == "classifiers":
             run /= f"{task}-{count}"
+        elif source in ("inherited", "alone"):
+            run = work / "architectures"
         costs = {Path(cost["subnet"]).stem: cost for cost in read_jsonl(run / "costs.jsonl")}
         cost = costs["-".join(name)]
         sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}

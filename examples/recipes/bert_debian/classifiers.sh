@@ -14,13 +14,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 seeded_study "$@"
 epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
-if ! command -v fairseq-train >/dev/null; then
-    export PATH="$root/.venv/bin:$PATH" # of prepare.sh
-fi
+prepare_data
 
 # learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers from a supernet, the ones that the options choose
 learn() {
-    local updates=$(($2 * (($(wc -l <"$data/text/train.label") + 31) / 32)))
+    local updates
+    updates=$(updates_of "$2" "$data")
     step "$1" fairseq-train "$data" "${plugin[@]}" --task sentence_prediction_mos --search-space "$space" \
         --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 --separator-token 2 --max-positions 512 \
         --shorten-method truncate --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
@@ -84,7 +83,7 @@ classifiers() {
             one "alone-$alone-uniform-$budget" "$alone" "$masked" "$run/uniform-$budget.yaml"
         done
     done
-    local list words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
+    local list
     subnets=("$folder"/*.yaml) # those of an earlier run with other settings, too
     list=$(IFS=, && echo "${subnets[*]}")
     mos-cost --search-space "$space" --subnet "$list" --json --src-len 128 --vocab-size "$words" >"$folder/costs.jsonl"

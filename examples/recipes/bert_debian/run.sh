@@ -15,37 +15,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 seeded_study "$@"
-if ! { command -v fairseq-train && python -P -c 'import mos_fairseq, tokenizers, safetensors'; } >/dev/null 2>&1; then
-    export PATH="$root/.venv/bin:$PATH" # of prepare.sh
-fi
-if [ ! -e "$prepared/data-bin/done" ]; then
-    if [ -n "${DATA:-}" ]; then
-        echo "error: $prepared is not prepared: bash examples/recipes/bert_debian/prepare.sh" >&2
-        exit 1
-    fi
-    bash "$here/prepare.sh"
-fi
-
-# part_of TASK N: the first N examples for training and the first of the test set, binarized
-part_of() {
-    local task=$1 from=$prepared/pieces/$1 to=$work/data/$1-$2 column split pref
-    for split in train test; do
-        local count=$2
-        [ "$split" = train ] || count=$test_examples
-        [ "$count" != all ] || count=$(wc -l <"$from/$split.label")
-        for column in "$prepared/data-bin/$task"/*; do
-            column=$(basename "$column")
-            mkdir -p "$to/text"
-            head -n "$count" "$from/$split.$column" >"$to/text/$split.$column"
-        done
-    done
-    for column in "$prepared/data-bin/$task"/*; do
-        column=$(basename "$column")
-        rm -rf "${to:?}/$column"
-        fairseq-preprocess --only-source --srcdict "$prepared/data-bin/$task/$column/dict.txt" \
-            --trainpref "$to/text/train.$column" --testpref "$to/text/test.$column" --destdir "$to/$column" --workers 1
-    done
-}
+prepare_data
 
 # tune NAME CHECKPOINT SUBNET DATA SEED: fine-tunes a static twin; without a CHECKPOINT, random weights
 tune() {
@@ -56,23 +26,13 @@ tune() {
         --init-token 0 --separator-token 2 --max-positions 512 --shorten-method truncate --arch roberta_subnet \
         --subnet "$3" --layer-norm-eps 1e-12 "${from[@]}" --criterion sentence_prediction \
         --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr 2e-4 --lr-scheduler cosine --warmup-updates 20 \
-        --max-update $((epochs * (($(wc -l <"$4/text/train.label") + 31) / 32))) --batch-size 32 --seed "$5" \
+        --max-update "$(updates_of "$epochs" "$4")" --batch-size 32 --seed "$5" \
         --disable-validation --no-epoch-checkpoints --no-save-optimizer-state --save-dir "$work/tuned/$1"
 }
 
-for task in "${tasks[@]}"; do
-    for count in "${examples[@]}"; do
-        step "data-$task-$count" part_of "$task" "$count"
-        given=()
-        [ "$count" = all ] || given+=(--examples "$count")
-        [ "$test_examples" = all ] || given+=(--test-examples "$test_examples")
-        step "baseline-$task-$count" python "$here/baseline.py" --text "$prepared/text/$task" "${given[@]}" \
-            --output "$work/baseline-$task-$count.json"
-    done
-done
+take_examples
 python -c 'import sys; from mos_fairseq.search_space import SearchSpace as S; S.from_spec(sys.argv[1]).largest().save(sys.argv[2])' \
     "$space" "$work/largest.yaml"
-words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
 for seed in "${seeds[@]}"; do
     for routing in "${routings[@]}"; do
         run=$routing-$seed

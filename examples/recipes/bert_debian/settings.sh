@@ -1,4 +1,5 @@
-# Source this with here set: the settings of run.sh and classifiers.sh, each by its name in capitals, and their tools.
+# Source this with here set: the settings of run.sh, classifiers.sh and alone.sh, each by its name in capitals, and what they
+# share.
 
 root=$(cd "$here/../../.." && pwd)
 . "$here/../../tools/cpu_env.sh"
@@ -42,3 +43,59 @@ sandwich | random) ;;
 *) echo "error: SAMPLING is $sampling: allowed are sandwich and random" >&2 && exit 1 ;;
 esac
 plugin=(--user-dir "$root/mos_fairseq" --log-format simple --log-interval 50 --num-workers 0)
+
+# prepare_data: makes $prepared where it is not there, and puts the commands on the path
+prepare_data() {
+    if ! { command -v fairseq-train && python -P -c 'import mos_fairseq, tokenizers, safetensors'; } >/dev/null 2>&1; then
+        export PATH="$root/.venv/bin:$PATH" # of prepare.sh
+    fi
+    if [ ! -e "$prepared/data-bin/done" ]; then
+        if [ -n "${DATA:-}" ]; then
+            echo "error: $prepared is not prepared: bash examples/recipes/bert_debian/prepare.sh" >&2
+            exit 1
+        fi
+        bash "$here/prepare.sh"
+    fi
+    words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
+}
+
+# part_of TASK N: the first N examples for training and the first of the test set, binarized
+part_of() {
+    local task=$1 from=$prepared/pieces/$1 to=$work/data/$1-$2 column split
+    for split in train test; do
+        local count=$2
+        [ "$split" = train ] || count=$test_examples
+        [ "$count" != all ] || count=$(wc -l <"$from/$split.label")
+        for column in "$prepared/data-bin/$task"/*; do
+            column=$(basename "$column")
+            mkdir -p "$to/text"
+            head -n "$count" "$from/$split.$column" >"$to/text/$split.$column"
+        done
+    done
+    for column in "$prepared/data-bin/$task"/*; do
+        column=$(basename "$column")
+        rm -rf "${to:?}/$column"
+        fairseq-preprocess --only-source --srcdict "$prepared/data-bin/$task/$column/dict.txt" \
+            --trainpref "$to/text/train.$column" --testpref "$to/text/test.$column" --destdir "$to/$column" --workers 1
+    done
+}
+
+# take_examples: the parts of all tasks, and the linear model's accuracy on them
+take_examples() {
+    local task count given
+    for task in "${tasks[@]}"; do
+        for count in "${examples[@]}"; do
+            step "data-$task-$count" part_of "$task" "$count"
+            given=()
+            [ "$count" = all ] || given+=(--examples "$count")
+            [ "$test_examples" = all ] || given+=(--test-examples "$test_examples")
+            step "baseline-$task-$count" python "$here/baseline.py" --text "$prepared/text/$task" "${given[@]}" \
+                --output "$work/baseline-$task-$count.json"
+        done
+    done
+}
+
+# updates_of EPOCHS DATA: on mini-batches of 32 examples
+updates_of() {
+    echo $(($1 * (($(wc -l <"$2/text/train.label") + 31) / 32)))
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Classifiers out of a supernet beside the same architectures trained alone, all from the encoder's weights:
+#   bash examples/recipes/bert_debian/alone.sh WORK_DIR [SEED…]
+# Eight architectures span the space's costs evenly. For each routing, a supernet of classifiers (sentence_prediction_mos)
+# starts from the encoder and trains one random subnet an update, by the labels, for twice EPOCHS; the architectures are
+# scored with what they inherit. Cut out of the encoder, each also trains alone for EPOCHS, with the same rule and rate.
+# run.sh need not run before. PARTS="supernets alone" chooses what is trained now (in another terminal, say, the other);
+# PRECISION=bf16 trains both with --bf16. WORK_DIR/rows.jsonl has a row for each, and alone.md tells bias, MAE, spread and
+# Kendall's tau. Run again, it goes on where it stopped. Other settings, SMALL=1 included, are run.sh's.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/settings.sh"
+read -ra parts <<<"${PARTS:-supernets alone}"
+for part in "${parts[@]}"; do
+    case $part in
+    supernets | alone) ;;
+    *) echo "error: PARTS has $part: allowed are supernets and alone" >&2 && exit 1 ;;
+    esac
+done
+precision=()
+case ${PRECISION:-fp32} in
+fp32) ;;
+bf16) precision=(--bf16) ;;
+*) echo "error: PRECISION is $PRECISION: allowed are fp32 and bf16" >&2 && exit 1 ;;
+esac
+seeded_study "$@"
+prepare_data
+take_examples
+studies=$root/examples/studies/sampling
+architectures=$work/architectures
+step architectures python "$studies/architectures.py" "$space" 8 "$architectures"
+list=$(printf '%s,' "$architectures"/a*.yaml)
+mos-cost --search-space "$space" --subnet "${list%,}" --json --src-len 128 --vocab-size "$words" >"$architectures/costs.jsonl"
+
+# learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers
+learn() {
+    local updates
+    updates=$(updates_of "$2" "$data")
+    step "$1" fairseq-train "$data" "${plugin[@]}" --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 \
+        --separator-token 2 --max-positions 512 --shorten-method truncate --layer-norm-eps 1e-12 \
+        --finetune-from-model "$4" "${@:5}" --criterion sentence_prediction \
+        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
+        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
+        --batch-size 32 --seed "$seed" "${precision[@]}" --disable-validation --no-epoch-checkpoints \
+        --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$3"
+}
+
+# warm ROUTING: sets start to the encoder as a supernet
+warm() {
+    start=$work/$1-$seed/warm.pt
+    mkdir -p "$work/$1-$seed"
+    step "warm-$1-$seed" mos-warm-start --path "$prepared/encoder" --search-space "$space" --mos-routing "$1" \
+        --seed "$seed" --output "$start"
+}
+
+# supernet ROUTING: trains it, and takes the architectures out of it
+supernet() {
+    local name=$task-$count-$1-$seed subnet to scored=()
+    local folder=$work/$1-$seed/$task-$count-inherited
+    warm "$1"
+    learn "inherited-$name" $((2 * epochs)) "$folder" "$start" --task sentence_prediction_mos --search-space "$space" \
+        --arch roberta_mos --mos-routing "$1" --subnet-sampling random --cost-strata 8
+    for subnet in "$architectures"/a*.yaml; do
+        to=$work/tuned/$task-$count-inherited-$(basename "$subnet" .yaml)-$1-$seed
+        mkdir -p "$to"
+        step "export-${to##*/}" mos-export --path "$folder/checkpoint_last.pt" --subnet "$subnet" \
+            --output "$to/checkpoint_last.pt"
+        scored+=("$to/checkpoint_last.pt")
+    done
+    python "$here/score.py" "$data" "${scored[@]}"
+}
+
+# alone: trains each architecture
+alone() {
+    local subnet name from to
+    warm none
+    for subnet in "$architectures"/a*.yaml; do
+        name=$(basename "$subnet" .yaml) to=$work/tuned/$task-$count-alone-$name-none-$seed
+        from=$work/none-$seed/start-$name.pt
+        step "start-$name-$seed" mos-export --path "$start" --subnet "$subnet" --output "$from"
+        learn "alone-${to##*/}" "$epochs" "$to" "$from" --task sentence_prediction --arch roberta_subnet --subnet "$subnet"
+        python "$here/score.py" "$data" "$to/checkpoint_last.pt"
+    done
+}
+
+for seed in "${seeds[@]}"; do
+    for task in "${tasks[@]}"; do
+        for count in "${examples[@]}"; do
+            data=$work/data/$task-$count
+            for part in "${parts[@]}"; do
+                if [ "$part" = alone ]; then
+                    alone
+                    continue
+                fi
+                for routing in "${routings[@]}"; do
+                    supernet "$routing"
+                done
+            done
+        done
+    done
+done
+python "$here/accuracies.py" "$work" >/dev/null
+python "$here/inherited.py" "$work"

@@ -1,0 +1,120 @@
+"""Accuracies that architectures inherit from supernets, against training alone: alone.md in WORK_DIR.
+
+    python examples/recipes/bert_debian/inherited.py WORK_DIR
+
+Reads rows.jsonl of accuracies.py. For each task, the first table has the accuracy of each architecture, mean over
+seeds. The second has bias, MAE, spread and Kendall's tau of each routing against training alone (mean over its seeds),
+with 95 % intervals by bootstrap over architectures and the supernets' seeds (evidence.py of examples/studies/sampling).
+Then come the mean differences between routings, paired by seed. What is not trained yet is left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mos_fairseq.files import write_atomically
+from mos_fairseq.jsonl import read_jsonl
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "studies" / "sampling"))
+import evidence  # noqa: E402
+
+Row = dict[str, Any]
+Task = tuple[str, str]
+"""Name and number of examples."""
+Seeds = dict[int, np.ndarray]
+"""Accuracies [architectures] by seed."""
+
+
+def task_of(row: Row) -> Task:
+    """What the row's classifier learnt."""
+    return row["task"], row["examples"]
+
+
+def by_seed(rows: list[Row], architectures: list[str]) -> Seeds:
+    """Accuracies of the seeds that have all ``architectures``."""
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        found[row["seed"]][row["subnet"]] = row["accuracy"]
+    return {
+        seed: np.array([found[seed][name] for name in architectures])
+        for seed in sorted(found)
+        if len(found[seed]) == len(architectures)
+    }
+
+
+def architecture_table(rows: list[Row]) -> list[str]:
+    """A line for each architecture: parameters, MFLOPs, and its accuracies, mean ± standard deviation over seeds."""
+    columns = dict.fromkeys((row["source"], row["routing"]) for row in sorted(rows, key=lambda row: row["source"]))
+    heads = ["alone" if source == "alone" else f"`{routing}`" for source, routing in columns]
+    lines = [f"| {', '.join(task_of(rows[0]))} | parameters | MFLOPs | {' | '.join(heads)} |"]
+    lines.append("|---" * (3 + len(heads)) + "|")
+    for name in sorted({row["subnet"] for row in rows}):
+        mine = [row for row in rows if row["subnet"] == name]
+        cells = []
+        for column in columns:
+            found = [row["accuracy"] for row in mine if (row["source"], row["routing"]) == column]
+            deviation = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
+            cells.append(f"{np.mean(found):.1f}{deviation}" if found else "")
+        sizes = mine[0]["params_without_embeddings"] / 1e6, mine[0]["flops_without_output_projection"] / 1e6
+        lines.append(f"| {name} | {sizes[0]:.1f} | {sizes[1]:.0f} | {' | '.join(cells)} |")
+    return lines
+
+
+def difference_lines(inherited: dict[str, Seeds]) -> list[str]:
+    """Mean difference of each routing to none, for each seed that both have."""
+    lines = []
+    for routing, seeds in inherited.items():
+        without = inherited.get("none", {})
+        shared = [seed for seed in seeds if seed in without]
+        if routing != "none" and shared:
+            found = ", ".join(f"{(seeds[seed] - without[seed]).mean():+.1f} (seed {seed})" for seed in shared)
+            lines.append(f"`{routing}` minus `none`, mean over architectures: {found}")
+    return lines
+
+
+def task_report(rows: list[Row]) -> list[str]:
+    """The tables of one task."""
+    blocks = ["\n".join(architecture_table(rows))]
+    architectures = sorted({row["subnet"] for row in rows})
+    alone = by_seed([row for row in rows if row["source"] == "alone"], architectures)
+    mine = [row for row in rows if row["source"] == "inherited"]
+    inherited = {
+        routing: by_seed([row for row in mine if row["routing"] == routing], architectures)
+        for routing in dict.fromkeys(row["routing"] for row in mine)
+    }
+    if alone:
+        mean = np.mean(list(alone.values()), axis=0)
+        scores = {
+            ("accuracy", routing): np.array([[found, mean] for found in seeds.values()])
+            for routing, seeds in inherited.items()
+            if seeds
+        }
+        if scores:
+            blocks.append(evidence.table(scores))
+    return [*blocks, *difference_lines(inherited)]
+
+
+def report(rows: list[Row]) -> str:
+    """All tables, in Markdown."""
+    rows = [row for row in rows if row.get("source") in ("alone", "inherited")]
+    tasks = dict.fromkeys(map(task_of, rows))
+    return "\n\n".join(block for task in tasks for block in task_report([row for row in rows if task_of(row) == task]))
+
+
+def main() -> None:
+    """Entry point."""
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    work = Path(sys.argv[1])
+    text = report(read_jsonl(work / "rows.jsonl"))
+    write_atomically(work / "alone.md", text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
