@@ -7,9 +7,11 @@ import subprocess
 import architectures
 import evidence
 import numpy as np
+import plot
 import pytest
 import scores
 
+from mos_fairseq.cost import subnet_cost
 from mos_fairseq.search_space import SearchSpace
 
 from .conftest import EXAMPLES
@@ -54,6 +56,20 @@ def test_losses_where_they_were_computed(measured, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == (
         "| one | 2 | 2.300 ± 0.707 | 2.200 ± 0.707 | 2.255 ± 0.707 | 2.160 ± 0.707 | 2.180 ± 0.707 | 0.095 |"
     )
+
+
+def test_the_plot(measured, capsys):
+    scores.main([str(measured)])
+    rows = json.loads((measured / "scores.json").read_text())
+    space = SearchSpace.from_spec("tiny")
+    found = plot.curves(rows, space)
+    assert list(found) == ["one (2 seeds)"]
+    sizes, means, deviations = zip(*found["one (2 seeds)"], strict=True)
+    assert sizes == tuple(sorted(sizes)) and (means[0], means[-1]) == (68.5, 80.5)
+    assert sizes[-1] == subnet_cost(space.largest()).flops_without_output_projection / 1e6
+    assert deviations == pytest.approx([0.5**0.5] * 5)
+    plot.main([str(measured / "scores.json"), "tiny", str(measured / "scores.png")])
+    assert (measured / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rows_of_several_days(measured, tmp_path, capsys):

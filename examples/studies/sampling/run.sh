@@ -5,7 +5,8 @@
 # Trains a supernet in each way, for as many passes of one subnet on one mini-batch (for as many tokens, where mini-batches
 # are smaller), and translates the test set with five subnets. "embedded" is the quickstart's corpus and supernet, 2,724
 # passes; "libreoffice" the corpus and supernet of examples/recipes/libreoffice_help, DATA its data-bin, 3,168 passes.
-# WORK_DIR/scores.json has a row for each, with BLEU and the loss in bits a token. Run again, it goes on where it stopped.
+# WORK_DIR/scores.json has a row for each, with BLEU and the loss in bits a token, and scores.png plots BLEU over FLOPs. Run
+# again, it goes on where it stopped.
 # MOS_RECIPES="sandwich random": some recipes only.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -92,5 +93,6 @@ for seed in "${seeds[@]}"; do
             --path "$work/$name/checkpoint_last.pt" --valid-subset test --valid-subnets "$(IFS=, && echo "${subnets[*]}")" \
             --max-tokens 8000 --required-batch-size-multiple 1 --num-workers 0 --log-format json
         python "$here/scores.py" "$work" # as they come
+        python "$here/plot.py" "$work/scores.json" "$space" "$work/scores.png"
     done
 done
