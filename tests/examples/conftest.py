@@ -13,7 +13,7 @@ FOLDERS += [
     EXAMPLES / "studies" / name
     for name in ("benchmarks", "gap", "language_model", "sampling", "training", "warm_start")
 ]
-FOLDERS += [EXAMPLES / "recipes" / name for name in ("bert_debian", "libreoffice_help", "debian_catalogues")]
+FOLDERS += [EXAMPLES / "recipes" / name for name in ("bert_debian", "glue", "libreoffice_help", "debian_catalogues")]
 for folder in FOLDERS:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
