@@ -2,11 +2,12 @@
 # Classifiers out of a supernet beside the same architectures trained alone, all from the encoder's weights:
 #   bash examples/recipes/bert_debian/alone.sh WORK_DIR [SEED…]
 # Eight architectures span the space's costs evenly. For each routing, a supernet of classifiers (sentence_prediction_mos)
-# starts from the encoder and trains one random subnet an update, by the labels, for twice EPOCHS; the architectures are
-# scored with what they inherit. Cut out of the encoder, each also trains alone for EPOCHS, with the same rule and rate.
-# run.sh need not run before. PARTS="supernets alone" chooses what is trained now (in another terminal, say, the other);
-# PRECISION=bf16 trains both with --bf16. WORK_DIR/rows.jsonl has a row for each, and alone.md tells bias, MAE, spread and
-# Kendall's tau. Run again, it goes on where it stopped. Other settings, SMALL=1 included, are run.sh's.
+# starts from the encoder and trains one random subnet an update, by the labels, for CLASSIFIER_EPOCHS, four times EPOCHS by
+# default; the architectures are scored with what they inherit. Cut out of the encoder, each also trains alone for EPOCHS,
+# with the same rule and rate. run.sh need not run before.
+# PARTS=supernets or PARTS=alone trains those only. PRECISION=bf16 trains with --bf16. WORK_DIR/rows.jsonl has a row for each
+# architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run again, it goes on where it stopped. Other
+# settings, SMALL=1 included, are run.sh's.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
@@ -58,7 +59,7 @@ supernet() {
     local name=$task-$count-$1-$seed subnet to scored=()
     local folder=$work/$1-$seed/$task-$count-inherited
     warm "$1"
-    learn "inherited-$name" $((2 * epochs)) "$folder" "$start" --task sentence_prediction_mos --search-space "$space" \
+    learn "inherited-$name" "${CLASSIFIER_EPOCHS:-$((4 * epochs))}" "$folder" "$start" --task sentence_prediction_mos --search-space "$space" \
         --arch roberta_mos --mos-routing "$1" --subnet-sampling random --cost-strata 8
     for subnet in "$architectures"/a*.yaml; do
         to=$work/tuned/$task-$count-inherited-$(basename "$subnet" .yaml)-$1-$seed
