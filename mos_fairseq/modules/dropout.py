@@ -42,6 +42,6 @@ class Dropout(FairseqDropout):
     def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
         """x of any shape -> the same shape."""
         active = 0 < self.p <= _HIGHEST and (self.training or self.apply_during_inference)
-        if active and x.device.type == "cpu" and kernels.policy().enabled:
+        if active and x.is_cpu and kernels.policy().enabled and not torch.compiler.is_compiling():
             return _MaskedScale.apply(x, self.p)
         return super().forward(x, inplace)

@@ -76,7 +76,7 @@ class MultiheadAttention(nn.Module):
         probabilities = partial(_probabilities, q, k, mask, is_causal, beam)
         if q.size(2) == 1 and mask is None and dropout == 0 and _is_worth_two_products(q, k):
             context = _one_query_attention(q, k, v)
-        elif dropout and q.is_cpu and kernels.policy().enabled:
+        elif dropout and q.is_cpu and kernels.policy().enabled and not torch.compiler.is_compiling():
             context = self.dropout_module(_attention_weights(q, k, mask, is_causal)) @ v
         else:
             context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
@@ -150,18 +150,20 @@ def _probabilities(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool, b
 
 
 def _attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-    """softmax(q k^T / sqrt(w) + mask): q [B, h, T, w] and k [B, h, S, w] -> [B, h, T, S].
+    """softmax(q k^T / sqrt(w) + mask): q [B, h, T, w] and k [B, h, S, w] -> [B, h, T, S], computed in fp32 or wider.
 
-    With dropout on a CPU, torch's own attention is these products too, with a slow generator of masks and a search for
-    queries that may read nothing. Here such a query reads all keys alike.
+    With dropout on a CPU, torch's own attention is such products too, with a slow generator of masks and a search for
+    queries that may read nothing. Here such a query reads all keys alike; no model has one.
     """
-    scores = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
-    if is_causal:
-        mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril()
-    if mask is not None:  # a sum has a cheaper gradient than a choice
-        lowest = torch.finfo(scores.dtype).min
-        scores = scores + torch.zeros(mask.shape, dtype=scores.dtype, device=q.device).masked_fill_(~mask, lowest)
-    return torch.softmax(scores, dim=-1).to(scores.dtype)  # autocast's is fp32
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        scores = (q.to(wide) * q.size(-1) ** -0.5) @ k.to(wide).transpose(-2, -1)
+        if is_causal:
+            mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril()
+        if mask is not None:  # a sum has a cheaper gradient than a choice
+            lowest = torch.finfo(wide).min
+            scores = scores + torch.zeros(mask.shape, dtype=wide, device=q.device).masked_fill_(~mask, lowest)
+        return torch.softmax(scores, dim=-1).to(q.dtype)
 
 
 def _reordered_memory(cache: dict, new_order: Tensor) -> dict:
