@@ -21,9 +21,24 @@ seeded_study() {
     work=$(cd "$work" && pwd)
 }
 
-# step NAME COMMAND…: what it prints goes to $work/NAME.log; skipped once it is done
+# keep_settings NAME TEXT: refuses settings that differ from those of the folder's first run; its steps would not follow them
+keep_settings() {
+    local file=$work/$1.settings
+    [ -e "$file" ] || echo "$2" >"$file"
+    if [ "$(cat "$file")" != "$2" ]; then
+        echo "error: the settings are $2: those of $work are $(cat "$file"); give another folder, or these" >&2
+        exit 1
+    fi
+}
+
+# step NAME COMMAND…: what it prints goes to $work/NAME.log; skipped once it is done. Of two scripts that are at the same
+# step of a folder, one waits.
 step() {
-    local log=$work/$1.log
+    local log=$work/$1.log lock
+    [ ! -e "$work/$1.done" ] || return 0
+    mkdir -p "$work/.locks"
+    exec {lock}>"$work/.locks/$1"
+    ! command -v flock >/dev/null || flock "$lock"
     if [ ! -e "$work/$1.done" ]; then
         echo "$(date +%T) $1"
         "${@:2}" >"$log" 2>&1 || {
@@ -32,4 +47,5 @@ step() {
         }
         touch "$work/$1.done"
     fi
+    exec {lock}>&-
 }

@@ -127,6 +127,12 @@ def test_cut_to_a_length(tmp_path):
     assert found["text/train.text"] == "a b [UNK] a\nb\n" and found["one/train.input0"] == "a b b a\n"
     assert found["two/train.input0"] == "a\n" and found["two/train.input1"] == "b b\n"
     assert found["two/train.label"] == "same\n"
+    words = [word for option, name in paths.items() for word in (option, str(tmp_path / name))]
+    pieces.main([*words, "--length", "8", "--pairs", "longest"])
+    found = {name: (tmp_path / "out" / name).read_text() for name in texts}
+    assert found["one/train.input0"] == "a b b a a\n"
+    # five tokens for both: the longer text loses two, and then each its last in turn, the second first
+    assert found["two/train.input0"] == "a a a\n" and found["two/train.input1"] == "b b\n"
 
 
 def test_the_linear_model(tmp_path, capsys):
@@ -195,7 +201,7 @@ def test_inherited_against_alone():
     rows += rows_of("alone", "none", 1, 60.0, 64.0, 68.0)
     rows += rows_of("inherited", "none", 1, 58.0, 61.0, 66.0) + rows_of("inherited", "none", 2, 60.0, 63.0, 68.0)
     rows += rows_of("inherited", "layer", 2, 61.0, 62.0, 69.0) + rows_of("inherited", "layer", 1, 62.0, 64.0)
-    lines = inherited.report(rows).splitlines()
+    lines = inherited.report(rows, ["a01", "a02", "a03"]).splitlines()
     assert lines[0] == "| section, 40 | parameters | MFLOPs | alone | `none` | `layer` |"
     assert lines[2] == "| a01 | 1.5 | 2 | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 |"
     assert lines[4] == "| a03 | 1.5 | 2 | 68.0 | 67.0 ± 1.4 | 69.0 |"
@@ -204,6 +210,7 @@ def test_inherited_against_alone():
     # bias -1.3, MAE 1.3, spread 3 of 4 points without the largest, in the same order
     assert [cell.split(" (")[0] for cell in evidence["| none"][4:]] == ["-1.3", "1.3", "0.75", "1.00"]
     assert evidence["| layer"][1] == "1"  # that of seed 1 is not complete
+    assert len(inherited.report(rows, ["a01", "a02", "a03", "a04"]).splitlines()) == 5  # a04 is to be trained
     assert lines[-1] == "`layer` minus `none`, mean over architectures: +0.3 (seed 2)"
 
 
@@ -223,6 +230,7 @@ def test_inherited_against_alone():
             "it, with the same settings",
         ),
         ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets and alone"),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets and alone"),
         ("alone.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
     ],
@@ -234,13 +242,9 @@ def test_mistakes_are_told_in_one_line(tmp_path, script, words, message):
     if "SOURCES" in message:
         settings["SOURCES"] = "supernet teacher" if "teacher" in message else "start random"
     if "PARTS" in message:
-        settings["PARTS"] = "alone half"
+        settings["PARTS"] = "alone half" if "half" in message else " "
     if "PRECISION" in message:
         settings["PRECISION"] = "fp16"
-    if script == "classifiers.sh":  # what prepare.sh leaves
-        for name in ("data-bin/done", "data-bin/text/dict.txt"):
-            (tmp_path / "none" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "none" / name).touch()
     done = subprocess.run(
         ["bash", EXAMPLES / "recipes" / "bert_debian" / script, *(word.format(tmp=tmp_path) for word in words)],
         capture_output=True,

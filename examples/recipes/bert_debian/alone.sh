@@ -6,12 +6,16 @@
 # default; the architectures are scored with what they inherit. Cut out of the encoder, each also trains alone for EPOCHS,
 # with the same rule and rate. run.sh need not run before.
 # PARTS=supernets or PARTS=alone trains those only. PRECISION=bf16 trains with --bf16. WORK_DIR/rows.jsonl has a row for each
-# architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run again, it goes on where it stopped. Other
-# settings, SMALL=1 included, are run.sh's.
+# architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run again with the same settings, it goes on where
+# it stopped. Other settings, SMALL=1 included, are run.sh's.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 read -ra parts <<<"${PARTS:-supernets alone}"
+if [ ${#parts[@]} -eq 0 ]; then
+    echo "error: PARTS is empty: allowed are supernets and alone" >&2
+    exit 1
+fi
 for part in "${parts[@]}"; do
     case $part in
     supernets | alone) ;;
@@ -25,13 +29,22 @@ bf16) precision=(--bf16) ;;
 *) echo "error: PRECISION is $PRECISION: allowed are fp32 and bf16" >&2 && exit 1 ;;
 esac
 seeded_study "$@"
+classifier_epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
+keep_settings alone "SPACE=$space TEST_EXAMPLES=$test_examples EPOCHS=$epochs CLASSIFIER_EPOCHS=$classifier_epochs LR=$lr \
+PRECISION=${PRECISION:-fp32}"
 prepare_data
 take_examples
-studies=$root/examples/studies/sampling
 architectures=$work/architectures
-step architectures python "$studies/architectures.py" "$space" 8 "$architectures"
-list=$(printf '%s,' "$architectures"/a*.yaml)
-mos-cost --search-space "$space" --subnet "${list%,}" --json --src-len 128 --vocab-size "$words" >"$architectures/costs.jsonl"
+
+# choose_architectures: and counts their costs
+choose_architectures() {
+    local list
+    python "$root/examples/studies/sampling/architectures.py" "$space" 8 "$architectures" || return 1
+    list=$(printf '%s,' "$architectures"/a*.yaml)
+    mos-cost --search-space "$space" --subnet "${list%,}" --json --src-len 128 --vocab-size "$words" \
+        >"$architectures/costs.jsonl"
+}
+step architectures choose_architectures
 
 # learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers
 learn() {
@@ -59,7 +72,7 @@ supernet() {
     local name=$task-$count-$1-$seed subnet to scored=()
     local folder=$work/$1-$seed/$task-$count-inherited
     warm "$1"
-    learn "inherited-$name" "${CLASSIFIER_EPOCHS:-$((4 * epochs))}" "$folder" "$start" --task sentence_prediction_mos --search-space "$space" \
+    learn "inherited-$name" "$classifier_epochs" "$folder" "$start" --task sentence_prediction_mos --search-space "$space" \
         --arch roberta_mos --mos-routing "$1" --subnet-sampling random --cost-strata 8
     for subnet in "$architectures"/a*.yaml; do
         to=$work/tuned/$task-$count-inherited-$(basename "$subnet" .yaml)-$1-$seed

@@ -14,6 +14,19 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 seeded_study "$@"
 epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
+for seed in "${seeds[@]}"; do
+    for routing in "${routings[@]}"; do
+        for task in "${tasks[@]}"; do
+            for count in "${examples[@]}"; do
+                teacher=$work/tuned/$task-$count-supernet-largest-$routing-$seed/checkpoint_last.pt
+                if [ ! -e "$teacher" ]; then
+                    echo "error: $teacher is missing: run.sh makes it, with the same settings" >&2
+                    exit 1
+                fi
+            done
+        done
+    done
+done
 prepare_data
 
 # learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers from a supernet, the ones that the options choose
@@ -51,10 +64,6 @@ classifiers() {
     local routing=$1 task=$2 count=$3 seed=$4 name=$2-$3-$1-$4 data=$work/data/$2-$3
     local run=$work/$routing-$seed teacher=$work/tuned/$task-$count-supernet-largest-$routing-$seed/checkpoint_last.pt
     local folder=$run/$task-$count
-    if [ ! -e "$teacher" ]; then
-        echo "error: $teacher is missing: run.sh makes it, with the same settings" >&2
-        exit 1
-    fi
     mkdir -p "$folder"
     local masked=$run/checkpoints/checkpoint_last.pt supernet=$folder/checkpoints/checkpoint_last.pt budget kind
     learn "classifiers-$name" "$epochs" "$folder/checkpoints" "$masked" --subnet-sampling random --cost-strata 8

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.jsonl import read_jsonl
 
@@ -77,10 +78,9 @@ def difference_lines(inherited: dict[str, Seeds]) -> list[str]:
     return lines
 
 
-def task_report(rows: list[Row]) -> list[str]:
+def task_report(rows: list[Row], architectures: list[str]) -> list[str]:
     """The tables of one task."""
     blocks = ["\n".join(architecture_table(rows))]
-    architectures = sorted({row["subnet"] for row in rows})
     alone = by_seed([row for row in rows if row["source"] == "alone"], architectures)
     mine = [row for row in rows if row["source"] == "inherited"]
     inherited = {
@@ -99,11 +99,12 @@ def task_report(rows: list[Row]) -> list[str]:
     return [*blocks, *difference_lines(inherited)]
 
 
-def report(rows: list[Row]) -> str:
-    """All tables, in Markdown."""
+def report(rows: list[Row], architectures: list[str]) -> str:
+    """All tables, in Markdown; ``architectures`` are the names of all, the largest last."""
     rows = [row for row in rows if row.get("source") in ("alone", "inherited")]
     tasks = dict.fromkeys(map(task_of, rows))
-    return "\n\n".join(block for task in tasks for block in task_report([row for row in rows if task_of(row) == task]))
+    blocks = [task_report([row for row in rows if task_of(row) == task], architectures) for task in tasks]
+    return "\n\n".join(block for found in blocks for block in found)
 
 
 def main() -> None:
@@ -111,7 +112,11 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     work = Path(sys.argv[1])
-    text = report(read_jsonl(work / "rows.jsonl"))
+    architectures = sorted(path.stem for path in (work / "architectures").glob("a*.yaml"))
+    try:
+        text = report(read_jsonl(work / "rows.jsonl"), architectures)
+    except InputError as error:
+        sys.exit(f"error: {error}")
     write_atomically(work / "alone.md", text + "\n")
     print(text)
 

@@ -46,7 +46,8 @@ def main() -> None:
     data, *paths = sys.argv[1:]
     for path in map(Path, paths):
         output = path.parent / "score.json"
-        if output.exists():
+        if output.exists() and output.stat().st_mtime >= path.stat().st_mtime:
+            print(f"{path.parent.name}: {json.loads(output.read_text())['accuracy']:.1f}, scored before")
             continue
         found, right = classes(path, data)
         hits = [mine == true for mine, true in zip(found, right, strict=True)]

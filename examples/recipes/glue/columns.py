@@ -9,7 +9,6 @@ example of its training set becomes ``valid``, on which a search may choose.
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it i
 
 from mos_fairseq.files import write_atomically  # noqa: E402
 
-# task -> columns of the text, of a second one, and of the label: their names, or their places where there is no header
-TASKS: dict[str, tuple[str, str | None, str] | tuple[int, None, int]] = {
-    "CoLA": (3, None, 1),
-    "SST-2": ("sentence", None, "label"),
+# task -> names of the columns of the text, of a second one, and of the label
+TASKS: dict[str, tuple[str, ...]] = {
+    "CoLA": ("sentence", "label"),
+    "SST-2": ("sentence", "label"),
     "MRPC": ("#1 String", "#2 String", "Quality"),
     "QQP": ("question1", "question2", "is_duplicate"),
     "MNLI": ("sentence1", "sentence2", "gold_label"),
@@ -30,34 +29,36 @@ TASKS: dict[str, tuple[str, str | None, str] | tuple[int, None, int]] = {
     "RTE": ("sentence1", "sentence2", "label"),
     "WNLI": ("sentence1", "sentence2", "label"),
 }
+COLA = ["source", "label", "original", "sentence"]  # its files have no line of names
 HELD_OUT = 20
 
 
 def examples(path: Path, task: str) -> Iterator[tuple[str, ...]]:
-    """Texts and label of each line; lines with another number of columns than the first are left out, and counted."""
+    """Texts and label of each line. Lines with another number of columns, an empty text, or a label that is not one
+    word (of CoLA, 0 or 1) are left out, and counted."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"error: {path} cannot be read as UTF-8: {error}")
+    rows = [line.rstrip("\r").split("\t") for line in lines if line]
+    if not rows:
+        sys.exit(f"error: {path} is empty")
+    names = COLA if task == "CoLA" else rows.pop(0)
+    missing = [name for name in TASKS[task] if name not in names]
+    if missing:
+        sys.exit(f"error: {path} has no column {', '.join(missing)}: is it GLUE's {task}?")
+    places = [names.index(name) for name in TASKS[task]]
     left_out = 0
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        first = next(rows, None)
-        if first is None:
-            sys.exit(f"error: {path} is empty")
-        chosen = [column for column in TASKS[task] if column is not None]
-        if isinstance(chosen[0], str):
-            missing = [str(column) for column in chosen if column not in first]
-            if missing:
-                sys.exit(f"error: {path} has no column {', '.join(missing)}: is it GLUE's {task}?")
-            places, header = [first.index(column) for column in chosen], True
+    for row in rows:
+        found = tuple(" ".join(row[place].split()) for place in places) if len(row) == len(names) else ()
+        if found and all(found) and " " not in found[-1] and (task != "CoLA" or found[-1] in ("0", "1")):
+            yield found
         else:
-            places, header = [int(column) for column in chosen], False
-            if len(first) <= max(places):
-                sys.exit(f"error: {path} has {len(first)} columns: is it GLUE's {task}?")
-        for row in rows if header else (first, *rows):
-            if len(row) == len(first):
-                yield tuple(" ".join(row[place].split()) for place in places)
-            else:
-                left_out += 1
+            left_out += 1
     if left_out:
-        print(f"warning: {path}: left out for another number of columns: {left_out} of its lines", file=sys.stderr)
+        print(
+            f"warning: {path}: {left_out} of {len(rows)} lines are no examples of {task}, and left out", file=sys.stderr
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,8 +81,11 @@ def main(argv: list[str] | None = None) -> None:
     if not (splits["valid"] and splits["test"]):
         sizes = f"{len(train)} and {len(splits['test'])} examples"
         sys.exit(f"error: {args.glue} has {sizes}: allowed are {HELD_OUT} and 1 or more")
-    names = ["input0", "label"] if TASKS[args.task][1] is None else ["input0", "input1", "label"]
-    args.output.mkdir(parents=True, exist_ok=True)
+    names = ["input0", "input1", "label"] if len(TASKS[args.task]) == 3 else ["input0", "label"]
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"error: {args.output}: {error.strerror}")
     for split, found in splits.items():
         for name, column in zip(names, zip(*found, strict=True), strict=True):
             write_atomically(args.output / f"{split}.{name}", "".join(f"{text}\n" for text in column))

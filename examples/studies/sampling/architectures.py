@@ -4,7 +4,7 @@
     python examples/studies/sampling/architectures.py SPACE NUMBER FOLDER
 
 The first is the smallest, the last the largest; the others are the nearest of 4,000 draws to equal steps of FLOPs
-(without the output projection, which is the same for all).
+(without the output projection).
 """
 
 from __future__ import annotations

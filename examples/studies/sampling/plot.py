@@ -29,7 +29,7 @@ Curve = list[tuple[float, float, float]]
 
 
 def mflops(name: str, space: SearchSpace) -> float:
-    """Of a subnet by its name in the rows, without the output projection, which is the same for all."""
+    """Of a subnet by its name in the rows, without the output projection."""
     file = SUBNETS / f"{name}.yaml"
     subnet = resolve_subnet(str(file) if file.exists() else name, space)
     return subnet_cost(subnet).flops_without_output_projection / 1e6
@@ -42,7 +42,7 @@ def curves(rows: list[dict], space: SearchSpace) -> dict[str, Curve]:
     for recipe in sorted({row["recipe"] for row in rows}):
         scores = {n: [row["bleu"] for row in rows if (row["recipe"], row["subnet"]) == (recipe, n)] for n in sizes}
         if all(scores.values()):
-            seeds = len(scores["largest"])
+            seeds = len(next(iter(scores.values())))
             found[f"{recipe} ({seeds} seed{'s' if seeds > 1 else ''})"] = [
                 (sizes[n], statistics.fmean(scores[n]), statistics.stdev(scores[n]) if len(scores[n]) > 1 else 0.0)
                 for n in sorted(sizes, key=sizes.__getitem__)
