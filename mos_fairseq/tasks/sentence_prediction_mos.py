@@ -160,11 +160,6 @@ class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
             "classification_head_name": cfg.classification_head_name,
         }
 
-    @property
-    def goes_on_with_state(self) -> bool:
-        """A resumed training compares its classes."""
-        return True
-
     def state_dict(self) -> dict[str, Any]:
         """Return the state of a supernet's task, and the classes."""
         return super().state_dict() | {CLASSES: self._classes()}

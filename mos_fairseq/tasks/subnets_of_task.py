@@ -123,11 +123,6 @@ class SubnetsOfTask(_Base):
             options = CostOptions.of_model(model.cfg, *(len(words) for words in model.dictionaries_of(self)))
             self._controller = Controller(self._space(), self.cfg, options)
 
-    @property
-    def goes_on_with_state(self) -> bool:
-        """Whether a resumed training needs :meth:`state_dict` of the earlier one."""
-        return self._controller is not None
-
     def state_dict(self) -> dict[str, Any]:
         """Return the state of fairseq's task, and that of a controller."""
         learnt = {} if self._controller is None else {CONTROLLER: self._controller.to_dict()}

@@ -24,6 +24,7 @@ from mos_fairseq.mos_options import check_experts
 from mos_fairseq.search_space import SearchSpace, Subnet
 from mos_fairseq.tasks.bad_losses import BadLosses
 from mos_fairseq.tasks.best_metric import check_metric, warn_of_direction
+from mos_fairseq.tasks.known_words import KnownWords
 from mos_fairseq.tasks.local_training import LocalTraining
 from mos_fairseq.tasks.options import OptionTable
 from mos_fairseq.tasks.same_batches import same_batches
@@ -40,12 +41,13 @@ def _is_teachers(command: Command, how: Mapping[str, Any]) -> bool:
     return command.name == "train" and bool(how.get("from_checkpoint"))
 
 
-class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask):
+class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
     """Mixin that gives a task of fairseq a weight-sharing supernet.
 
     Training draws its subnets from (seed, update number) only. So all ranks and micro-batches of an update agree, and a
     resumed run continues with the same draws. With ``--subnet-sampling controller`` they also depend on the
-    controller's state, which is in the checkpoint. The checkpoint also contains the search space.
+    controller's state, which is in the checkpoint. The checkpoint also contains the search space, and fingerprints of
+    the dictionaries.
 
     Attributes:
         name, stock: its own name, and the name of fairseq's task.
