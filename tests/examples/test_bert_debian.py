@@ -193,15 +193,20 @@ def test_where_weights_come_from():
 def test_inherited_against_alone():
     sizes = {"params_without_embeddings": 1_500_000, "flops_without_output_projection": 2_000_000}
 
-    def rows_of(source, routing, seed, *values):
+    def rows_of(source, routing, seed, *counts):
+        """Of a hundred test examples, so many are right."""
         row = {"task": "section", "examples": "40", "source": source, "routing": routing, "seed": seed} | sizes
-        return [row | {"subnet": f"a{i:02}", "accuracy": value} for i, value in enumerate(values, start=1)]
+        hits = {n: "1" * n + "0" * (100 - n) for n in counts}
+        return [
+            row | {"subnet": f"a{i:02}", "accuracy": float(n), "hits": hits[n]} for i, n in enumerate(counts, start=1)
+        ]
 
+    names = ["a01", "a02", "a03"]
     rows = [{"task": "section", "examples": "40", "subnet": "TF-IDF, linear", "accuracy": 50.0}]
-    rows += rows_of("alone", "none", 1, 60.0, 64.0, 68.0)
-    rows += rows_of("inherited", "none", 1, 58.0, 61.0, 66.0) + rows_of("inherited", "none", 2, 60.0, 63.0, 68.0)
-    rows += rows_of("inherited", "layer", 2, 61.0, 62.0, 69.0) + rows_of("inherited", "layer", 1, 62.0, 64.0)
-    lines = inherited.report(rows, ["a01", "a02", "a03"]).splitlines()
+    rows += rows_of("alone", "none", 1, 60, 64, 68)
+    rows += rows_of("inherited", "none", 1, 58, 61, 66) + rows_of("inherited", "none", 2, 60, 63, 68)
+    rows += rows_of("inherited", "layer", 2, 61, 62, 69) + rows_of("inherited", "layer", 1, 62, 64)
+    lines = inherited.report(rows, names).splitlines()
     assert lines[0] == "| section, 40 | parameters | MFLOPs | alone | `none` | `layer` |"
     assert lines[2] == "| a01 | 1.5 | 2 | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 |"
     assert lines[4] == "| a03 | 1.5 | 2 | 68.0 | 67.0 ± 1.4 | 69.0 |"
@@ -210,8 +215,14 @@ def test_inherited_against_alone():
     # bias -1.3, MAE 1.3, spread 3 of 4 points without the largest, in the same order
     assert [cell.split(" (")[0] for cell in evidence["| none"][4:]] == ["-1.3", "1.3", "0.75", "1.00"]
     assert evidence["| layer"][1] == "1"  # that of seed 1 is not complete
-    assert len(inherited.report(rows, ["a01", "a02", "a03", "a04"]).splitlines()) == 5  # a04 is to be trained
-    assert lines[-1] == "`layer` minus `none`, mean over architectures: +0.3 (seed 2)"
+    assert len(inherited.report(rows, [*names, "a04"]).splitlines()) == 5  # a04 is to be trained
+    assert lines[-1].startswith("`layer` minus `none`, mean over architectures: +0.3 (-0.7 to +1.3; seed 2)")
+    assert lines[-1].endswith("no difference found")
+
+    better = rows_of("inherited", "neuron", 1, 78, 81, 86) + rows_of("inherited", "neuron", 2, 80, 83, 88)
+    lines = inherited.report(rows + better, names).splitlines()
+    assert lines[-1].startswith("`neuron` minus `none`, mean over architectures: +20.0 (") and "seed 2)" in lines[-1]
+    assert not lines[-1].endswith("found")
 
 
 @pytest.mark.parametrize(

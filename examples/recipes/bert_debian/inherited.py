@@ -5,11 +5,13 @@
 Reads rows.jsonl of accuracies.py. For each task, the first table has the accuracy of each architecture, mean over
 seeds. The second has bias, MAE, spread and Kendall's tau of each routing against training alone (mean over its seeds),
 with 95 % intervals by bootstrap over architectures and the supernets' seeds (evidence.py of examples/studies/sampling).
-Then come the mean differences between routings, paired by seed. What is not trained yet is left out.
+Then come the mean differences between routings for each seed, with intervals over test examples. What is not trained
+yet is left out.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -23,6 +25,8 @@ from mos_fairseq.jsonl import read_jsonl
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "studies" / "sampling"))
 import evidence  # noqa: E402
+
+SAMPLES = 2000
 
 Row = dict[str, Any]
 Task = tuple[str, str]
@@ -66,15 +70,29 @@ def architecture_table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def difference_lines(inherited: dict[str, Seeds]) -> list[str]:
-    """Mean difference of each routing to none, for each seed that both have."""
+def difference_lines(rows: list[Row], architectures: list[str]) -> list[str]:
+    """Mean difference in accuracy of each routing to none over the architectures, for each seed that both have, with
+    its 95 % interval over test examples; routings are told apart where all intervals lie on one side of 0."""
+    hits: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        hits[row["routing"], row["seed"]][row["subnet"]] = row["hits"]
+    complete = {
+        key: np.mean([[hit == "1" for hit in found[name]] for name in architectures], axis=0)
+        for key, found in sorted(hits.items())
+        if len(found) == len(architectures)
+    }
     lines = []
-    for routing, seeds in inherited.items():
-        without = inherited.get("none", {})
-        shared = [seed for seed in seeds if seed in without]
-        if routing != "none" and shared:
-            found = ", ".join(f"{(seeds[seed] - without[seed]).mean():+.1f} (seed {seed})" for seed in shared)
-            lines.append(f"`{routing}` minus `none`, mean over architectures: {found}")
+    for routing in dict.fromkeys(routing for routing, _ in complete if routing != "none"):
+        found, sides = [], set()
+        for seed in (seed for name, seed in complete if name == routing and ("none", seed) in complete):
+            difference = 100 * (complete[routing, seed] - complete["none", seed])
+            draws = np.random.default_rng(1).integers(len(difference), size=(SAMPLES, len(difference)))
+            low, high = np.percentile(difference[draws].mean(axis=1), [2.5, 97.5])
+            found.append(f"{difference.mean():+.1f} ({low:+.1f} to {high:+.1f}; seed {seed})")
+            sides.add(1 if low > 0 else -1 if high < 0 else 0)
+        if found:
+            end = "" if len(found) > 1 and sides in ({1}, {-1}) else ": no difference found"
+            lines.append(f"`{routing}` minus `none`, mean over architectures: {', '.join(found)}{end}")
     return lines
 
 
@@ -96,7 +114,7 @@ def task_report(rows: list[Row], architectures: list[str]) -> list[str]:
         }
         if scores:
             blocks.append(evidence.table(scores))
-    return [*blocks, *difference_lines(inherited)]
+    return [*blocks, *difference_lines(mine, architectures)]
 
 
 def report(rows: list[Row], architectures: list[str]) -> str:
@@ -114,9 +132,14 @@ def main() -> None:
     work = Path(sys.argv[1])
     architectures = sorted(path.stem for path in (work / "architectures").glob("a*.yaml"))
     try:
-        text = report(read_jsonl(work / "rows.jsonl"), architectures)
+        rows = read_jsonl(work / "rows.jsonl")
     except InputError as error:
         sys.exit(f"error: {error}")
+    for row in rows:
+        if row.get("source") == "inherited":
+            name = "-".join(str(row[key]) for key in ("task", "examples", "source", "subnet", "routing", "seed"))
+            row["hits"] = json.loads((work / "tuned" / name / "score.json").read_text())["hits"]
+    text = report(rows, architectures)
     write_atomically(work / "alone.md", text + "\n")
     print(text)
 
