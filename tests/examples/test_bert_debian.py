@@ -217,7 +217,12 @@ def test_inherited_against_alone():
     assert evidence["| layer"][1] == "1"  # that of seed 1 is not complete
     assert len(inherited.report(rows, [*names, "a04"]).splitlines()) == 5  # a04 is to be trained
     assert lines[-1].startswith("`layer` minus `none`, mean over architectures: +0.3 (-0.7 to +1.3; seed 2)")
-    assert lines[-1].endswith("no difference found")
+    assert not lines[-1].endswith("found")  # one seed tells nothing
+    again = rows_of("inherited", "layer", 1, 62, 64, 70)
+    lines = inherited.report(
+        [row for row in rows if (row.get("routing"), row.get("seed")) != ("layer", 1)] + again, names
+    )
+    assert lines.splitlines()[-1].endswith("seed 2): no difference found")
 
     better = rows_of("inherited", "neuron", 1, 78, 81, 86) + rows_of("inherited", "neuron", 2, 80, 83, 88)
     lines = inherited.report(rows + better, names).splitlines()

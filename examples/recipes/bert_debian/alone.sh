@@ -30,7 +30,7 @@ bf16) precision=(--bf16) ;;
 esac
 seeded_study "$@"
 classifier_epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
-keep_settings alone "SPACE=$space TEST_EXAMPLES=$test_examples EPOCHS=$epochs CLASSIFIER_EPOCHS=$classifier_epochs LR=$lr \
+keep_settings alone "SPACE=${SPACE:-space.yaml} TEST_EXAMPLES=$test_examples EPOCHS=$epochs CLASSIFIER_EPOCHS=$classifier_epochs LR=$lr \
 PRECISION=${PRECISION:-fp32}"
 prepare_data
 take_examples

@@ -72,7 +72,7 @@ def architecture_table(rows: list[Row]) -> list[str]:
 
 def difference_lines(rows: list[Row], architectures: list[str]) -> list[str]:
     """Mean difference in accuracy of each routing to none over the architectures, for each seed that both have, with
-    its 95 % interval over test examples; routings are told apart where all intervals lie on one side of 0."""
+    its 95 % interval over test examples; several seeds tell routings apart where all lie on one side of 0."""
     hits: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     for row in rows:
         hits[row["routing"], row["seed"]][row["subnet"]] = row["hits"]
@@ -91,7 +91,7 @@ def difference_lines(rows: list[Row], architectures: list[str]) -> list[str]:
             found.append(f"{difference.mean():+.1f} ({low:+.1f} to {high:+.1f}; seed {seed})")
             sides.add(1 if low > 0 else -1 if high < 0 else 0)
         if found:
-            end = "" if len(found) > 1 and sides in ({1}, {-1}) else ": no difference found"
+            end = ": no difference found" if len(found) > 1 and sides not in ({1}, {-1}) else ""
             lines.append(f"`{routing}` minus `none`, mean over architectures: {', '.join(found)}{end}")
     return lines
 
