@@ -135,13 +135,16 @@ def test_bleu_is_that_of_fairseq_generate(commands, joined, supernet):
 
 
 def test_a_language_without_spaces_is_warned_of(joined, supernet, tmp_path, caplog):
-    """The same set in other words, of a language that 13a does not split."""
+    """The same set in other words, of a language that 13a does not split, and a checkpoint that knows no words."""
     shutil.copytree(joined, tmp_path / "data")
+    state = torch.load(supernet[0] / "checkpoint_last.pt", weights_only=False)
+    del state["task_state"]["words"]
+    torch.save(state, tmp_path / "older.pt")
     for dictionary in (tmp_path / "data").glob("dict.*.txt"):
         dictionary.write_text("".join(f"{'海' * 9}{line}\n" for line in dictionary.read_text().splitlines()))
     for name, warned in (("13a", True), ("char", False)):
         options = EvaluationOptions("bleu", valid_samples=3, sacrebleu_tokenizer=name)
-        SubnetEvaluator(str(supernet[0] / "checkpoint_last.pt"), str(tmp_path / "data"), options)
+        SubnetEvaluator(str(tmp_path / "older.pt"), str(tmp_path / "data"), options)
         assert ("give --sacrebleu-tokenizer" in caplog.text) == warned
         caplog.clear()
 
