@@ -48,15 +48,7 @@ step architectures choose_architectures
 
 # learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers
 learn() {
-    local updates
-    updates=$(updates_of "$2" "$data")
-    step "$1" fairseq-train "$data" "${plugin[@]}" --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 \
-        --separator-token 2 --max-positions 512 --shorten-method truncate --layer-norm-eps 1e-12 \
-        --finetune-from-model "$4" "${@:5}" --criterion sentence_prediction \
-        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
-        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
-        --batch-size 32 --seed "$seed" "${precision[@]}" --disable-validation --no-epoch-checkpoints \
-        --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$3"
+    train_classifiers "$@" --criterion sentence_prediction "${precision[@]}"
 }
 
 # warm ROUTING: sets start to the encoder as a supernet

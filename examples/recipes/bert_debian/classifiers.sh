@@ -31,17 +31,9 @@ prepare_data
 
 # learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers from a supernet, the ones that the options choose
 learn() {
-    local updates
-    updates=$(updates_of "$2" "$data")
-    step "$1" fairseq-train "$data" "${plugin[@]}" --task sentence_prediction_mos --search-space "$space" \
-        --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 --separator-token 2 --max-positions 512 \
-        --shorten-method truncate --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
-        --finetune-from-model "$4" "${@:5}" \
-        --criterion distillation_mos --teacher "$teacher" --distillation-weight 0.5 --distillation-temperature 2 \
-        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
-        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
-        --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
-        --keep-interval-updates 1 --save-dir "$3"
+    train_classifiers "${@:1:4}" --task sentence_prediction_mos --search-space "$space" --arch roberta_mos \
+        --mos-routing "$routing" --criterion distillation_mos --teacher "$teacher" --distillation-weight 0.5 \
+        --distillation-temperature 2 "${@:5}"
 }
 
 # keep SUPERNET KIND SUBNET: exports a classifier, for score.py

@@ -99,3 +99,16 @@ take_examples() {
 updates_of() {
     echo $(($1 * (($(wc -l <"$2/text/train.label") + 31) / 32)))
 }
+
+# train_classifiers STEP EPOCHS SAVE_DIR START OPTION…: from the weights of START, on $data, with $seed
+train_classifiers() {
+    local updates
+    updates=$(updates_of "$2" "$data")
+    step "$1" fairseq-train "$data" "${plugin[@]}" --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 \
+        --separator-token 2 --max-positions 512 --shorten-method truncate --layer-norm-eps 1e-12 \
+        --finetune-from-model "$4" "${@:5}" \
+        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
+        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
+        --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
+        --keep-interval-updates 1 --save-dir "$3"
+}
