@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from fairseq.modules import FairseqDropout
 from torch import Tensor
@@ -13,16 +14,23 @@ _STEPS = 1 << 16
 _HIGHEST = 0.99  # above it, rounding the rate would change what is kept, on average, by more than 1/1000
 
 
+def _draws(count: int) -> Tensor:
+    """``count`` uniform 16-bit integers. Torch's generator seeds numpy's SFC64, which takes a third of its time; one
+    64-bit draw makes four 16-bit ones."""
+    seed = int(torch.randint(2**62, ()))
+    bits = np.random.SFC64(seed).random_raw((count + 3) // 4)
+    return torch.from_numpy(bits.view(np.int16))[:count]
+
+
 class _MaskedScale(torch.autograd.Function):
     """x * mask, where mask is 0 or 1 / (1 - p); keeps the mask alone for the backward pass."""
 
     @staticmethod
     def forward(ctx, x: Tensor, p: float) -> Tensor:
-        # One 64-bit draw makes four 16-bit ones: torch's own mask draws for each element, and takes 2-3 times as long
-        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        threshold = round(p * _STEPS) - _STEPS // 2
-        keep = bits.view(torch.int16)[: x.numel()].view(x.shape) >= threshold
-        mask = keep.to(x.dtype).mul_(1 / (1 - p))
+        draws = _draws(x.numel()).view(x.shape)
+        # Comparing straight into floating-point numbers takes a third of the time that booleans and their conversion take
+        mask = torch.ge(draws, round(p * _STEPS) - _STEPS // 2, out=torch.empty(x.shape, dtype=x.dtype))
+        mask.mul_(1 / (1 - p))
         ctx.save_for_backward(mask)
         return x * mask
 

@@ -4,9 +4,9 @@ ones in a supernet (which alone can be set to another size)."""
 from __future__ import annotations
 
 import torch
-from fairseq import utils
 from torch import Tensor, nn
 
+from mos_fairseq.modules.activation import activation_function
 from mos_fairseq.modules.dropout import Dropout
 
 
@@ -23,7 +23,7 @@ class MaskedLanguageHead(nn.Module):
     def __init__(self, dense: nn.Module, layer_norm: nn.Module, activation_fn: str, num_words: int) -> None:
         super().__init__()
         self.dense, self.layer_norm = dense, layer_norm
-        self.activation_fn = utils.get_activation_fn(activation_fn)
+        self.activation_fn = activation_function(activation_fn)
         self.bias = nn.Parameter(torch.zeros(num_words))
 
     def set_active_size(self, width: int) -> None:
@@ -53,7 +53,7 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.dense, self.out_proj, self.inner_dim = dense, out_proj, inner_dim
         self.num_classes = out_proj.bias.size(-1)
-        self.activation_fn = utils.get_activation_fn(activation_fn)
+        self.activation_fn = activation_function(activation_fn)
         self.dropout_module = Dropout(dropout, module_name=self.__class__.__name__)
 
     def set_active_size(self, width: int) -> None:

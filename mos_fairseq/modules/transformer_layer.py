@@ -3,12 +3,12 @@ layers (:mod:`mos_fairseq.modules.elastic_transformer_layer`) extend them, so bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairseq import utils
 from torch import Tensor, nn
 
+from mos_fairseq.modules.activation import activation_function
 from mos_fairseq.modules.derived import KeepsDerived
 from mos_fairseq.modules.dropout import Dropout
 from mos_fairseq.modules.multihead_attention import MultiheadAttention
@@ -25,11 +25,6 @@ class LayerOptions:
     normalize_before: bool = False
     layer_norm_eps: float = 1e-5
     stock_name: str = "TransformerEncoderLayer"  # fairseq's class, by which retain_dropout_modules names its dropout
-
-
-def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    function = utils.get_activation_fn(name)
-    return function() if isinstance(function, type) else function  # for "swish" fairseq gives a class
 
 
 class TransformerLayer(KeepsDerived):
@@ -52,7 +47,7 @@ class TransformerLayer(KeepsDerived):
         super().__init__()
         self.fc1, self.fc2 = fc1, fc2
         self.options = options
-        self.activation_fn = _activation(options.activation_fn)
+        self.activation_fn = activation_function(options.activation_fn)
         self.dropout_module = Dropout(options.dropout, module_name=options.stock_name)
         self.activation_dropout_module = Dropout(options.activation_dropout, module_name=options.stock_name)
         self.encoder_attn: MultiheadAttention | None = None
