@@ -191,7 +191,7 @@ def test_where_weights_come_from():
 
 
 def test_inherited_against_alone():
-    sizes = {"params_without_embeddings": 1_500_000, "flops_without_output_projection": 2_000_000}
+    sizes = {"params_without_embeddings": 1_500_000, "flops_without_output_projection": 2_000_000, "latency_ms": 7.12}
 
     def rows_of(source, routing, seed, *counts):
         """Of a hundred test examples, so many are right."""
@@ -207,9 +207,9 @@ def test_inherited_against_alone():
     rows += rows_of("inherited", "none", 1, 58, 61, 66) + rows_of("inherited", "none", 2, 60, 63, 68)
     rows += rows_of("inherited", "layer", 2, 61, 62, 69) + rows_of("inherited", "layer", 1, 62, 64)
     lines = inherited.report(rows, names).splitlines()
-    assert lines[0] == "| section, 40 | parameters | MFLOPs | alone | `none` | `layer` |"
-    assert lines[2] == "| a01 | 1.5 | 2 | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 |"
-    assert lines[4] == "| a03 | 1.5 | 2 | 68.0 | 67.0 ± 1.4 | 69.0 |"
+    assert lines[0] == "| section, 40 | parameters | MFLOPs | ms | alone | `none` | `layer` |"
+    assert lines[2] == "| a01 | 1.5 | 2 | 7.1 | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 |"
+    assert lines[4] == "| a03 | 1.5 | 2 | 7.1 | 68.0 | 67.0 ± 1.4 | 69.0 |"
     evidence = {line.split(" | ")[0]: line.split(" | ") for line in lines[5:] if line.startswith("| ")}
     assert evidence["| none"][1:4] == ["2", "64.0", "62.7"]
     # bias -1.3, MAE 1.3, spread 3 of 4 points without the largest, in the same order
@@ -223,6 +223,11 @@ def test_inherited_against_alone():
         [row for row in rows if (row.get("routing"), row.get("seed")) != ("layer", 1)] + again, names
     )
     assert lines.splitlines()[-1].endswith("seed 2): no difference found")
+
+    tuned = rows_of("tuned", "layer", 2, 63)
+    lines = inherited.report([{k: v for k, v in row.items() if k != "latency_ms"} for row in rows + tuned], names)
+    assert lines.splitlines()[0].endswith("| `layer` | `layer`, then alone |")
+    assert lines.splitlines()[2] == "| a01 | 1.5 | 2 |  | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 | 63.0 |"
 
     better = rows_of("inherited", "neuron", 1, 78, 81, 86) + rows_of("inherited", "neuron", 2, 80, 83, 88)
     lines = inherited.report(rows + better, names).splitlines()
@@ -245,9 +250,10 @@ def test_inherited_against_alone():
             "error: {tmp}/work/tuned/section-4000-supernet-largest-none-2/checkpoint_last.pt is missing: run.sh makes "
             "it, with the same settings",
         ),
-        ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets and alone"),
-        ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets and alone"),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets, alone and tuned"),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets, alone and tuned"),
         ("alone.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
+        ("run.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
     ],
 )

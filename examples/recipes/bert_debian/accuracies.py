@@ -25,6 +25,7 @@ SOURCES = {
     "classifiers": "supernet of classifiers",
     "inherited": "supernet of classifiers from the encoder",
     "alone": "cut from the encoder, alone",
+    "tuned": "supernet of classifiers from the encoder, then alone",
 }
 
 
@@ -58,7 +59,7 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
         run = work / f"{routing}-{seed}"
         if source == "classifiers":
             run /= f"{task}-{count}"
-        elif source in ("inherited", "alone"):
+        elif source in ("inherited", "alone", "tuned"):
             run = work / "architectures"
         costs = {Path(cost["subnet"]).stem: cost for cost in read_jsonl(run / "costs.jsonl")}
         cost = costs["-".join(name)]

@@ -5,29 +5,24 @@
 # starts from the encoder and trains one random subnet an update, by the labels, for CLASSIFIER_EPOCHS, four times EPOCHS by
 # default; the architectures are scored with what they inherit. Cut out of the encoder, each also trains alone for EPOCHS,
 # with the same rule and rate. run.sh need not run before.
-# PARTS=supernets or PARTS=alone trains those only. PRECISION=bf16 trains with --bf16. WORK_DIR/rows.jsonl has a row for each
-# architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run again with the same settings, it goes on where
-# it stopped. Other settings, SMALL=1 included, are run.sh's.
+# PARTS=supernets or PARTS=alone trains those only; with PARTS=tuned, architectures go on from what they inherit as those
+# that train alone do. ARCHITECTURES="a02 a04": of the eight, these alone train alone or go on. PRECISION=bf16 trains with
+# --bf16. WORK_DIR/rows.jsonl has a row for each architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run
+# again with the same settings, it goes on where it stopped. Other settings, SMALL=1 included, are run.sh's.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 read -ra parts <<<"${PARTS:-supernets alone}"
 if [ ${#parts[@]} -eq 0 ]; then
-    echo "error: PARTS is empty: allowed are supernets and alone" >&2
+    echo "error: PARTS is empty: allowed are supernets, alone and tuned" >&2
     exit 1
 fi
 for part in "${parts[@]}"; do
     case $part in
-    supernets | alone) ;;
-    *) echo "error: PARTS has $part: allowed are supernets and alone" >&2 && exit 1 ;;
+    supernets | alone | tuned) ;;
+    *) echo "error: PARTS has $part: allowed are supernets, alone and tuned" >&2 && exit 1 ;;
     esac
 done
-precision=()
-case ${PRECISION:-fp32} in
-fp32) ;;
-bf16) precision=(--bf16) ;;
-*) echo "error: PRECISION is $PRECISION: allowed are fp32 and bf16" >&2 && exit 1 ;;
-esac
 seeded_study "$@"
 classifier_epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
 keep_settings alone "SPACE=${SPACE:-space.yaml} TEST_EXAMPLES=$test_examples EPOCHS=$epochs CLASSIFIER_EPOCHS=$classifier_epochs LR=$lr \
@@ -45,10 +40,21 @@ choose_architectures() {
         >"$architectures/costs.jsonl"
 }
 step architectures choose_architectures
+names=("$architectures"/a*.yaml)
+list=$(IFS=, && echo "${names[*]}")
+names=("${names[@]##*/}")
+names=("${names[@]%.yaml}")
+read -ra chosen <<<"${ARCHITECTURES:-${names[*]}}"
+for name in "${chosen[@]}"; do
+    if [[ " ${names[*]} " != *" $name "* ]]; then
+        echo "error: ARCHITECTURES has $name: allowed are ${names[*]}" >&2
+        exit 1
+    fi
+done
 
 # learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers
 learn() {
-    train_classifiers "$@" --criterion sentence_prediction "${precision[@]}"
+    train_classifiers "$@" --criterion sentence_prediction
 }
 
 # warm ROUTING: sets start to the encoder as a supernet
@@ -66,26 +72,41 @@ supernet() {
     warm "$1"
     learn "inherited-$name" "$classifier_epochs" "$folder" "$start" --task sentence_prediction_mos --search-space "$space" \
         --arch roberta_mos --mos-routing "$1" --subnet-sampling random --cost-strata 8
-    for subnet in "$architectures"/a*.yaml; do
-        to=$work/tuned/$task-$count-inherited-$(basename "$subnet" .yaml)-$1-$seed
+    for subnet in "${names[@]}"; do
+        to=$work/tuned/$task-$count-inherited-$subnet-$1-$seed
         mkdir -p "$to"
-        step "export-${to##*/}" mos-export --path "$folder/checkpoint_last.pt" --subnet "$subnet" \
+        step "export-${to##*/}" mos-export --path "$folder/checkpoint_last.pt" --subnet "$architectures/$subnet.yaml" \
             --output "$to/checkpoint_last.pt"
         scored+=("$to/checkpoint_last.pt")
     done
     python "$here/score.py" "$data" "${scored[@]}"
 }
 
-# alone: trains each architecture
+# one SOURCE NAME ROUTING START: trains one architecture, and scores it
+one() {
+    local to=$work/tuned/$task-$count-$1-$2-$3-$seed
+    learn "$1-${to##*/}" "$epochs" "$to" "$4" --task sentence_prediction --arch roberta_subnet \
+        --subnet "$architectures/$2.yaml"
+    python "$here/score.py" "$data" "$to/checkpoint_last.pt"
+}
+
+# alone: trains architectures from the encoder
 alone() {
-    local subnet name from to
+    local name from
     warm none
-    for subnet in "$architectures"/a*.yaml; do
-        name=$(basename "$subnet" .yaml) to=$work/tuned/$task-$count-alone-$name-none-$seed
+    for name in "${chosen[@]}"; do
         from=$work/none-$seed/start-$name.pt
-        step "start-$name-$seed" mos-export --path "$start" --subnet "$subnet" --output "$from"
-        learn "alone-${to##*/}" "$epochs" "$to" "$from" --task sentence_prediction --arch roberta_subnet --subnet "$subnet"
-        python "$here/score.py" "$data" "$to/checkpoint_last.pt"
+        step "start-$name-$seed" mos-export --path "$start" --subnet "$architectures/$name.yaml" --output "$from"
+        one alone "$name" none "$from"
+    done
+}
+
+# tuned ROUTING: trains architectures from what they inherit
+tuned() {
+    local name
+    supernet "$1"
+    for name in "${chosen[@]}"; do
+        one tuned "$name" "$1" "$work/tuned/$task-$count-inherited-$name-$1-$seed/checkpoint_last.pt"
     done
 }
 
@@ -94,16 +115,16 @@ for seed in "${seeds[@]}"; do
         for count in "${examples[@]}"; do
             data=$work/data/$task-$count
             for part in "${parts[@]}"; do
-                if [ "$part" = alone ]; then
-                    alone
-                    continue
-                fi
-                for routing in "${routings[@]}"; do
-                    supernet "$routing"
-                done
+                case $part in
+                supernets) for routing in "${routings[@]}"; do supernet "$routing"; done ;;
+                alone) alone ;;
+                tuned) for routing in "${routings[@]}"; do tuned "$routing"; done ;;
+                esac
             done
         done
     done
 done
+step latency mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 \
+    --vocab-size "$words" --threads 1 --repeats 5 --output "$architectures/latency.jsonl"
 python "$here/accuracies.py" "$work" >/dev/null
 python "$here/inherited.py" "$work"

@@ -27,6 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "studies" / "sampling"
 import evidence  # noqa: E402
 
 SAMPLES = 2000
+HEADS = {"alone": "alone", "inherited": "`{}`", "tuned": "`{}`, then alone"}
 
 Row = dict[str, Any]
 Task = tuple[str, str]
@@ -53,11 +54,12 @@ def by_seed(rows: list[Row], architectures: list[str]) -> Seeds:
 
 
 def architecture_table(rows: list[Row]) -> list[str]:
-    """A line for each architecture: parameters, MFLOPs, and its accuracies, mean ± standard deviation over seeds."""
+    """A line for each architecture: millions of parameters, MFLOPs, latency, accuracies (mean ± standard deviation over
+    seeds)."""
     columns = dict.fromkeys((row["source"], row["routing"]) for row in sorted(rows, key=lambda row: row["source"]))
-    heads = ["alone" if source == "alone" else f"`{routing}`" for source, routing in columns]
-    lines = [f"| {', '.join(task_of(rows[0]))} | parameters | MFLOPs | {' | '.join(heads)} |"]
-    lines.append("|---" * (3 + len(heads)) + "|")
+    heads = [HEADS[source].format(routing) for source, routing in columns]
+    lines = [f"| {', '.join(task_of(rows[0]))} | parameters | MFLOPs | ms | {' | '.join(heads)} |"]
+    lines.append("|---" * (4 + len(heads)) + "|")
     for name in sorted({row["subnet"] for row in rows}):
         mine = [row for row in rows if row["subnet"] == name]
         cells = []
@@ -66,7 +68,8 @@ def architecture_table(rows: list[Row]) -> list[str]:
             deviation = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
             cells.append(f"{np.mean(found):.1f}{deviation}" if found else "")
         sizes = mine[0]["params_without_embeddings"] / 1e6, mine[0]["flops_without_output_projection"] / 1e6
-        lines.append(f"| {name} | {sizes[0]:.1f} | {sizes[1]:.0f} | {' | '.join(cells)} |")
+        latency = f"{mine[0]['latency_ms']:.1f}" if "latency_ms" in mine[0] else ""
+        lines.append(f"| {name} | {sizes[0]:.1f} | {sizes[1]:.0f} | {latency} | {' | '.join(cells)} |")
     return lines
 
 
@@ -119,7 +122,7 @@ def task_report(rows: list[Row], architectures: list[str]) -> list[str]:
 
 def report(rows: list[Row], architectures: list[str]) -> str:
     """All tables, in Markdown; ``architectures`` are the names of all, the largest last."""
-    rows = [row for row in rows if row.get("source") in ("alone", "inherited")]
+    rows = [row for row in rows if row.get("source") in HEADS]
     tasks = dict.fromkeys(map(task_of, rows))
     blocks = [task_report([row for row in rows if task_of(row) == task], architectures) for task in tasks]
     return "\n\n".join(block for found in blocks for block in found)

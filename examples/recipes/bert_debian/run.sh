@@ -8,9 +8,9 @@
 # may begin with random weights (random).
 # SAMPLING=sandwich: in each update, the largest subnet learns from the labels, and two others from it. SAMPLING=random: one
 # subnet learns from the labels and from the encoder, which stays fixed, half and half.
-# WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on where it stopped. SMALL=1 shows in
-# some ten minutes that the chain works; all settings of settings.sh can be given by name. Without DATA, prepare.sh runs
-# first where it has not run.
+# PRECISION=bf16 trains with --bf16. WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on
+# where it stopped. SMALL=1 shows in some ten minutes that the chain works; all settings of settings.sh can be given by
+# name. Without DATA, prepare.sh runs first where it has not run.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
@@ -24,7 +24,7 @@ tune() {
     classes=$(wc -l <"$4/label/dict.txt")
     step "tune-$1" fairseq-train "$4" "${plugin[@]}" --task sentence_prediction --num-classes "$classes" \
         --init-token 0 --separator-token 2 --max-positions 512 --shorten-method truncate --arch roberta_subnet \
-        --subnet "$3" --layer-norm-eps 1e-12 "${from[@]}" --criterion sentence_prediction \
+        --subnet "$3" --layer-norm-eps 1e-12 "${from[@]}" "${precision[@]}" --criterion sentence_prediction \
         --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr 2e-4 --lr-scheduler cosine --warmup-updates 20 \
         --max-update "$(updates_of "$epochs" "$4")" --batch-size 32 --seed "$5" \
         --disable-validation --no-epoch-checkpoints --no-save-optimizer-state --save-dir "$work/tuned/$1"
@@ -47,8 +47,8 @@ for seed in "${seeds[@]}"; do
             --search-space "$space" --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
             --max-positions 512 --finetune-from-model "$work/$run/start.pt" --sample-break-mode eos \
             --tokens-per-sample "$length" --max-tokens "$max_tokens" "${rule[@]}" \
-            --criterion distillation_mos --dropout 0 \
-            --attention-dropout 0.1 --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
+            --criterion distillation_mos "${precision[@]}" --dropout 0 --attention-dropout 0.1 \
+            --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
             --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --total-num-update "$updates" \
             --max-update "$updates" --clip-norm 1.0 --seed "$seed" --disable-validation --no-epoch-checkpoints \
             --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$work/$run/checkpoints"

@@ -42,6 +42,12 @@ case $sampling in
 sandwich | random) ;;
 *) echo "error: SAMPLING is $sampling: allowed are sandwich and random" >&2 && exit 1 ;;
 esac
+precision=()
+case ${PRECISION:-fp32} in
+fp32) ;;
+bf16) precision=(--bf16) ;;
+*) echo "error: PRECISION is $PRECISION: allowed are fp32 and bf16" >&2 && exit 1 ;;
+esac
 plugin=(--user-dir "$root/mos_fairseq" --log-format simple --log-interval 50 --num-workers 0)
 
 # prepare_data: makes $prepared where it is not there, and puts the commands on the path
@@ -106,7 +112,7 @@ train_classifiers() {
     updates=$(updates_of "$2" "$data")
     step "$1" fairseq-train "$data" "${plugin[@]}" --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 \
         --separator-token 2 --max-positions 512 --shorten-method truncate --layer-norm-eps 1e-12 \
-        --finetune-from-model "$4" "${@:5}" \
+        --finetune-from-model "$4" "${precision[@]}" "${@:5}" \
         --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
         --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
         --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
