@@ -10,6 +10,7 @@ import accuracies
 import baseline
 import descriptions
 import inherited
+import numpy as np
 import pieces
 import pytest
 
@@ -169,9 +170,16 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
     (tmp_path / "architectures").mkdir()
     smallest = {"subnet": f"{tmp_path}/architectures/a01.yaml"} | sizes | {"params_without_embeddings": 1_000_000}
     (tmp_path / "architectures" / "costs.jsonl").write_text(json.dumps(smallest) + "\n")
+    (tmp_path / "masked" / "a01-none-2").mkdir(parents=True)
+    words = {"bits": 6.5, "words": 4, "texts": 40, "blocks": [20.0, 6.0]}
+    (tmp_path / "masked" / "a01-none-2" / "masked.json").write_text(json.dumps(words))
     monkeypatch.setattr(sys, "argv", ["accuracies.py", str(tmp_path)])
     accuracies.main()
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    *rows, masked = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert (masked["subnet"], masked["routing"], masked["seed"], masked["bits"]) == ("a01", "none", 2, 6.5)
+    assert masked["params_without_embeddings"] == 1_000_000
+    parts = inherited.parts_of(tmp_path, masked)
+    assert parts.mean() == 6.5 and parts.tolist() == [10, 3]
     assert len(rows) == 5 and rows[0]["subnet"] == "TF-IDF, linear"
     assert {f"{row['source']}-{row['subnet']}" for row in rows[1:]} == {*names}
     found = {row["source"]: row["params_without_embeddings"] for row in rows[1:]}
@@ -196,9 +204,9 @@ def test_inherited_against_alone():
     def rows_of(source, routing, seed, *counts):
         """Of a hundred test examples, so many are right."""
         row = {"task": "section", "examples": "40", "source": source, "routing": routing, "seed": seed} | sizes
-        hits = {n: "1" * n + "0" * (100 - n) for n in counts}
+        hits = {n: np.array([100.0] * n + [0.0] * (100 - n)) for n in counts}
         return [
-            row | {"subnet": f"a{i:02}", "accuracy": float(n), "hits": hits[n]} for i, n in enumerate(counts, start=1)
+            row | {"subnet": f"a{i:02}", "accuracy": float(n), "parts": hits[n]} for i, n in enumerate(counts, start=1)
         ]
 
     names = ["a01", "a02", "a03"]
@@ -229,6 +237,11 @@ def test_inherited_against_alone():
     assert lines.splitlines()[0].endswith("| `layer` | `layer`, then alone |")
     assert lines.splitlines()[2] == "| a01 | 1.5 | 2 |  | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 | 63.0 |"
 
+    bits = [row | {"bits": row["accuracy"] / 10, "source": "masked", "parts": row["parts"] / 10} for row in rows[4:]]
+    lines = inherited.report(rows + bits, names).splitlines()
+    assert "| a01 | 1.5 | 2 | 7.1 | 5.900 ± 0.141 | 6.150 ± 0.071 |" in lines
+    assert lines[-1].startswith("`layer` minus `none`, mean over architectures: +0.033 (-0.067 to +0.133; seed 2)")
+
     better = rows_of("inherited", "neuron", 1, 78, 81, 86) + rows_of("inherited", "neuron", 2, 80, 83, 88)
     lines = inherited.report(rows + better, names).splitlines()
     assert lines[-1].startswith("`neuron` minus `none`, mean over architectures: +20.0 (") and "seed 2)" in lines[-1]
@@ -250,8 +263,8 @@ def test_inherited_against_alone():
             "error: {tmp}/work/tuned/section-4000-supernet-largest-none-2/checkpoint_last.pt is missing: run.sh makes "
             "it, with the same settings",
         ),
-        ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets, alone and tuned"),
-        ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets, alone and tuned"),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets, alone, tuned and masked"),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets, alone, tuned and masked"),
         ("alone.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("run.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),

@@ -26,6 +26,7 @@ SOURCES = {
     "inherited": "supernet of classifiers from the encoder",
     "alone": "cut from the encoder, alone",
     "tuned": "supernet of classifiers from the encoder, then alone",
+    "masked": "supernet of masked words, then alone",
 }
 
 
@@ -51,6 +52,28 @@ def linear_rows(work: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def sizes_of(run: Path, name: str) -> dict[str, Any]:
+    """Parameters, FLOPs and, where it was measured, latency of a subnet of a run."""
+    cost = {Path(cost["subnet"]).stem: cost for cost in read_jsonl(run / "costs.jsonl")}[name]
+    sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}
+    if (latencies := run / "latency.jsonl").exists():
+        measured = [line for line in read_jsonl(latencies) if line.get("subnet") == cost["architecture"]]
+        sizes["latency_ms"] = round(measured[0]["latency_ms"], 2)
+    return sizes
+
+
+def masked_rows(work: Path) -> list[dict[str, Any]]:
+    """Of the losses that masked_words.py measured."""
+    rows = []
+    for path in sorted(work.glob("masked/*/masked.json")):
+        name, routing, seed = path.parent.name.split("-")
+        found = json.loads(path.read_text())
+        row = {"task": "masked words", "examples": found["texts"], "subnet": name, "source": "masked"}
+        row |= {"routing": routing, "seed": int(seed)} | sizes_of(work / "architectures", name)
+        rows.append(row | {"bits": round(found["bits"], 4), "words": found["words"]})
+    return rows
+
+
 def subnet_rows(work: Path) -> list[dict[str, Any]]:
     """Of the subnets, with the sizes that mos-cost counted."""
     rows = []
@@ -59,14 +82,9 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
         run = work / f"{routing}-{seed}"
         if source == "classifiers":
             run /= f"{task}-{count}"
-        elif source in ("inherited", "alone", "tuned"):
+        elif source in ("inherited", "alone", "tuned", "masked"):
             run = work / "architectures"
-        costs = {Path(cost["subnet"]).stem: cost for cost in read_jsonl(run / "costs.jsonl")}
-        cost = costs["-".join(name)]
-        sizes = {key: cost[key] for key in ("params", "params_without_embeddings", "flops_without_output_projection")}
-        if (latencies := run / "latency.jsonl").exists():
-            measured = [line for line in read_jsonl(latencies) if line.get("subnet") == cost["architecture"]]
-            sizes["latency_ms"] = round(measured[0]["latency_ms"], 2)
+        sizes = sizes_of(run, "-".join(name))
         row = {"task": task, "examples": count, "subnet": "-".join(name), "source": source, "routing": routing}
         rows.append(row | {"seed": int(seed)} | sizes | scored(path))
     return rows
@@ -104,7 +122,8 @@ def main() -> None:
         sys.exit(__doc__)
     work = Path(sys.argv[1])
     rows = linear_rows(work) + subnet_rows(work)
-    write_atomically(work / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    lines = (json.dumps(row) + "\n" for row in rows + masked_rows(work))
+    write_atomically(work / "rows.jsonl", "".join(lines))
     write_atomically(work / "table.md", table(rows) + "\n")
     print(table(rows))
 

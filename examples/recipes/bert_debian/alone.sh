@@ -5,8 +5,9 @@
 # starts from the encoder and trains one random subnet an update, by the labels, for CLASSIFIER_EPOCHS, four times EPOCHS by
 # default; the architectures are scored with what they inherit. Cut out of the encoder, each also trains alone for EPOCHS,
 # with the same rule and rate. run.sh need not run before.
-# PARTS=supernets or PARTS=alone trains those only; with PARTS=tuned, architectures go on from what they inherit as those
-# that train alone do. ARCHITECTURES="a02 a04": of the eight, these alone train alone or go on. PRECISION=bf16 trains with
+# PARTS=supernets or PARTS=alone trains those only. PARTS=tuned: architectures go on from what they inherit as those that
+# train alone do. PARTS=masked: run.sh's supernets on masked words give their weights; their loss is that of VALID_SAMPLES
+# test texts, and they go on likewise. ARCHITECTURES="a02 a04": of the eight, these alone train alone or go on. PRECISION=bf16 trains with
 # --bf16. WORK_DIR/rows.jsonl has a row for each architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run
 # again with the same settings, it goes on where it stopped. Other settings, SMALL=1 included, are run.sh's.
 set -euo pipefail
@@ -14,19 +15,23 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 read -ra parts <<<"${PARTS:-supernets alone}"
 if [ ${#parts[@]} -eq 0 ]; then
-    echo "error: PARTS is empty: allowed are supernets, alone and tuned" >&2
+    echo "error: PARTS is empty: allowed are supernets, alone, tuned and masked" >&2
     exit 1
 fi
 for part in "${parts[@]}"; do
     case $part in
-    supernets | alone | tuned) ;;
-    *) echo "error: PARTS has $part: allowed are supernets, alone and tuned" >&2 && exit 1 ;;
+    supernets | alone | tuned | masked) ;;
+    *) echo "error: PARTS has $part: allowed are supernets, alone, tuned and masked" >&2 && exit 1 ;;
     esac
 done
 seeded_study "$@"
 classifier_epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
 keep_settings alone "SPACE=${SPACE:-space.yaml} TEST_EXAMPLES=$test_examples EPOCHS=$epochs CLASSIFIER_EPOCHS=$classifier_epochs LR=$lr \
 PRECISION=${PRECISION:-fp32}"
+if [[ " ${parts[*]} " = *" masked "* ]]; then
+    keep_settings masked "UPDATES=$updates MAX_TOKENS=$max_tokens HEAD_UPDATES=$head_updates SAMPLING=$sampling LENGTH=$length \
+VALID_SAMPLES=$samples"
+fi
 prepare_data
 take_examples
 architectures=$work/architectures
@@ -57,21 +62,13 @@ learn() {
     train_classifiers "$@" --criterion sentence_prediction
 }
 
-# warm ROUTING: sets start to the encoder as a supernet
-warm() {
-    start=$work/$1-$seed/warm.pt
-    mkdir -p "$work/$1-$seed"
-    step "warm-$1-$seed" mos-warm-start --path "$prepared/encoder" --search-space "$space" --mos-routing "$1" \
-        --seed "$seed" --output "$start"
-}
-
 # supernet ROUTING: trains it, and takes the architectures out of it
 supernet() {
     local name=$task-$count-$1-$seed subnet to scored=()
     local folder=$work/$1-$seed/$task-$count-inherited
-    warm "$1"
-    learn "inherited-$name" "$classifier_epochs" "$folder" "$start" --task sentence_prediction_mos --search-space "$space" \
-        --arch roberta_mos --mos-routing "$1" --subnet-sampling random --cost-strata 8
+    warm_start "$1"
+    learn "inherited-$name" "$classifier_epochs" "$folder" "$work/$1-$seed/warm.pt" --task sentence_prediction_mos \
+        --search-space "$space" --arch roberta_mos --mos-routing "$1" --subnet-sampling random --cost-strata 8
     for subnet in "${names[@]}"; do
         to=$work/tuned/$task-$count-inherited-$subnet-$1-$seed
         mkdir -p "$to"
@@ -93,10 +90,11 @@ one() {
 # alone: trains architectures from the encoder
 alone() {
     local name from
-    warm none
+    warm_start none
     for name in "${chosen[@]}"; do
         from=$work/none-$seed/start-$name.pt
-        step "start-$name-$seed" mos-export --path "$start" --subnet "$architectures/$name.yaml" --output "$from"
+        step "start-$name-$seed" mos-export --path "$work/none-$seed/warm.pt" \
+            --subnet "$architectures/$name.yaml" --output "$from"
         one alone "$name" none "$from"
     done
 }
@@ -110,6 +108,23 @@ tuned() {
     done
 }
 
+# masked ROUTING: trains a supernet on masked words, and from it architectures
+masked() {
+    local name to exported=()
+    masked_supernet "$1"
+    for name in "${names[@]}"; do
+        to=$work/masked/$name-$1-$seed
+        mkdir -p "$to"
+        step "masked-$name-$1-$seed" mos-export --path "$work/$1-$seed/checkpoints/checkpoint_last.pt" \
+            --subnet "$architectures/$name.yaml" --output "$to/checkpoint_last.pt"
+        exported+=("$to/checkpoint_last.pt")
+    done
+    python "$here/masked_words.py" "$prepared/data-bin/text" "${exported[@]}" --texts "$samples"
+    for name in "${chosen[@]}"; do
+        one masked "$name" "$1" "$work/masked/$name-$1-$seed/checkpoint_last.pt"
+    done
+}
+
 for seed in "${seeds[@]}"; do
     for task in "${tasks[@]}"; do
         for count in "${examples[@]}"; do
@@ -119,6 +134,7 @@ for seed in "${seeds[@]}"; do
                 supernets) for routing in "${routings[@]}"; do supernet "$routing"; done ;;
                 alone) alone ;;
                 tuned) for routing in "${routings[@]}"; do tuned "$routing"; done ;;
+                masked) for routing in "${routings[@]}"; do masked "$routing"; done ;;
                 esac
             done
         done

@@ -5,8 +5,8 @@
 Reads rows.jsonl of accuracies.py. For each task, the first table has the accuracy of each architecture, mean over
 seeds. The second has bias, MAE, spread and Kendall's tau of each routing against training alone (mean over its seeds),
 with 95 % intervals by bootstrap over architectures and the supernets' seeds (evidence.py of examples/studies/sampling).
-Then come the mean differences between routings for each seed, with intervals over test examples. What is not trained
-yet is left out.
+Then come the mean differences between routings for each seed, with intervals over test examples. Losses of masked words
+have a table and differences alike, with intervals over blocks of test texts. What is not trained yet is left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "studies" / "sampling"
 import evidence  # noqa: E402
 
 SAMPLES = 2000
-HEADS = {"alone": "alone", "inherited": "`{}`", "tuned": "`{}`, then alone"}
+HEADS = {"alone": "alone", "inherited": "`{}`", "masked": "`{}`, masked words", "tuned": "`{}`, then alone"}
 
 Row = dict[str, Any]
 Task = tuple[str, str]
@@ -53,46 +53,47 @@ def by_seed(rows: list[Row], architectures: list[str]) -> Seeds:
     }
 
 
-def architecture_table(rows: list[Row]) -> list[str]:
-    """A line for each architecture: millions of parameters, MFLOPs, latency, accuracies (mean ± standard deviation over
+def architecture_table(rows: list[Row], score: str = "accuracy", digits: int = 1) -> list[str]:
+    """A line for each architecture: millions of parameters, MFLOPs, latency, scores (mean ± standard deviation over
     seeds)."""
     columns = dict.fromkeys((row["source"], row["routing"]) for row in sorted(rows, key=lambda row: row["source"]))
     heads = [HEADS[source].format(routing) for source, routing in columns]
-    lines = [f"| {', '.join(task_of(rows[0]))} | parameters | MFLOPs | ms | {' | '.join(heads)} |"]
+    lines = [f"| {', '.join(map(str, task_of(rows[0])))} | parameters | MFLOPs | ms | {' | '.join(heads)} |"]
     lines.append("|---" * (4 + len(heads)) + "|")
     for name in sorted({row["subnet"] for row in rows}):
         mine = [row for row in rows if row["subnet"] == name]
         cells = []
         for column in columns:
-            found = [row["accuracy"] for row in mine if (row["source"], row["routing"]) == column]
-            deviation = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
-            cells.append(f"{np.mean(found):.1f}{deviation}" if found else "")
+            found = [row[score] for row in mine if (row["source"], row["routing"]) == column]
+            deviation = f" ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else ""
+            cells.append(f"{np.mean(found):.{digits}f}{deviation}" if found else "")
         sizes = mine[0]["params_without_embeddings"] / 1e6, mine[0]["flops_without_output_projection"] / 1e6
         latency = f"{mine[0]['latency_ms']:.1f}" if "latency_ms" in mine[0] else ""
         lines.append(f"| {name} | {sizes[0]:.1f} | {sizes[1]:.0f} | {latency} | {' | '.join(cells)} |")
     return lines
 
 
-def difference_lines(rows: list[Row], architectures: list[str]) -> list[str]:
-    """Mean difference in accuracy of each routing to none over the architectures, for each seed that both have, with
-    its 95 % interval over test examples; several seeds tell routings apart where all lie on one side of 0."""
-    hits: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+def difference_lines(rows: list[Row], architectures: list[str], digits: int = 1) -> list[str]:
+    """Mean difference of each routing to none over the architectures, for each seed that both have. Its 95 % interval
+    is over ``parts``, whose mean is a row's score. Several seeds tell routings apart where all lie on one side of 0."""
+    parts: dict[tuple[str, int], dict[str, np.ndarray]] = defaultdict(dict)
     for row in rows:
-        hits[row["routing"], row["seed"]][row["subnet"]] = row["hits"]
+        parts[row["routing"], row["seed"]][row["subnet"]] = row["parts"]
     complete = {
-        key: np.mean([[hit == "1" for hit in found[name]] for name in architectures], axis=0)
-        for key, found in sorted(hits.items())
+        key: np.mean([found[name] for name in architectures], axis=0)
+        for key, found in sorted(parts.items())
         if len(found) == len(architectures)
     }
     lines = []
     for routing in dict.fromkeys(routing for routing, _ in complete if routing != "none"):
         found, sides = [], set()
         for seed in (seed for name, seed in complete if name == routing and ("none", seed) in complete):
-            difference = 100 * (complete[routing, seed] - complete["none", seed])
+            difference = complete[routing, seed] - complete["none", seed]
             draws = np.random.default_rng(1).integers(len(difference), size=(SAMPLES, len(difference)))
-            low, high = np.percentile(difference[draws].mean(axis=1), [2.5, 97.5])
-            found.append(f"{difference.mean():+.1f} ({low:+.1f} to {high:+.1f}; seed {seed})")
-            sides.add(1 if low > 0 else -1 if high < 0 else 0)
+            edges = np.percentile(difference[draws].mean(axis=1), [2.5, 97.5])
+            mean, low, high = (f"{value:+.{digits}f}" for value in (difference.mean(), *edges))
+            found.append(f"{mean} ({low} to {high}; seed {seed})")
+            sides.add(1 if edges[0] > 0 else -1 if edges[1] < 0 else 0)
         if found:
             end = ": no difference found" if len(found) > 1 and sides not in ({1}, {-1}) else ""
             lines.append(f"`{routing}` minus `none`, mean over architectures: {', '.join(found)}{end}")
@@ -123,9 +124,23 @@ def task_report(rows: list[Row], architectures: list[str]) -> list[str]:
 def report(rows: list[Row], architectures: list[str]) -> str:
     """All tables, in Markdown; ``architectures`` are the names of all, the largest last."""
     rows = [row for row in rows if row.get("source") in HEADS]
+    words = [row for row in rows if "bits" in row]
+    rows = [row for row in rows if "bits" not in row]
     tasks = dict.fromkeys(map(task_of, rows))
     blocks = [task_report([row for row in rows if task_of(row) == task], architectures) for task in tasks]
+    if words:
+        blocks.append(["\n".join(architecture_table(words, "bits", 3)), *difference_lines(words, architectures, 3)])
     return "\n\n".join(block for found in blocks for block in found)
+
+
+def parts_of(work: Path, row: Row) -> np.ndarray:
+    """What a row's score is the mean of: a number for each test example, or for each block of texts."""
+    name = "-".join(str(row[key]) for key in ("subnet", "routing", "seed"))
+    if "bits" in row:
+        found = json.loads((work / "masked" / name / "masked.json").read_text())
+        return np.array(found["blocks"]) * len(found["blocks"]) / found["words"]
+    file = work / "tuned" / f"{row['task']}-{row['examples']}-{row['source']}-{name}" / "score.json"
+    return np.array([100.0 * (hit == "1") for hit in json.loads(file.read_text())["hits"]])
 
 
 def main() -> None:
@@ -139,9 +154,8 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     for row in rows:
-        if row.get("source") == "inherited":
-            name = "-".join(str(row[key]) for key in ("task", "examples", "source", "subnet", "routing", "seed"))
-            row["hits"] = json.loads((work / "tuned" / name / "score.json").read_text())["hits"]
+        if row.get("source") == "inherited" or "bits" in row:
+            row["parts"] = parts_of(work, row)
     text = report(rows, architectures)
     write_atomically(work / "alone.md", text + "\n")
     print(text)

@@ -36,22 +36,7 @@ python -c 'import sys; from mos_fairseq.search_space import SearchSpace as S; S.
 for seed in "${seeds[@]}"; do
     for routing in "${routings[@]}"; do
         run=$routing-$seed
-        mkdir -p "$work/$run"
-        rule=(--subnet-sampling "$sampling")
-        [ "$sampling" = sandwich ] || rule+=(--cost-strata 8 --teacher "$work/$run/start.pt" --distillation-weight 0.5)
-        step "warm-$run" mos-warm-start --path "$prepared/encoder" --search-space "$space" --mos-routing "$routing" \
-            --seed "$seed" --output "$work/$run/warm.pt"
-        step "head-$run" python "$here/head.py" "$prepared/data-bin/text" --path "$work/$run/warm.pt" \
-            --updates "$head_updates" --max-tokens "$max_tokens" --seed "$seed" --output "$work/$run/start.pt"
-        step "supernet-$run" fairseq-train "$prepared/data-bin/text" "${plugin[@]}" --task masked_lm_mos \
-            --search-space "$space" --arch roberta_mos --mos-routing "$routing" --layer-norm-eps 1e-12 \
-            --max-positions 512 --finetune-from-model "$work/$run/start.pt" --sample-break-mode eos \
-            --tokens-per-sample "$length" --max-tokens "$max_tokens" "${rule[@]}" \
-            --criterion distillation_mos "${precision[@]}" --dropout 0 --attention-dropout 0.1 \
-            --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
-            --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --total-num-update "$updates" \
-            --max-update "$updates" --clip-norm 1.0 --seed "$seed" --disable-validation --no-epoch-checkpoints \
-            --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$work/$run/checkpoints"
+        masked_supernet "$routing"
         names=(largest) subnets=("$work/largest.yaml")
         for budget in "${budgets[@]}"; do
             step "search-$budget-$run" mos-search "$prepared/data-bin/text" --valid-samples "$samples" \

@@ -118,3 +118,28 @@ train_classifiers() {
         --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
         --keep-interval-updates 1 --save-dir "$3"
 }
+
+# warm_start ROUTING: makes the encoder a supernet, $work/ROUTING-SEED/warm.pt
+warm_start() {
+    mkdir -p "$work/$1-$seed"
+    step "warm-$1-$seed" mos-warm-start --path "$prepared/encoder" --search-space "$space" --mos-routing "$1" \
+        --seed "$seed" --output "$work/$1-$seed/warm.pt"
+}
+
+# masked_supernet ROUTING: trains a supernet on masked words, $work/ROUTING-SEED/checkpoints, from the encoder and a head
+masked_supernet() {
+    local run=$1-$seed rule=(--subnet-sampling "$sampling")
+    [ "$sampling" = sandwich ] || rule+=(--cost-strata 8 --teacher "$work/$run/start.pt" --distillation-weight 0.5)
+    warm_start "$1"
+    step "head-$run" python "$here/head.py" "$prepared/data-bin/text" --path "$work/$run/warm.pt" \
+        --updates "$head_updates" --max-tokens "$max_tokens" --seed "$seed" --output "$work/$run/start.pt"
+    step "supernet-$run" fairseq-train "$prepared/data-bin/text" "${plugin[@]}" --task masked_lm_mos \
+        --search-space "$space" --arch roberta_mos --mos-routing "$1" --layer-norm-eps 1e-12 \
+        --max-positions 512 --finetune-from-model "$work/$run/start.pt" --sample-break-mode eos \
+        --tokens-per-sample "$length" --max-tokens "$max_tokens" "${rule[@]}" \
+        --criterion distillation_mos "${precision[@]}" --dropout 0 --attention-dropout 0.1 \
+        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
+        --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --total-num-update "$updates" \
+        --max-update "$updates" --clip-norm 1.0 --seed "$seed" --disable-validation --no-epoch-checkpoints \
+        --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$work/$run/checkpoints"
+}
