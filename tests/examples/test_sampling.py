@@ -70,6 +70,10 @@ def test_the_plot(measured, capsys):
     assert deviations == pytest.approx([0.5**0.5] * 5)
     plot.main([str(measured / "scores.json"), "tiny", str(measured / "scores.png")])
     assert (measured / "scores.png").read_bytes().startswith(b"\x89PNG")
+    (measured / "others.json").write_text(json.dumps([rows[0] | {"subnet": "r1"}]))
+    with pytest.raises(SystemExit, match=r"^error: subnet .*r1\.yaml: "):
+        plot.main([str(measured / "others.json"), "tiny", str(measured / "others.png")])
+    assert not (measured / "others.png").exists()
 
 
 def test_rows_of_several_days(measured, tmp_path, capsys):

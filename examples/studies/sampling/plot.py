@@ -18,6 +18,7 @@ from pathlib import Path
 logging.disable(logging.INFO)  # fairseq sets the root logger to debug when it is imported
 
 from mos_fairseq.cost import subnet_cost  # noqa: E402
+from mos_fairseq.errors import InputError  # noqa: E402
 from mos_fairseq.figures import new_figure, save_figure  # noqa: E402
 from mos_fairseq.search_space import SearchSpace  # noqa: E402
 from mos_fairseq.search_space.specs import resolve_subnet  # noqa: E402
@@ -57,7 +58,11 @@ def main(argv: list[str]) -> None:
     rows = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot(xlabel="MFLOPs a sentence, without the output projection", ylabel="test BLEU, inherited")
-    for label, curve in curves(rows, SearchSpace.from_spec(argv[1])).items():
+    try:
+        found = curves(rows, SearchSpace.from_spec(argv[1]))
+    except InputError as error:  # rows of another space
+        sys.exit(f"error: {error}")
+    for label, curve in found.items():
         sizes, means, deviations = zip(*curve, strict=True)
         axes.errorbar(sizes, means, yerr=deviations, marker="o", markersize=4, capsize=3, linewidth=1, label=label)
     axes.legend(fontsize="small")
