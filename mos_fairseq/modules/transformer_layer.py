@@ -3,7 +3,7 @@ layers (:mod:`mos_fairseq.modules.elastic_transformer_layer`) extend them, so bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -8,17 +8,23 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from fairseq import checkpoint_utils
 
+from mos_fairseq.checkpoints import read_checkpoint
 from mos_fairseq.cli import finetune, gap
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation import EvaluationOptions, ModelEvaluator, SubnetEvaluator
 from mos_fairseq.gap import read_table
 from mos_fairseq.masked import examples_of
 from mos_fairseq.search_space import Subnet, resolve_subnet
+from tests.examples import conftest  # noqa: F401  makes the next importable
 from tests.pretend_cuda import pretend_cuda
+from tests.seeds import moved
 
-from .test_masked_language_model import MIDDLE, spaces, text, training
+from .test_masked_language_model import BLOCKS, LOG, MIDDLE, PLUGIN, spaces, text, training
+
+import masked_words  # isort: skip
 
 __all__ = ["spaces", "text"]  # fixtures
 pytestmark = pytest.mark.slow
@@ -67,6 +73,31 @@ def test_all_are_judged_on_the_words_that_the_supernet_is(text, supernet, measur
     assert alone.set_fingerprint() == evaluator.set_fingerprint() and row.standalone == alone.loss()
     otherwise = ModelEvaluator(str(path), str(text / "bin"), OPTIONS)
     assert otherwise.set_fingerprint() != evaluator.set_fingerprint()
+
+
+def test_the_recipes_losses_are_fairseqs(commands, text, supernet, tmp_path, capsys):
+    """masked_words.py of bert_debian masks the same words for every model, whichever seed it was trained with."""
+    state = read_checkpoint(str(supernet))
+    paths = [str(tmp_path / folder / "model.pt") for folder in ("one", "other")]
+    for path, seed in zip(paths, (moved(1), 77), strict=True):
+        state["cfg"]["common"]["seed"] = state["cfg"]["task"]["seed"] = seed
+        Path(path).parent.mkdir()
+        torch.save(state, path)
+    masked_words.main([str(text / "bin"), *paths, "--texts", "1000"])
+    one, other = (json.loads((Path(path).parent / "masked.json").read_text()) for path in paths)
+    assert one == other and len(one["bits"]) == len(one["words"]) == 21
+    options = ["--task", "masked_lm_mos", "--subnet", "largest", "--valid-subset", "test", "--seed", 1, *BLOCKS, *LOG]
+    row = commands.fork("validate", text / "bin", *PLUGIN, "--path", paths[1], *options, "--max-tokens", 60)
+    assert float(row.rows("test")[-1]["test_loss"]) == pytest.approx(one["mean"], abs=0.001)
+    capsys.readouterr()
+    masked_words.main([str(text / "bin"), paths[0], "--texts", "1000"])
+    assert capsys.readouterr().out.endswith(" bits a word, measured before\n")
+    masked_words.main([str(text / "bin"), paths[0], "--texts", "4"])  # other texts are measured again
+    fewer = json.loads((tmp_path / "one" / "masked.json").read_text())
+    assert (fewer["bits"], fewer["words"]) == (one["bits"][:4], one["words"][:4])
+    with pytest.raises(SystemExit):
+        masked_words.main([str(text / "bin"), paths[0], "--texts", "0"])
+    assert "--texts is 0: allowed are numbers from 1" in capsys.readouterr().err
 
 
 def test_it_trains_by_fairseqs_own_task(measured):

@@ -171,7 +171,7 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
     smallest = {"subnet": f"{tmp_path}/architectures/a01.yaml"} | sizes | {"params_without_embeddings": 1_000_000}
     (tmp_path / "architectures" / "costs.jsonl").write_text(json.dumps(smallest) + "\n")
     (tmp_path / "masked" / "a01-none-2").mkdir(parents=True)
-    words = {"bits": 6.5, "words": 4, "texts": 40, "blocks": [20.0, 6.0]}
+    words = {"mean": 6.5, "words": [3, 1], "texts": 40, "bits": [20.0, 6.0]}
     (tmp_path / "masked" / "a01-none-2" / "masked.json").write_text(json.dumps(words))
     monkeypatch.setattr(sys, "argv", ["accuracies.py", str(tmp_path)])
     accuracies.main()
@@ -179,7 +179,7 @@ def test_rows_and_table(tmp_path, monkeypatch, capsys):
     assert (masked["subnet"], masked["routing"], masked["seed"], masked["bits"]) == ("a01", "none", 2, 6.5)
     assert masked["params_without_embeddings"] == 1_000_000
     parts = inherited.parts_of(tmp_path, masked)
-    assert parts.mean() == 6.5 and parts.tolist() == [10, 3]
+    assert {key: found.tolist() for key, found in parts.items()} == {"parts": [20, 6], "weights": [3, 1]}
     assert len(rows) == 5 and rows[0]["subnet"] == "TF-IDF, linear"
     assert {f"{row['source']}-{row['subnet']}" for row in rows[1:]} == {*names}
     found = {row["source"]: row["params_without_embeddings"] for row in rows[1:]}
@@ -204,6 +204,7 @@ def test_inherited_against_alone():
     def rows_of(source, routing, seed, *counts):
         """Of a hundred test examples, so many are right."""
         row = {"task": "section", "examples": "40", "source": source, "routing": routing, "seed": seed} | sizes
+        row |= {"weights": np.ones(100)}
         hits = {n: np.array([100.0] * n + [0.0] * (100 - n)) for n in counts}
         return [
             row | {"subnet": f"a{i:02}", "accuracy": float(n), "parts": hits[n]} for i, n in enumerate(counts, start=1)
@@ -237,7 +238,12 @@ def test_inherited_against_alone():
     assert lines.splitlines()[0].endswith("| `layer` | `layer`, then alone |")
     assert lines.splitlines()[2] == "| a01 | 1.5 | 2 |  | 60.0 | 59.0 ± 1.4 | 61.5 ± 0.7 | 63.0 |"
 
-    bits = [row | {"bits": row["accuracy"] / 10, "source": "masked", "parts": row["parts"] / 10} for row in rows[4:]]
+    # as if each example had four words
+    bits = [
+        row
+        | {"weights": np.full(100, 4), "bits": row["accuracy"] / 10, "source": "masked", "parts": row["parts"] * 0.4}
+        for row in rows[4:]
+    ]
     lines = inherited.report(rows + bits, names).splitlines()
     assert "| a01 | 1.5 | 2 | 7.1 | 5.900 ± 0.141 | 6.150 ± 0.071 |" in lines
     assert lines[-1].startswith("`layer` minus `none`, mean over architectures: +0.033 (-0.067 to +0.133; seed 2)")
@@ -267,6 +273,9 @@ def test_inherited_against_alone():
         ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets, alone, tuned and masked"),
         ("alone.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("run.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
+        ("alone.sh", ["{tmp}/work"], "error: ARCHITECTURES has a09: allowed are a01 to a08"),
+        ("alone.sh", ["{tmp}/work"], "error: ARCHITECTURES is a01: PARTS=supernets scores all of them"),
+        ("run.sh", ["{tmp}/work"], "error: VALID_SAMPLES is 0: allowed are whole numbers from 1"),
         ("prepare.sh", ["{tmp}/work"], "error: LENGTH is 7: allowed are 8 to 512, the encoder's positions"),
     ],
 )
@@ -280,6 +289,12 @@ def test_mistakes_are_told_in_one_line(tmp_path, script, words, message):
         settings["PARTS"] = "alone half" if "half" in message else " "
     if "PRECISION" in message:
         settings["PRECISION"] = "fp16"
+    if "ARCHITECTURES has" in message:
+        settings["ARCHITECTURES"] = "a01 a09"
+    if "ARCHITECTURES is" in message:
+        settings |= {"ARCHITECTURES": "a01", "PARTS": "supernets"}
+    if "VALID_SAMPLES" in message:
+        settings["VALID_SAMPLES"] = "0"
     done = subprocess.run(
         ["bash", EXAMPLES / "recipes" / "bert_debian" / script, *(word.format(tmp=tmp_path) for word in words)],
         capture_output=True,

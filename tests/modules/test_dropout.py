@@ -38,6 +38,17 @@ def test_follows_the_seed():
     assert torch.equal(dropout(0.3)(x), dropout(0.3)(x))
 
 
+def test_other_shapes_and_ranks_draw_other_masks(monkeypatch):
+    """fairseq seeds all processes alike."""
+    mine = dropout(0.5)(torch.ones(1 << 14)) / 2
+    longer = dropout(0.5)(torch.ones(1 << 15))[: 1 << 14] / 2
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    other = dropout(0.5)(torch.ones(1 << 14)) / 2
+    for found in (longer, other):
+        assert (mine * found).mean().item() == pytest.approx(0.25, abs=0.02)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_keeps_the_dtype(dtype):
     y = dropout(0.5)(torch.ones(64, dtype=dtype))

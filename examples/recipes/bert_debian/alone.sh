@@ -7,9 +7,10 @@
 # with the same rule and rate. run.sh need not run before.
 # PARTS=supernets or PARTS=alone trains those only. PARTS=tuned: architectures go on from what they inherit as those that
 # train alone do. PARTS=masked: run.sh's supernets on masked words give their weights; their loss is that of VALID_SAMPLES
-# test texts, and they go on likewise. ARCHITECTURES="a02 a04": of the eight, these alone train alone or go on. PRECISION=bf16 trains with
-# --bf16. WORK_DIR/rows.jsonl has a row for each architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run
-# again with the same settings, it goes on where it stopped. Other settings, SMALL=1 included, are run.sh's.
+# test texts, and they go on likewise. ARCHITECTURES="a02 a04": of the eight, these train alone or go on.
+# PRECISION=bf16 trains with --bf16. Latencies are measured at the beginning, when the machine had better be idle.
+# WORK_DIR/rows.jsonl has a row for each architecture, and alone.md tells bias, MAE, spread and Kendall's tau. Run again with
+# the same settings, it goes on where it stopped. Other settings, SMALL=1 included, are run.sh's.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
@@ -24,38 +25,42 @@ for part in "${parts[@]}"; do
     *) echo "error: PARTS has $part: allowed are supernets, alone, tuned and masked" >&2 && exit 1 ;;
     esac
 done
+names=(a01 a02 a03 a04 a05 a06 a07 a08)
+read -ra chosen <<<"${ARCHITECTURES-${names[*]}}"
+for name in "${chosen[@]-}"; do
+    if [[ " ${names[*]} " != *" $name "* ]]; then
+        echo "error: ARCHITECTURES has $name: allowed are a01 to a08" >&2
+        exit 1
+    fi
+done
+if [ -n "${ARCHITECTURES:-}" ] && [ "${parts[*]}" = supernets ]; then
+    echo "error: ARCHITECTURES is $ARCHITECTURES: PARTS=supernets scores all of them" >&2
+    exit 1
+fi
 seeded_study "$@"
 classifier_epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
 keep_settings alone "SPACE=${SPACE:-space.yaml} TEST_EXAMPLES=$test_examples EPOCHS=$epochs CLASSIFIER_EPOCHS=$classifier_epochs LR=$lr \
 PRECISION=${PRECISION:-fp32}"
 if [[ " ${parts[*]} " = *" masked "* ]]; then
-    keep_settings masked "UPDATES=$updates MAX_TOKENS=$max_tokens HEAD_UPDATES=$head_updates SAMPLING=$sampling LENGTH=$length \
-VALID_SAMPLES=$samples"
+    keep_masked_settings
 fi
 prepare_data
 take_examples
 architectures=$work/architectures
+files=("${names[@]/#/$architectures/}")
+files=("${files[@]/%/.yaml}")
+list=$(IFS=, && echo "${files[*]}")
 
 # choose_architectures: and counts their costs
 choose_architectures() {
-    local list
     python "$root/examples/studies/sampling/architectures.py" "$space" 8 "$architectures" || return 1
-    list=$(printf '%s,' "$architectures"/a*.yaml)
-    mos-cost --search-space "$space" --subnet "${list%,}" --json --src-len 128 --vocab-size "$words" \
+    mos-cost --search-space "$space" --subnet "$list" --json --src-len 128 --vocab-size "$words" \
         >"$architectures/costs.jsonl"
 }
 step architectures choose_architectures
-names=("$architectures"/a*.yaml)
-list=$(IFS=, && echo "${names[*]}")
-names=("${names[@]##*/}")
-names=("${names[@]%.yaml}")
-read -ra chosen <<<"${ARCHITECTURES:-${names[*]}}"
-for name in "${chosen[@]}"; do
-    if [[ " ${names[*]} " != *" $name "* ]]; then
-        echo "error: ARCHITECTURES has $name: allowed are ${names[*]}" >&2
-        exit 1
-    fi
-done
+step latency mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 --vocab-size "$words" --threads 1 \
+    --repeats 5 --output "$architectures/latency.jsonl"
+grep "machine was busy" "$work/latency.log" || true
 
 # learn STEP EPOCHS SAVE_DIR START OPTION…: trains classifiers
 learn() {
@@ -140,7 +145,5 @@ for seed in "${seeds[@]}"; do
         done
     done
 done
-step latency mos-latency measure --search-space "$space" --subnet "$list" --src-len 128 \
-    --vocab-size "$words" --threads 1 --repeats 5 --output "$architectures/latency.jsonl"
 python "$here/accuracies.py" "$work" >/dev/null
 python "$here/inherited.py" "$work"

@@ -8,12 +8,14 @@
 # TUNE_EPOCHS=4: the winners also learn on alone from the teacher, for so many epochs. ALONE_EPOCHS="4 16": for comparison,
 # the uniform subnets of run.sh learn alone from it, without the supernet of classifiers.
 # The supernet trains for CLASSIFIER_EPOCHS, by default four times as long as run.sh fine-tunes one subnet; all other settings, SMALL=1
-# included, are run.sh's. So are rows and table. Run again, it goes on where it stopped.
+# included, are run.sh's. So are rows and table. Run again with the same settings, it goes on where it stopped.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 seeded_study "$@"
 epochs=${CLASSIFIER_EPOCHS:-$((4 * epochs))}
+keep_settings classifiers "SPACE=${SPACE:-space.yaml} CLASSIFIER_EPOCHS=$epochs LR=$lr PRECISION=${PRECISION:-fp32} \
+VALID_SAMPLES=$samples POPULATION=$population ITERATIONS=$iterations"
 for seed in "${seeds[@]}"; do
     for routing in "${routings[@]}"; do
         for task in "${tasks[@]}"; do

@@ -5,8 +5,9 @@
 Reads rows.jsonl of accuracies.py. For each task, the first table has the accuracy of each architecture, mean over
 seeds. The second has bias, MAE, spread and Kendall's tau of each routing against training alone (mean over its seeds),
 with 95 % intervals by bootstrap over architectures and the supernets' seeds (evidence.py of examples/studies/sampling).
-Then come the mean differences between routings for each seed, with intervals over test examples. Losses of masked words
-have a table and differences alike, with intervals over blocks of test texts. What is not trained yet is left out.
+Then come the mean differences between routings in what is inherited, for each seed, with intervals over test examples.
+Losses of masked words have a table and differences alike, with intervals over texts. What is not trained yet is left
+out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "studies" / "sampling"
 import evidence  # noqa: E402
 
 SAMPLES = 2000
-HEADS = {"alone": "alone", "inherited": "`{}`", "masked": "`{}`, masked words", "tuned": "`{}`, then alone"}
+HEADS = {
+    "alone": "alone",
+    "inherited": "`{}`",
+    "tuned": "`{}`, then alone",
+    "masked": "`{}` on masked words, then alone",
+}
 
 Row = dict[str, Any]
 Task = tuple[str, str]
@@ -56,8 +62,12 @@ def by_seed(rows: list[Row], architectures: list[str]) -> Seeds:
 def architecture_table(rows: list[Row], score: str = "accuracy", digits: int = 1) -> list[str]:
     """A line for each architecture: millions of parameters, MFLOPs, latency, scores (mean ± standard deviation over
     seeds)."""
-    columns = dict.fromkeys((row["source"], row["routing"]) for row in sorted(rows, key=lambda row: row["source"]))
-    heads = [HEADS[source].format(routing) for source, routing in columns]
+    sources, routings = list(HEADS), list(dict.fromkeys(row["routing"] for row in rows))
+    columns = sorted(
+        {(row["source"], row["routing"]) for row in rows},
+        key=lambda column: (sources.index(column[0]), column[1] != "none", routings.index(column[1])),
+    )
+    heads = [HEADS[source if score == "accuracy" else "inherited"].format(routing) for source, routing in columns]
     lines = [f"| {', '.join(map(str, task_of(rows[0])))} | parameters | MFLOPs | ms | {' | '.join(heads)} |"]
     lines.append("|---" * (4 + len(heads)) + "|")
     for name in sorted({row["subnet"] for row in rows}):
@@ -75,10 +85,12 @@ def architecture_table(rows: list[Row], score: str = "accuracy", digits: int = 1
 
 def difference_lines(rows: list[Row], architectures: list[str], digits: int = 1) -> list[str]:
     """Mean difference of each routing to none over the architectures, for each seed that both have. Its 95 % interval
-    is over ``parts``, whose mean is a row's score. Several seeds tell routings apart where all lie on one side of 0."""
+    is over ``parts``, which have the ``weights`` in a row's score. Several seeds tell routings apart where all lie on
+    one side of 0."""
     parts: dict[tuple[str, int], dict[str, np.ndarray]] = defaultdict(dict)
     for row in rows:
         parts[row["routing"], row["seed"]][row["subnet"]] = row["parts"]
+        weights = row["weights"]
     complete = {
         key: np.mean([found[name] for name in architectures], axis=0)
         for key, found in sorted(parts.items())
@@ -90,8 +102,8 @@ def difference_lines(rows: list[Row], architectures: list[str], digits: int = 1)
         for seed in (seed for name, seed in complete if name == routing and ("none", seed) in complete):
             difference = complete[routing, seed] - complete["none", seed]
             draws = np.random.default_rng(1).integers(len(difference), size=(SAMPLES, len(difference)))
-            edges = np.percentile(difference[draws].mean(axis=1), [2.5, 97.5])
-            mean, low, high = (f"{value:+.{digits}f}" for value in (difference.mean(), *edges))
+            edges = np.percentile(difference[draws].sum(axis=1) / weights[draws].sum(axis=1), [2.5, 97.5])
+            mean, low, high = (f"{value:+.{digits}f}" for value in (difference.sum() / weights.sum(), *edges))
             found.append(f"{mean} ({low} to {high}; seed {seed})")
             sides.add(1 if edges[0] > 0 else -1 if edges[1] < 0 else 0)
         if found:
@@ -133,14 +145,15 @@ def report(rows: list[Row], architectures: list[str]) -> str:
     return "\n\n".join(block for found in blocks for block in found)
 
 
-def parts_of(work: Path, row: Row) -> np.ndarray:
-    """What a row's score is the mean of: a number for each test example, or for each block of texts."""
+def parts_of(work: Path, row: Row) -> Row:
+    """What a row's score is the mean of: ``parts``, one for each test example or text, and their ``weights``."""
     name = "-".join(str(row[key]) for key in ("subnet", "routing", "seed"))
     if "bits" in row:
         found = json.loads((work / "masked" / name / "masked.json").read_text())
-        return np.array(found["blocks"]) * len(found["blocks"]) / found["words"]
+        return {"parts": np.array(found["bits"]), "weights": np.array(found["words"])}
     file = work / "tuned" / f"{row['task']}-{row['examples']}-{row['source']}-{name}" / "score.json"
-    return np.array([100.0 * (hit == "1") for hit in json.loads(file.read_text())["hits"]])
+    hits = json.loads(file.read_text())["hits"]
+    return {"parts": np.array([100.0 * (hit == "1") for hit in hits]), "weights": np.ones(len(hits))}
 
 
 def main() -> None:
@@ -155,7 +168,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     for row in rows:
         if row.get("source") == "inherited" or "bits" in row:
-            row["parts"] = parts_of(work, row)
+            row |= parts_of(work, row)
     text = report(rows, architectures)
     write_atomically(work / "alone.md", text + "\n")
     print(text)

@@ -8,13 +8,16 @@
 # may begin with random weights (random).
 # SAMPLING=sandwich: in each update, the largest subnet learns from the labels, and two others from it. SAMPLING=random: one
 # subnet learns from the labels and from the encoder, which stays fixed, half and half.
-# PRECISION=bf16 trains with --bf16. WORK_DIR/rows.jsonl has a row for each, and table.md the table. Run again, it goes on
-# where it stopped. SMALL=1 shows in some ten minutes that the chain works; all settings of settings.sh can be given by
-# name. Without DATA, prepare.sh runs first where it has not run.
+# PRECISION=bf16 trains all but the head for masked words with --bf16. WORK_DIR/rows.jsonl has a row for each, and table.md
+# the table. Run again with the same settings, it goes on where it stopped. SMALL=1 shows in some ten minutes that the chain
+# works; all settings of settings.sh can be given by name. Without DATA, prepare.sh runs first where it has not run.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/settings.sh"
 seeded_study "$@"
+keep_settings run "SPACE=${SPACE:-space.yaml} TEST_EXAMPLES=$test_examples EPOCHS=$epochs PRECISION=${PRECISION:-fp32} \
+VALID_SAMPLES=$samples POPULATION=$population ITERATIONS=$iterations"
+keep_masked_settings
 prepare_data
 
 # tune NAME CHECKPOINT SUBNET DATA SEED: fine-tunes a static twin; without a CHECKPOINT, random weights

@@ -42,6 +42,13 @@ case $sampling in
 sandwich | random) ;;
 *) echo "error: SAMPLING is $sampling: allowed are sandwich and random" >&2 && exit 1 ;;
 esac
+for setting in "HEAD_UPDATES $head_updates" "UPDATES $updates" "MAX_TOKENS $max_tokens" "VALID_SAMPLES $samples" \
+    "POPULATION $population" "ITERATIONS $iterations" "EPOCHS $epochs"; do
+    if ! [[ $setting =~ ^[A-Z_]+\ [1-9][0-9]*$ ]]; then
+        echo "error: ${setting%% *} is ${setting#* }: allowed are whole numbers from 1" >&2
+        exit 1
+    fi
+done
 precision=()
 case ${PRECISION:-fp32} in
 fp32) ;;
@@ -124,6 +131,12 @@ warm_start() {
     mkdir -p "$work/$1-$seed"
     step "warm-$1-$seed" mos-warm-start --path "$prepared/encoder" --search-space "$space" --mos-routing "$1" \
         --seed "$seed" --output "$work/$1-$seed/warm.pt"
+}
+
+# keep_masked_settings: of masked_supernet
+keep_masked_settings() {
+    keep_settings masked "SPACE=${SPACE:-space.yaml} UPDATES=$updates MAX_TOKENS=$max_tokens HEAD_UPDATES=$head_updates LR=$lr \
+SAMPLING=$sampling LENGTH=$length PRECISION=${PRECISION:-fp32}"
 }
 
 # masked_supernet ROUTING: trains a supernet on masked words, $work/ROUTING-SEED/checkpoints, from the encoder and a head
