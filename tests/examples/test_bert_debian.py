@@ -269,8 +269,8 @@ def test_inherited_against_alone():
             "error: {tmp}/work/tuned/section-4000-supernet-largest-none-2/checkpoint_last.pt is missing: run.sh makes "
             "it, with the same settings",
         ),
-        ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets, alone, tuned and masked"),
-        ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets, alone, tuned and masked"),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS has half: allowed are supernets, alone, tuned, taught and masked"),
+        ("alone.sh", ["{tmp}/work"], "error: PARTS is empty: allowed are supernets, alone, tuned, taught and masked"),
         ("alone.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("run.sh", ["{tmp}/work"], "error: PRECISION is fp16: allowed are fp32 and bf16"),
         ("alone.sh", ["{tmp}/work"], "error: ARCHITECTURES has a09: allowed are a01 to a08"),

@@ -27,6 +27,7 @@ SOURCES = {
     "inherited": "supernet of classifiers from the encoder",
     "alone": "cut from the encoder, alone",
     "tuned": "supernet of classifiers from the encoder, then alone",
+    "taught": "supernet of classifiers from the encoder, then alone by a teacher",
     "masked": "supernet of masked words, then alone",
 }
 
@@ -84,7 +85,7 @@ def subnet_rows(work: Path) -> list[dict[str, Any]]:
         run = work / f"{routing}-{seed}"
         if source == "classifiers":
             run /= f"{task}-{count}"
-        elif source in ("inherited", "alone", "tuned", "masked"):
+        elif source in ("inherited", "alone", "tuned", "taught", "masked"):
             run = work / "architectures"
         sizes = sizes_of(run, "-".join(name))
         row = {"task": task, "examples": count, "subnet": "-".join(name), "source": source, "routing": routing}

@@ -32,6 +32,7 @@ HEADS = {
     "alone": "alone",
     "inherited": "`{}`",
     "tuned": "`{}`, then alone",
+    "taught": "`{}`, then by a teacher",
     "masked": "`{}` on masked words, then alone",
 }
 
