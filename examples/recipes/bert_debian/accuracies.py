@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.files import write_atomically
 from mos_fairseq.jsonl import read_jsonl
 
@@ -124,8 +125,11 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     work = Path(sys.argv[1])
-    rows = linear_rows(work) + subnet_rows(work)
-    lines = (json.dumps(row) + "\n" for row in rows + masked_rows(work))
+    try:
+        rows, masked = linear_rows(work) + subnet_rows(work), masked_rows(work)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    lines = (json.dumps(row) + "\n" for row in rows + masked)
     write_atomically(work / "rows.jsonl", "".join(lines))
     write_atomically(work / "table.md", table(rows) + "\n")
     print(table(rows))
