@@ -19,9 +19,10 @@ def test_values_and_gradients_are_fairseqs(name, dtype):
         y = function(leaf := x.clone().requires_grad_())
         y.backward(upstream)
         found.append((y.detach(), leaf.grad))
-    assert torch.equal(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=0, equal_nan=True)
+    # within a unit in the last place: another processor may round otherwise
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=torch.finfo(dtype).eps, atol=1e-7, equal_nan=True)
 
 
 def test_swish_is_a_function():
-    assert torch.equal(activation_function("swish")(NUMBERS), torch.nn.functional.silu(NUMBERS))
+    torch.testing.assert_close(activation_function("swish")(NUMBERS), torch.nn.functional.silu(NUMBERS))
