@@ -302,3 +302,27 @@ def test_mistakes_are_told_in_one_line(tmp_path, script, words, message):
         env={"PATH": "/usr/bin:/bin", "DATA": f"{tmp_path}/none", "LENGTH": "7", **settings},
     )
     assert done.returncode == 1 and done.stderr == message.format(tmp=tmp_path) + "\n"
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_finished_training_keeps_one_checkpoint(tmp_path, status):
+    """The checkpoint to go on from is as large as the last; it stays where the training failed."""
+    (tmp_path / "fairseq-train").write_text(f"#!/bin/sh\necho $* >{tmp_path}/words\nexit {status}\n")
+    (tmp_path / "fairseq-train").chmod(0o755)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    for name in ("checkpoint_last.pt", "checkpoint_2_100.pt"):
+        (folder / name).touch()
+    recipe = EXAMPLES / "recipes" / "bert_debian"
+    done = subprocess.run(
+        ["bash", "-c", f"here={recipe}; . $here/settings.sh; seed=7; train {folder} 40 data --batch-size 3"],
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    assert (done.returncode, done.stderr) == (status, "")
+    assert len(list(folder.iterdir())) == (1 if status == 0 else 2) and (folder / "checkpoint_last.pt").exists()
+    words = (tmp_path / "words").read_text()
+    assert (
+        words.startswith("data --batch-size 3 ") and "--warmup-updates 4 --total-num-update 40 --max-update 40" in words
+    )

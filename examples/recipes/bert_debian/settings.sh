@@ -113,17 +113,21 @@ updates_of() {
     echo $(($1 * (($(wc -l <"$2/text/train.label") + 31) / 32)))
 }
 
+# train SAVE_DIR UPDATES DATA OPTION…: a killed training goes on from a checkpoint of the last 100 updates. The last of these is
+# as large as checkpoint_last.pt and of no use after the training.
+train() {
+    fairseq-train "${@:3}" "${plugin[@]}" "${precision[@]}" --max-positions 512 --layer-norm-eps 1e-12 \
+        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
+        --warmup-updates $(($2 / 10)) --total-num-update "$2" --max-update "$2" --clip-norm 1.0 --seed "$seed" \
+        --disable-validation --no-epoch-checkpoints --save-interval-updates 100 --keep-interval-updates 1 \
+        --save-dir "$1" || return
+    rm -f "$1"/checkpoint_*_*.pt
+}
+
 # train_classifiers STEP EPOCHS SAVE_DIR START OPTION…: from the weights of START, on $data, with $seed
 train_classifiers() {
-    local updates
-    updates=$(updates_of "$2" "$data")
-    step "$1" fairseq-train "$data" "${plugin[@]}" --num-classes "$(wc -l <"$data/label/dict.txt")" --init-token 0 \
-        --separator-token 2 --max-positions 512 --shorten-method truncate --layer-norm-eps 1e-12 \
-        --finetune-from-model "$4" "${precision[@]}" "${@:5}" \
-        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" --lr-scheduler polynomial_decay \
-        --warmup-updates $((updates / 10)) --total-num-update "$updates" --max-update "$updates" --clip-norm 1.0 \
-        --batch-size 32 --seed "$seed" --disable-validation --no-epoch-checkpoints --save-interval-updates 100 \
-        --keep-interval-updates 1 --save-dir "$3"
+    step "$1" train "$3" "$(updates_of "$2" "$data")" "$data" --num-classes "$(wc -l <"$data/label/dict.txt")" \
+        --init-token 0 --separator-token 2 --shorten-method truncate --finetune-from-model "$4" --batch-size 32 "${@:5}"
 }
 
 # warm_start ROUTING: makes the encoder a supernet, $work/ROUTING-SEED/warm.pt
@@ -146,13 +150,8 @@ masked_supernet() {
     warm_start "$1"
     step "head-$run" python "$here/head.py" "$prepared/data-bin/text" --path "$work/$run/warm.pt" \
         --updates "$head_updates" --max-tokens "$max_tokens" --seed "$seed" --output "$work/$run/start.pt"
-    step "supernet-$run" fairseq-train "$prepared/data-bin/text" "${plugin[@]}" --task masked_lm_mos \
-        --search-space "$space" --arch roberta_mos --mos-routing "$1" --layer-norm-eps 1e-12 \
-        --max-positions 512 --finetune-from-model "$work/$run/start.pt" --sample-break-mode eos \
-        --tokens-per-sample "$length" --max-tokens "$max_tokens" "${rule[@]}" \
-        --criterion distillation_mos "${precision[@]}" --dropout 0 --attention-dropout 0.1 \
-        --optimizer adam_fused --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --lr "$lr" \
-        --lr-scheduler polynomial_decay --warmup-updates $((updates / 10)) --total-num-update "$updates" \
-        --max-update "$updates" --clip-norm 1.0 --seed "$seed" --disable-validation --no-epoch-checkpoints \
-        --save-interval-updates 100 --keep-interval-updates 1 --save-dir "$work/$run/checkpoints"
+    step "supernet-$run" train "$work/$run/checkpoints" "$updates" "$prepared/data-bin/text" --task masked_lm_mos \
+        --search-space "$space" --arch roberta_mos --mos-routing "$1" --finetune-from-model "$work/$run/start.pt" \
+        --sample-break-mode eos --tokens-per-sample "$length" --max-tokens "$max_tokens" "${rule[@]}" \
+        --criterion distillation_mos --dropout 0 --attention-dropout 0.1
 }
