@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import architectures
+import differences
 import evidence
 import numpy as np
 import plot
@@ -110,6 +111,37 @@ def test_bad_arguments(tmp_path, arguments, recipes, status, told):
     env = {**os.environ, "MOS_RECIPES": recipes}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, list(tmp_path.iterdir())) == (status, []) and told in done.stderr
+
+
+# --- against another recipe ---
+
+
+def test_recipes_are_compared_by_seed(tmp_path, capsys):
+    rows = []
+    found = [("b", 1, 10), ("b", 2, 20), ("b", 3, 90), ("a", 1, 12), ("a", 2, 24), ("a", 4, 0), ("c", 2, 19)]
+    for recipe, seed, bleu in found:
+        for subnet, more in [("smallest", 0), ("r1", 1), ("largest", 2)]:
+            rows.append({"recipe": recipe, "seed": seed, "subnet": subnet, "bleu": bleu + more})
+    rows[-1] |= {"loss": 1.0}  # one subnet's alone tells nothing
+    rows = [row for row in rows if (row["recipe"], row["seed"], row["subnet"]) != ("a", 4, "r1")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows[::-1]))
+    differences.main([str(tmp_path / "rows.json"), "b", "c", "a"])
+    # of two differences the interval is 12.706 standard errors wide
+    assert capsys.readouterr().out.splitlines() == [
+        "| bleu, minus b | seeds | largest | r1 | smallest | mean |",
+        "|---|---|---|---|---|---|",
+        "| c | 1 | -1.0 | -1.0 | -1.0 | -1.0 |",
+        "| a | 2 | +3.0 ± 12.7 | +3.0 ± 12.7 | +3.0 ± 12.7 | +3.0 ± 12.7 |",
+    ]
+    assert differences.interval([1.0, 2.0, 4.0]) == pytest.approx(4.303 * (7 / 3) ** 0.5 / 3**0.5, abs=1e-3)
+    with pytest.raises(SystemExit, match=r"rows.json has no recipe d: it has a, b, c$"):
+        differences.main([str(tmp_path / "rows.json"), "b", "d"])
+    apart = [row for row in rows if (row["recipe"] == "b") == (row["seed"] == 3)]
+    (tmp_path / "rows.json").write_text(json.dumps(apart))
+    with pytest.raises(SystemExit, match="no seed has b and another of these recipes with all subnets"):
+        differences.main([str(tmp_path / "rows.json"), "b", "a"])
+    with pytest.raises(SystemExit, match="nothing: no rows of scores.py"):
+        differences.main([str(tmp_path / "nothing"), "b", "a"])
 
 
 # --- against training alone ---
