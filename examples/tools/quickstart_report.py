@@ -84,11 +84,14 @@ def look_up(
 
     models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])
     times, busy = {}, None
+    predict, speed = lambda subnets: [None], {}
+    if predictor is not None:
+        fitted = LatencyPredictor.load(predictor)
+        predict, speed = fitted.predict, fitted.measured
     if latencies is not None:
-        measured = read_latencies(latencies)
+        measured = read_latencies(latencies).at_speed_of(speed)
         busy = measured.busy()
         times = {subnet.key: ms for subnet, ms in zip(measured.subnets, measured.latency_ms, strict=True)}
-    predict = LatencyPredictor.load(predictor).predict if predictor is not None else lambda subnets: [None]
     known = {}
     for name in subnets:
         subnet = resolve_subnet(name, models[0].search_space)

@@ -86,8 +86,8 @@ def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
 @dataclass(frozen=True)
 class _Rows:
     """A file of measurements: latencies in ms [n] and keys [n], a subnet's key or only the averages of a row.
-    ``space`` is None for averages. ``measured``: options, machine and kernels; ``busy``: signs of a disturbed
-    measurement."""
+    ``space`` is None for averages. ``measured``: options, machine, kernels and the reference's time; ``busy``: signs of a
+    disturbed measurement."""
 
     features: Features
     latency_ms: np.ndarray
@@ -98,13 +98,14 @@ class _Rows:
     busy: str | None = None
 
     @classmethod
-    def read(cls, path: str) -> _Rows:
+    def read(cls, path: str, predictor: LatencyPredictor | None = None) -> _Rows:
+        """Read a file; with a predictor, at the speed that the machine had in its measurements."""
         from mos_fairseq.latency import Features
 
         if path.endswith(".csv"):
             averages, latencies = read_hat_csv(path)
             return cls(Features.of_averages(averages), np.array(latencies), np.array(list(map(json.dumps, averages))))
-        data = read_latencies(path)
+        data = read_latencies(path).at_speed_of(predictor.measured if predictor is not None else {})
         features = Features.of_subnets(data.subnets, data.space)
         keys = np.array([subnet.key for subnet in data.subnets])
         parts = {name: np.array(values) for name, values in data.parts_ms.items()}
@@ -208,7 +209,7 @@ def _report(args: argparse.Namespace) -> None:
     from mos_fairseq.latency import LatencyPredictor, doubts, score
 
     predictor = LatencyPredictor.load(args.predictor)
-    rows = _Rows.read(args.data)
+    rows = _Rows.read(args.data, predictor)
     latencies, measured = rows.latency_ms, rows.measured
     if (rows.space is None) != (predictor.space is None):
         raise InputError(f"{args.data}: the predictor was fitted on another kind of file (subnets or averages)")

@@ -41,7 +41,8 @@ def latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> tu
 
 
 def measure_results(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
-    """Add measured latencies of the best subnet, the front and the compared subnets to ``results``."""
+    """Add measured latencies of the best subnet, the front and the compared subnets to ``results``, at the machine's speed
+    in the predictor's measurements."""
     from mos_fairseq.latency import measure_to_file
     from mos_fairseq.nas.results import add_measured
 
@@ -56,6 +57,7 @@ def measure_results(args: argparse.Namespace, results: dict[str, Any], predictor
         space, chosen = predictor.space, list(subnets.values())
         found = measure_to_file(args.measure_front, space, chosen, options, REPEATS, show, threads)
     warn(found.busy())
+    found = found.at_speed_of(predictor.measured)
     add_measured(results, {subnet.key: ms for subnet, ms in zip(found.subnets, found.latency_ms, strict=True)})
 
 

@@ -7,8 +7,8 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -28,6 +28,8 @@ MOST_DRIFT = 1.25
 MOST_SPREAD = 10.0
 # parts of a header, and of a predictor, that describe the measurement; files of earlier versions lack the last one
 MEASURED = ("options", "machine", "kernels")
+REFERENCE = "reference_ms"
+"""Beside these, in what describes a measurement: the reference's median time, which latencies are corrected to."""
 PARTS = ("encoder_ms", "decoder_ms")
 """Parts of a latency, if a workload times them separately."""
 
@@ -43,8 +45,8 @@ class Latencies:
 
     ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, as root
     mean square over the subnets; None if no subnet was measured twice. ``reference_ms``: 10th percentile, median and
-    90th percentile of the reference's time over all measurements of the file. ``measured``: options, machine and
-    kernels. ``parts_ms``: means of each of ``PARTS``, in the order of the subnets; empty if they were not timed.
+    90th percentile of the reference's time over all measurements of the file. ``measured``: options, machine, kernels
+    and ``REFERENCE``. ``parts_ms``: means of each of ``PARTS``, in the order of the subnets; empty if they were not timed.
     """
 
     space: SearchSpace
@@ -54,6 +56,19 @@ class Latencies:
     reference_ms: tuple[float, float, float]
     measured: dict[str, Any]
     parts_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    def at_speed_of(self, measured: Mapping[str, Any]) -> Self:
+        """Return these latencies at the machine's speed in another measurement of the space, so that both compare.
+
+        A file's median reference changes with the day, and with each measurement that is added. ``measured`` describes the
+        other measurement, as a predictor's does; that of an earlier version has no reference, and nothing is changed.
+        """
+        if REFERENCE not in measured:
+            return self
+        factor = measured[REFERENCE] / self.measured[REFERENCE]
+        parts = {name: [factor * ms for ms in values] for name, values in self.parts_ms.items()}
+        described = self.measured | {REFERENCE: measured[REFERENCE]}
+        return replace(self, latency_ms=[factor * ms for ms in self.latency_ms], parts_ms=parts, measured=described)
 
     def busy(self) -> str | None:
         """Return the signs that the machine had other work during the measurement; None if there are none."""
@@ -94,7 +109,7 @@ def latencies_of(
     parts = {p: [trimmed_mean(v, _TRIM) for v in corrected(f"raw_{p}")] for p in PARTS} if apart and subnets else {}
     squares = [statistics.variance(values) / statistics.fmean(values) ** 2 for values in times if len(values) > 1]
     std = 100 * statistics.fmean(squares) ** 0.5 if squares else None
-    measured = {part: header[part] for part in MEASURED if part in header}
+    measured = {part: header[part] for part in MEASURED if part in header} | {REFERENCE: baseline_ms}
     return Latencies(space, list(subnets), means, std, tuple(ends), measured, parts)
 
 

@@ -21,7 +21,7 @@ from sklearn.model_selection import KFold
 from mos_fairseq.errors import InputError
 from mos_fairseq.files import read_text, write_atomically
 from mos_fairseq.latency.features import HAT_FEATURES, Features
-from mos_fairseq.latency.measured import PARTS
+from mos_fairseq.latency.measured import PARTS, REFERENCE
 from mos_fairseq.latency.regression import Ridge, Trees
 from mos_fairseq.search_space import SearchSpace, Subnet
 
@@ -39,7 +39,8 @@ class LatencyPredictor:
     """Predict the latency of subnets in milliseconds.
 
     ``space``: the search space of the measurements, None for HAT's averages; ``scores``: held-out ``mape``, … of each
-    family; ``measured``: options, machine and kernels of the measurements; ``training``, ``held_out``: keys of the rows
+    family; ``measured``: options, machine, kernels and the reference's time of the measurements (files of earlier versions
+    lack the last one); ``training``, ``held_out``: keys of the rows
     that the predictor was fitted to, and of those that only judged it (both empty in files of earlier versions);
     ``parts``: predictors of ``encoder_ms`` and ``decoder_ms``, if ``fit`` made them.
     """
@@ -133,6 +134,8 @@ class LatencyPredictor:
             raise ValueError("the ridge does not fit the features")
         if ridge is None and trees is None or not isinstance(data["measured"], dict):
             raise ValueError("it holds no model")
+        if not 0 < float(data["measured"].get(REFERENCE, 1)) < math.inf:
+            raise ValueError(f"its {REFERENCE} is {data['measured'][REFERENCE]}")
         training, held_out = (_texts(data.get(part, [])) for part in ("training", "held_out"))
         rest = {"search_space": data["search_space"], "measured": {}}
         parts = {name: cls._from_dict(part | rest) for name, part in data.get("parts", {}).items()}

@@ -429,7 +429,9 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     results = json.loads((tmp_path / "out" / "search.json").read_text())
     lines = [json.loads(line) for line in latencies.read_text().splitlines()[1:]]
     counts = Counter(Subnet.from_dict(line["subnet"]).key for line in lines)
-    read = read_latencies(latencies)
+    fitted = json.loads(predictor.read_text())["measured"]
+    read = read_latencies(latencies).at_speed_of(fitted)
+    assert read.measured["reference_ms"] == fitted["reference_ms"]
     times = {subnet.key: ms for subnet, ms in zip(read.subnets, read.latency_ms, strict=True)}
     for row in (results["best"], *results["front"], *results["compared"].values()):
         key = Subnet.from_dict(row["architecture"]).key

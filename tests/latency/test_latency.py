@@ -143,6 +143,23 @@ def test_drift_is_divided_out(clock, tmp_path):
     assert header["reference_ms"] == pytest.approx(12) and first["raw_latency_ms"] == pytest.approx(75)
 
 
+def test_latencies_of_a_faster_day_compare(clock, tmp_path):
+    """A predictor's milliseconds and those of measurements after it are of the same machine speed."""
+    path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(4)]
+    before = latency_file.measure_to_file(path, SPACE, subnets[:1], OPTIONS, repeats=1)
+    clock.factor = 0.5
+    after = latency_file.measure_to_file(path, SPACE, subnets, OPTIONS, repeats=1)
+    assert (before.latency_ms, after.latency_ms) == (pytest.approx([30]), pytest.approx([15] * 4))
+    compared = after.at_speed_of(before.measured)
+    assert compared.latency_ms == pytest.approx([30] * 4)
+    assert compared.measured["reference_ms"] == pytest.approx(10)
+    for part, values in after.parts_ms.items():
+        assert compared.parts_ms[part] == pytest.approx([2 * ms for ms in values])
+    assert compared.reference_ms == after.reference_ms and compared.busy() == after.busy()  # as it was measured
+    earlier = {part: value for part, value in before.measured.items() if part != "reference_ms"}
+    assert after.at_speed_of(earlier) == after
+
+
 def test_the_files_latency_ms_is_what_is_reported(clock, tmp_path, monkeypatch):
     path, subnets = tmp_path / "latency.jsonl", [SPACE.sample_subnet("file", i) for i in range(3)]
     factors = iter([1.0, 1.5, 3.0, 1.25, 2.0, 1.75, 1.125, 2.5, 1.0])

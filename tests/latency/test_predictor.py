@@ -144,6 +144,8 @@ def test_other_files_are_refused(tmp_path, content):
         ("ridge", {"intercept": "1e999"}),
         ("search_space", {"encoder_layers": [2]}),  # other features
         ("measured", []),
+        ("measured", {"reference_ms": 0}),
+        ("measured", {"reference_ms": "x"}),
         ("training", "key"),
         ("held_out", [1]),
     ],

@@ -95,7 +95,7 @@ def test_every_part_that_is_unsure_is_told(tmp_path, monkeypatch, capsys):
     chance = np.random.default_rng(1).uniform(1, 9, len(SUBNETS))
     keys = np.array([subnet.key for subnet in SUBNETS])
     rows = command._Rows(features, decoder, keys, SPACE, {}, {"encoder_ms": chance, "decoder_ms": decoder})
-    monkeypatch.setattr(command._Rows, "read", lambda path: rows)
+    monkeypatch.setattr(command._Rows, "read", lambda *given: rows)
 
     def fit(features, values, space, *more, **options):
         found = fit_family("ridge", features, values, 1)
