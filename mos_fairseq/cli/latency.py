@@ -86,8 +86,8 @@ def _others(space: SearchSpace, number: int, seed: int) -> list[Subnet]:
 @dataclass(frozen=True)
 class _Rows:
     """A file of measurements: latencies in ms [n] and keys [n], a subnet's key or only the averages of a row.
-    ``space`` is None for averages. ``measured``: options, machine, kernels and the reference's time; ``busy``: signs of a
-    disturbed measurement."""
+    ``space`` is None for averages. ``measured``: options, machine, kernels and the reference's time; ``busy``: signs of
+    a disturbed measurement."""
 
     features: Features
     latency_ms: np.ndarray

@@ -128,6 +128,7 @@ def _check_supplied(keys: set[str], predictor: LatencyPredictor | None, split: S
 def _run_search(request: _Request, prepare: Callable[[int], SubnetEvaluator]) -> None:
     """``prepare`` makes the evaluator of the process with a rank."""
     from mos_fairseq.nas import Candidates
+    from mos_fairseq.nas.budgets import most_beyond
     from mos_fairseq.nas.judged import JudgedSubnets
     from mos_fairseq.nas.landmarks import most_landmarks
 
@@ -146,7 +147,8 @@ def _run_search(request: _Request, prepare: Callable[[int], SubnetEvaluator]) ->
         calibration = None
         if request.calibrated:
             calibration = calibration_of(args, request.calibrated, evaluator, cache / "calibration")
-        most = min(request.options.most_subnets + most_landmarks(request.constraints) + len(seeds), space.size)
+        compared = most_landmarks(request.constraints) + most_beyond(bool(request.constraints))
+        most = min(request.options.most_subnets + compared + len(seeds), space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))
 
         def losses(subnets: Sequence[Subnet]) -> list[float]:
@@ -229,19 +231,23 @@ def _found(
     costs: tuple[str, ...],
     show: Callable[[int, float], object],
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[Hole]]:
-    """Search, and judge the subnets to compare the best with. Return the results, the rows of all subnets that the
-    search examined, and the budgets that lie in a hole of the space."""
-    from mos_fairseq.nas.budgets import holes
+    """Search, and judge the subnets to compare the best with. Return the results, the rows of all judged subnets that
+    keep the budgets, and the budgets that lie in a hole of the space."""
+    from mos_fairseq.nas.budgets import beyond, holes
     from mos_fairseq.nas.landmarks import landmarks, uniform_subnets
     from mos_fairseq.nas.results import report, row
 
     rounds: list[dict[str, Any]] = []
     best = _search(candidates, options, show, rounds.append)
-    results = report(candidates, best, costs, args.objective)
+    examined = list(candidates.seen.values())
+    compared = landmarks(candidates)
+    results = report(candidates, best, costs, args.objective, examined)
     if rounds:
         results["rounds"] = rounds
-    seen = [row(candidates, subnet, args.objective) for subnet in candidates.seen.values()]
-    compared = landmarks(candidates, Subnet.from_dict(results["best"]["architecture"]))
+    kept = [subnet for subnet in candidates.seen.values() if candidates.feasible(subnet)]
+    seen = [row(candidates, subnet, args.objective) for subnet in kept]
+    if (more := beyond(candidates, Subnet.from_dict(results["best"]["architecture"]))) is not None:
+        compared["beyond"] = more
     results["compared"] = {name: row(candidates, subnet, args.objective) for name, subnet in compared.items()}
     loosest_first = sorted(candidates.constraints, key=lambda budget: -budget.limit)
     results["budgets"] = {budget.key: budget.limit for budget in loosest_first}  # of several with one key, the tightest

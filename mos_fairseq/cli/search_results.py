@@ -41,8 +41,8 @@ def latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> tu
 
 
 def measure_results(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
-    """Add measured latencies of the best subnet, the front and the compared subnets to ``results``, at the machine's speed
-    in the predictor's measurements."""
+    """Add measured latencies of the best subnet, the front and the compared subnets to ``results``, at the speed that
+    the machine had in the predictor's measurements."""
     from mos_fairseq.latency import measure_to_file
     from mos_fairseq.nas.results import add_measured
 
@@ -85,9 +85,17 @@ def translate_results(results: dict[str, Any], evaluator: SubnetEvaluator) -> No
 
 def print_results(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor | None) -> None:
     output = Path(args.output)
+    if "placements" in results:
+        warn(slower_split(results["placements"]))
+    if "calibrated" not in results:
+        warn(beaten(results))
     if args.json:
         more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
-        more |= {name: results[name] for name in ("choices", "rounds", "placements", "calibrated") if name in results}
+        more |= {
+            name: results[name]
+            for name in ("algorithm_best", "choices", "rounds", "placements", "calibrated")
+            if name in results
+        }
         print(json.dumps(results["best"] | more))
         return
     for found in results.get("rounds", []):
@@ -99,11 +107,8 @@ def print_results(args: argparse.Namespace, results: dict[str, Any], predictor: 
         print(line)
     if "placements" in results:
         print(placements_table(results["placements"]))
-        warn(slower_split(results["placements"]))
     if "calibrated" in results:
         print(calibrated_table(results["calibrated"], results["objective"]))
-    else:
-        warn(beaten(results))
     print(f"front of {len(results['front'])} subnets: {output / 'front.html'}, front.png, front.jsonl")
     models = [str(output / CHECKPOINT)] if "calibrated" in results else []
     print(", ".join([f"best: {output / 'best.yaml'}", *models]))

@@ -24,7 +24,11 @@ def table(results: dict[str, Any], mape: float | None) -> str:
     """Return the table as text; ``mape`` is the predictor's error in per cent."""
     objective, rows = results["objective"], closing_rows(results)
     costs = [key for key in ("latency_ms", "measured_latency_ms", *COST_KEYS[1:]) if _any(rows, key)]
-    header, cells = ["subnet", objective], [[name, f"{row[objective]:.4f}"] for name, row in rows.items()]
+    header, cells = ["subnet"], [[name] for name in rows]
+    if objective != "bleu" or not _any(rows, "bleu_ci"):
+        header.append(objective)
+        for found, row in zip(cells, rows.values(), strict=True):
+            found.append(f"{row[objective]:.4f}")
     if _any(rows, "bleu_ci"):
         header += ["bleu", "p"]
         for found, row in zip(cells, rows.values(), strict=True):
@@ -62,22 +66,27 @@ def budget_lines(results: dict[str, Any]) -> list[str]:
 
 
 def beaten(results: dict[str, Any]) -> str | None:
-    """Return a warning if a subnet that needs no search keeps the budgets and is the best, or as good. Without a
-    budget, that is to be expected of the largest."""
-    objective, best = results["objective"], results["best"]
-    for name, found in results["compared"].items():
-        if name == "largest" and not results["budgets"]:
+    """Return a warning if a subnet that needs no search is the best, or as good. Without a budget, that is to be
+    expected of the largest."""
+    objective, best, found = (results[name] for name in ("objective", "best", "algorithm_best"))
+    for name, other in results["compared"].items():
+        if name == "beyond" or (name == "largest" and not results["budgets"]):
             continue
-        keeps = all(found[key] <= limit for key, limit in results["budgets"].items())
-        same = Subnet.from_dict(found["architecture"]) == Subnet.from_dict(best["architecture"])
-        if same and name != "beyond":
+        if _same(other, best) and _same(found, best):
             return f"the best that was found is the {name} subnet, which needs no search"
-        if keeps and not same and not _better(objective, best, found):
+        keeps = all(other[key] <= limit for key, limit in results["budgets"].items())
+        if keeps and not _better(objective, best, other):
+            what = "the best" if _better(objective, other, found) else "as good as the best"
             return (
-                f"the {name} subnet, which needs no search, is as good as the best that was found or better: "
-                "a longer search may find more; or the supernet's training does not separate its subnets"
+                f"the {name} subnet, which needs no search, is {what}, and the search alone found {objective} "
+                f"{found[objective]:.4f}: a longer search may find more; or the supernet's training does not separate "
+                "its subnets"
             )
     return None
+
+
+def _same(one: Row, other: Row) -> bool:
+    return Subnet.from_dict(one["architecture"]) == Subnet.from_dict(other["architecture"])
 
 
 def _better(objective: str, one: Row, other: Row) -> bool:

@@ -46,7 +46,8 @@ class Latencies:
     ``repeats_std``: standard deviation of single measurements of the same subnet, in per cent of their mean, as root
     mean square over the subnets; None if no subnet was measured twice. ``reference_ms``: 10th percentile, median and
     90th percentile of the reference's time over all measurements of the file. ``measured``: options, machine, kernels
-    and ``REFERENCE``. ``parts_ms``: means of each of ``PARTS``, in the order of the subnets; empty if they were not timed.
+    and ``REFERENCE``. ``parts_ms``: means of each of ``PARTS``, in the order of the subnets; empty if they were not
+    timed.
     """
 
     space: SearchSpace
@@ -60,8 +61,8 @@ class Latencies:
     def at_speed_of(self, measured: Mapping[str, Any]) -> Self:
         """Return these latencies at the machine's speed in another measurement of the space, so that both compare.
 
-        A file's median reference changes with the day, and with each measurement that is added. ``measured`` describes the
-        other measurement, as a predictor's does; that of an earlier version has no reference, and nothing is changed.
+        A file's median reference changes with the day, and with each measurement that is added. ``measured`` describes
+        the other measurement, as a predictor's does; that of an earlier version has no reference, and nothing changes.
         """
         if REFERENCE not in measured:
             return self

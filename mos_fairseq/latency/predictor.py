@@ -39,10 +39,10 @@ class LatencyPredictor:
     """Predict the latency of subnets in milliseconds.
 
     ``space``: the search space of the measurements, None for HAT's averages; ``scores``: held-out ``mape``, … of each
-    family; ``measured``: options, machine, kernels and the reference's time of the measurements (files of earlier versions
-    lack the last one); ``training``, ``held_out``: keys of the rows
-    that the predictor was fitted to, and of those that only judged it (both empty in files of earlier versions);
-    ``parts``: predictors of ``encoder_ms`` and ``decoder_ms``, if ``fit`` made them.
+    family; ``measured``: options, machine, kernels and the reference's time of the measurements (files of earlier
+    versions lack the last one); ``training``, ``held_out``: keys of the rows that the predictor was fitted to, and of
+    those that only judged it (both empty in files of earlier versions); ``parts``: predictors of ``encoder_ms`` and
+    ``decoder_ms``, if ``fit`` made them.
     """
 
     family: str

@@ -1,4 +1,4 @@
-"""Subnets to compare a search's result with: some that need no search, and one from a slightly larger budget."""
+"""Subnets that need no search, to compare a search's result with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from mos_fairseq.nas.budgets import beyond, most_beyond
 from mos_fairseq.nas.candidates import Candidates
 from mos_fairseq.nas.constraints import Constraint
 from mos_fairseq.search_space import SearchSpace, Subnet
@@ -37,21 +36,17 @@ def uniform_subnets(space: SearchSpace, most: int = _MOST) -> list[Subnet]:
 
 def most_landmarks(constraints: Sequence[Constraint]) -> int:
     """Return how many subnets :func:`landmarks` judges at most."""
-    return 2 + (_GROUPS + _OTHERS if constraints else 0) + most_beyond(bool(constraints))
+    return 2 + (_GROUPS + _OTHERS if constraints else 0)
 
 
-def landmarks(candidates: Candidates, best: Subnet) -> dict[str, Subnet]:
-    """Return judged subnets by name: ``smallest``, ``largest`` and, if there are budgets, ``uniform`` and ``beyond``.
-
-    ``uniform`` is :func:`best_uniform`. ``beyond`` is the best subnet near ``best`` for slightly larger budgets.
-    """
+def landmarks(candidates: Candidates) -> dict[str, Subnet]:
+    """Return judged subnets by name: ``smallest``, ``largest`` and, if there are budgets, ``uniform``, which is
+    :func:`best_uniform`."""
     space = candidates.space
     named = {"smallest": space.smallest(), "largest": space.largest()}
     candidates.losses(list(named.values()))
     if candidates.constraints and (uniform := best_uniform(candidates)) is not None:
         named["uniform"] = uniform
-    if (more := beyond(candidates, best)) is not None:
-        named["beyond"] = more
     return named
 
 

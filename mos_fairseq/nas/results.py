@@ -14,32 +14,48 @@ from mos_fairseq.nas.page import AXES, Row, write_page
 from mos_fairseq.search_space import Subnet
 
 
-def report(candidates: Candidates, best: Subnet | None, cost: str | Sequence[str], objective: str) -> dict[str, Any]:
+def report(
+    candidates: Candidates,
+    best: Subnet | None,
+    cost: str | Sequence[str],
+    objective: str,
+    examined: Sequence[Subnet] | None = None,
+) -> dict[str, Any]:
     """Return best subnet, front and number of examined subnets of this search, as plain data.
+
+    ``best`` and ``front`` are of all judged subnets that keep the budgets; ``algorithm_best`` is what the algorithm
+    found, and ``judged`` how many subnets it examined.
 
     Args:
         best: the subnet that the algorithm chose; None for the lowest loss. Of equally good ones, the cheapest is it.
         cost: the cost that the front trades the objective against; with several, two-dimensional plots show the first.
+        examined: the subnets that the algorithm examined, if others were judged after it; None for all.
     """
     from mos_fairseq.nas.pareto import front  # late: it imports pymoo, and a command's table needs this module
 
     costs = [cost] if isinstance(cost, str) else list(cost)
-    seen = list(candidates.seen.values())
-    chosen = _cheapest(candidates, best or min(seen, key=lambda subnet: candidates.known[subnet.key]), costs[0])
+    known = candidates.known
+    kept = [subnet for subnet in candidates.seen.values() if candidates.feasible(subnet)]
+    mine = kept if examined is None else list(examined)
+    found = _cheapest(candidates, best or min(mine, key=lambda subnet: known[subnet.key]), mine, costs[0])
+    keys = {subnet.key for subnet in mine}
+    others = [subnet for subnet in kept if subnet.key not in keys]
+    chosen = min([found, *others], key=lambda subnet: known[subnet.key])
     return {
-        "best": row(candidates, chosen, objective),
-        "front": [row(candidates, subnet, objective) for subnet in front(candidates, seen, costs)],
-        "judged": len(seen),
+        "best": row(candidates, _cheapest(candidates, chosen, kept, costs[0]), objective),
+        "algorithm_best": row(candidates, found, objective),
+        "front": [row(candidates, subnet, objective) for subnet in front(candidates, kept, costs)],
+        "judged": len(mine),
         "objective": objective,
         "cost": costs[0],
         **({"costs": costs} if len(costs) > 1 else {}),
     }
 
 
-def _cheapest(candidates: Candidates, best: Subnet, cost: str) -> Subnet:
-    """Return the cheapest of the examined subnets as good as ``best``; accuracies are often equal."""
-    known, seen = candidates.known, candidates.seen.values()
-    equal = [best, *(subnet for subnet in seen if known[subnet.key] == known[best.key])]
+def _cheapest(candidates: Candidates, best: Subnet, judged: Sequence[Subnet], cost: str) -> Subnet:
+    """Return the cheapest of the ``judged`` subnets as good as ``best``; accuracies are often equal."""
+    known = candidates.known
+    equal = [best, *(subnet for subnet in judged if known[subnet.key] == known[best.key])]
     return min(zip(equal, candidates.costs_of(equal), strict=True), key=lambda pair: pair[1][cost])[0]
 
 

@@ -21,6 +21,7 @@ def results():
     compared = {"smallest": row(20, 4.9, 8), "largest": row(21, 4.0, 100), "uniform": row(22, 4.75, 29.5)}
     return {
         "best": row(3, 4.7, 28.0),
+        "algorithm_best": row(3, 4.7, 28.0),
         "front": front,
         "compared": compared,
         "budgets": {"latency_ms": 30.0},
@@ -61,8 +62,13 @@ def test_what_budgets_do(results):
     assert line.endswith("; with 110 %: no better")
     assert beaten(results) is None  # the largest is better, and misses the budget
     results["compared"]["uniform"]["loss"] = 4.7
-    assert beaten(results).startswith("the uniform subnet, which needs no search, is as good")
-    results["compared"]["uniform"] = results["best"]
+    assert beaten(results).startswith("the uniform subnet, which needs no search, is as good as the best, and the")
+    better = results["best"] = results["compared"]["uniform"] = row(22, 4.6, 29.5)
+    assert beaten(results).startswith(
+        "the uniform subnet, which needs no search, is the best, and the search alone found"
+    )
+    assert "found loss 4.7000: a longer search may find more" in beaten(results)
+    results["algorithm_best"] = better
     assert beaten(results) == "the best that was found is the uniform subnet, which needs no search"
     del results["compared"]["uniform"], results["compared"]["beyond"]
     results["budgets"] = {}

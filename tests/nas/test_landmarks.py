@@ -54,7 +54,7 @@ def test_number_of_judged_subnets(space):
     space = SearchSpace.from_spec(space)
     half = 0.5 * (size(space.smallest()) + size(space.largest()))
     candidates, judged = candidates_within(space, half, loss=lambda subnet: 1 / size(subnet))
-    found = landmarks(candidates, space.smallest())
+    found = landmarks(candidates)
     assert candidates.excess(candidates.costs_of([found["uniform"]])[0]) <= 0
     assert len(judged) == len(set(judged)) <= most_landmarks(candidates.constraints)
     assert found["uniform"].key in {subnet.key for subnet in uniform_subnets(space)}
@@ -80,7 +80,7 @@ def test_of_equal_sizes_that_with_most_heads_is_judged():
 
 def test_no_budget_or_none_that_is_kept():
     candidates, judged = candidates_within(WIDE, None)
-    assert landmarks(candidates, WIDE.largest()) == {"smallest": WIDE.smallest(), "largest": WIDE.largest()}
+    assert landmarks(candidates) == {"smallest": WIDE.smallest(), "largest": WIDE.largest()}
     assert len(judged) == 2 == most_landmarks([])
     candidates, judged = candidates_within(WIDE, 1)
     assert best_uniform(candidates) is None and judged == []

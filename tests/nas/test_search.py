@@ -86,6 +86,22 @@ def test_of_equally_good_subnets_the_cheapest_is_the_best(chosen):
     assert Subnet.from_dict(best["architecture"]) == subnets[1]
 
 
+def test_a_compared_subnet_may_be_the_best():
+    """What was judged after the search counts within the budgets, and the algorithm's own answer stays known."""
+    candidates = Counter(LITTLE, middle_budget(LITTLE)).candidates
+    drawn = {subnet.key: subnet for subnet in (LITTLE.sample_subnet("kept", i) for i in range(60))}
+    within = [s for s in drawn.values() if candidates.feasible(s) and s != LITTLE.smallest()]
+    candidates.known |= {subnet.key: 2.0 - index / 100 for index, subnet in enumerate(within)}
+    candidates.known |= {LITTLE.largest().key: 0.1, LITTLE.smallest().key: 0.5}
+    candidates.losses(within)
+    candidates.losses([LITTLE.largest(), LITTLE.smallest()])
+    found = report(candidates, None, "params_without_embeddings", "loss", within)
+    assert found["judged"] == len(within) > 2
+    assert Subnet.from_dict(found["algorithm_best"]["architecture"]) == within[-1]
+    assert Subnet.from_dict(found["best"]["architecture"]) == LITTLE.smallest()
+    assert [Subnet.from_dict(row["architecture"]) for row in found["front"]] == [LITTLE.smallest()]
+
+
 # --- vectors ---
 
 

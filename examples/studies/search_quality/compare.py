@@ -55,7 +55,7 @@ def report_ranks(work: Path) -> None:
     for index, budget in enumerate(budgets(space)):
         losses = [loss for cost, loss in everything if cost <= budget]
         runs = [results(folder) for folder in sorted(work.glob(f"little-evolution-{index}-?"))]
-        ranks = [1 + sum(loss < run["best"]["loss"] for loss in losses) for run in runs]
+        ranks = [1 + sum(loss < run["algorithm_best"]["loss"] for loss in losses) for run in runs]
         counts = [run["judged"] for run in runs]
         ranks_text = ", ".join(map(str, ranks))
         print(f"  {budget / 1e6:6.1f} MFLOPs: {ranks_text} of {len(losses)}, {min(counts)}-{max(counts)} judged")
@@ -68,7 +68,7 @@ def report_losses(work: Path) -> None:
         text = []
         for algorithm in ("evolution", "random"):
             runs = [results(folder) for folder in sorted(work.glob(f"tiny-{algorithm}-{index}-?"))]
-            losses = [run["best"]["loss"] for run in runs]
+            losses = [run["algorithm_best"]["loss"] for run in runs]
             count = statistics.mean(run["judged"] for run in runs)
             text.append(f"{algorithm} {statistics.mean(losses):.4f} ({count:.0f})")
         print(f"  {budget / 1e6:6.1f} MFLOPs: {', '.join(text)}")
