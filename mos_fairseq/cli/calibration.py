@@ -84,20 +84,18 @@ def calibration_options(args: argparse.Namespace) -> CalibrationOptions | None:
 
 
 def calibration_of(
-    args: argparse.Namespace, options: CalibrationOptions, evaluator: SubnetEvaluator, root: Path
+    args: argparse.Namespace, options: CalibrationOptions, evaluator: SubnetEvaluator, root: Path, threads: int
 ) -> Calibration:
-    """Return the calibration, which judges as ``evaluator`` does; ``root``: folder of the runs.
+    """Return the calibration, which judges as ``evaluator`` does; ``root``: folder of the runs; ``threads``: of each.
 
     Raises:
         InputError: a part does not exist, or models of this family cannot train alone.
     """
-    import torch
-
     from mos_fairseq.standalone.calibration import Calibration
 
     judged = (evaluator.options, evaluator.fingerprint(), str(evaluator.device))
     what = (args.path, args.data, options.updates, options.parts, root)
-    return Calibration(*what, *judged, options.lr, torch.get_num_threads())
+    return Calibration(*what, *judged, options.lr, threads)
 
 
 def calibrate(
@@ -113,6 +111,7 @@ def calibrate(
     Raises:
         InputError: a training failed.
     """
+    from mos_fairseq.nas.judged import DIGITS
     from mos_fairseq.nas.results import row
 
     kept = [subnet for subnet in candidates.seen.values() if candidates.feasible(subnet)]
@@ -122,7 +121,7 @@ def calibrate(
     with progress(total=len(chosen), desc="calibrating", unit="subnet") as bar:
         for place, subnet in enumerate(chosen, start=1):
             quality, seconds = calibration.judge(subnet)
-            found = {"calibrated": quality, "seconds": seconds, "place": place}
+            found = {"calibrated": round(quality, DIGITS), "seconds": seconds, "place": place}
             rows.append(found | row(candidates, subnet, args.objective))
             bar.update()
     rows.sort(key=lambda found: found["calibrated"] if args.objective == "loss" else -found["calibrated"])

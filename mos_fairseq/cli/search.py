@@ -127,12 +127,15 @@ def _check_supplied(keys: set[str], predictor: LatencyPredictor | None, split: S
 
 def _run_search(request: _Request, prepare: Callable[[int], SubnetEvaluator]) -> None:
     """``prepare`` makes the evaluator of the process with a rank."""
+    import torch
+
     from mos_fairseq.nas import Candidates
     from mos_fairseq.nas.budgets import most_beyond
     from mos_fairseq.nas.judged import JudgedSubnets
     from mos_fairseq.nas.landmarks import most_landmarks
 
     args = request.args
+    threads = torch.get_num_threads()  # of the whole machine: workers get a part
     space, seeds = _space_and_seeds(args)
     if request.translated is not None and request.translated.objective not in space.family.objectives:
         known = ", ".join(space.family.objectives)
@@ -146,7 +149,7 @@ def _run_search(request: _Request, prepare: Callable[[int], SubnetEvaluator]) ->
         path = cache / f"{evaluator.fingerprint()}.jsonl"
         calibration = None
         if request.calibrated:
-            calibration = calibration_of(args, request.calibrated, evaluator, cache / "calibration")
+            calibration = calibration_of(args, request.calibrated, evaluator, cache / "calibration", threads)
         compared = most_landmarks(request.constraints) + most_beyond(bool(request.constraints))
         most = min(request.options.most_subnets + compared + len(seeds), space.size)
         judged = stack.enter_context(JudgedSubnets(path, evaluator, workers, most))

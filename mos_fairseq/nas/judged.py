@@ -16,7 +16,7 @@ from mos_fairseq.search_space import Subnet
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_DIGITS = 6  # digits that a sum over a set keeps in float32 with any number of threads
+DIGITS = 6  # digits that a sum over a set keeps in float32 with any number of threads
 
 
 class JudgedSubnets:
@@ -58,7 +58,7 @@ class JudgedSubnets:
             self.bar = progress(unit="subnet", desc="judging", total=self.total, smoothing=0)
         self._skip_to(before + len(subnets) - len(new))
         for index, value in self._values(new):
-            row = {"key": new[index].key, "loss": round(sign * value, _DIGITS)}
+            row = {"key": new[index].key, "loss": round(sign * value, DIGITS)}
             if row["key"] not in self.known:  # otherwise another search was first
                 self._take([row, *self.file.append(row, "key")])
             self.bar.update()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ import torch.multiprocessing
 from torch.distributed import DistError, PrefixStore, Store, TCPStore, rendezvous
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.processes import end_with
 from mos_fairseq.search_space import Subnet
 
 if TYPE_CHECKING:
@@ -166,7 +168,10 @@ def started(number: int, prepare: Callable[[int], SubnetEvaluator], threads: int
 
 
 def _work(port: int, rank: int, prepare: Callable[[int], SubnetEvaluator], threads: int) -> None:
-    """Run one worker process."""
+    """Run one worker process. It ends with its parent: without one, it would look for the store for minutes."""
+    parent = multiprocessing.parent_process()
+    if parent is None or not end_with(parent.pid):
+        return
     torch.set_num_threads(threads)
     logging.disable(logging.INFO)
     evaluator = prepare(rank)

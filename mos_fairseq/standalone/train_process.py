@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import sys
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+from mos_fairseq.processes import end_with
 
 
 def main() -> None:
     """Entry point: the arguments are those of ``fairseq-train``."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # the parent ended before the signal was set
-            return
+    if not end_with(os.getppid()):
+        return
     from fairseq.tasks.masked_lm import MaskedLMTask
     from fairseq.tasks.translation import TranslationTask
     from fairseq_cli.train import cli_main

@@ -77,6 +77,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
         self.command = calling_command()
         self._logged_update = -1
         self._is_training = True
+        self._has_checkpoint = False
         self._criterion: FairseqCriterion | None = None
         self._bad_losses = BadLosses()
         check_sampling(cfg)
@@ -150,9 +151,15 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
             if self.search_space is None:
                 self.search_space = stored
             elif difference := stored.difference(self.search_space):
+                if self._has_checkpoint:
+                    raise InputError(
+                        f"path: its supernets have different search spaces (the second against the first): "
+                        f"{difference}; an ensemble of their subnets takes exported ones"
+                    )
                 raise InputError(
                     f"search_space is not the checkpoint's (checkpoint against --search-space): {difference}"
                 )
+            self._has_checkpoint = True
         space = self._space()
         self._is_training = not from_checkpoint
         if not from_checkpoint:

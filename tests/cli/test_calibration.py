@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from mos_fairseq.cli import export, search
 from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, ModelEvaluator
+from mos_fairseq.nas import workers
 from mos_fairseq.search_space import Subnet
+from mos_fairseq.standalone import calibration
 
 from .conftest import ROOT
 
@@ -71,6 +75,28 @@ def test_a_second_run_trains_nothing(calibrated, joined, supernet, capsys, monke
     kept = [json.loads(path.read_text())["seconds"] for path in output.rglob("calibrated-*.json")]
     assert sorted(kept) == sorted(row["seconds"] for row in results["calibrated"])  # not rounded again
     assert re.search(r"place inherited +loss +calibrated +seconds", capsys.readouterr().out)
+
+
+def test_trainings_have_the_threads_of_the_whole_machine(joined, supernet, tmp_path, monkeypatch):
+    """Workers that judge share them; these have ended when the trainings begin."""
+
+    @contextmanager
+    def no_workers(number, prepare, threads):
+        assert threads == torch.get_num_threads() == 1
+        yield TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def train(trainings, at_once, threads):
+        raise InputError(f"{threads} threads")
+
+    monkeypatch.setattr(workers, "started", no_workers)
+    monkeypatch.setattr(calibration, "train_all", train)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(InputError, match="^3 threads$"):
+            search.main(arguments(joined, supernet, tmp_path, *CALIBRATE, "--workers", "2"))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_without_it_nothing_of_it_stays(calibrated, joined, supernet):

@@ -47,6 +47,9 @@ def test_bleu(results):
     lines = [line.replace("front ", "front").split() for line in table(results, None).splitlines()]
     assert lines[0][:4] == ["subnet", "loss", "bleu", "p"]
     assert lines[1][2:4] == ["31.2±1.3", "0.041"] and lines[-2][2:4] == ["31.2±1.3", "-"]
+    results["objective"] = "bleu"
+    lines = [line.replace("front ", "front").split() for line in table(results, None).splitlines()]
+    assert lines[0][:4] == ["subnet", "bleu", "p", "latency_ms"] and lines[1][1:3] == ["31.2±1.3", "0.041"]
 
 
 def test_what_budgets_do(results):

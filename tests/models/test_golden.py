@@ -22,7 +22,7 @@ from mos_fairseq.checkpoints import build_supernet, read_supernet
 from mos_fairseq.command import Command
 from mos_fairseq.errors import InputError
 from mos_fairseq.models import transformer_model
-from mos_fairseq.search_space import resolve_subnet
+from mos_fairseq.search_space import SearchSpace, resolve_subnet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCORES = json.loads((GOLDEN / "scores.json").read_text())
@@ -95,6 +95,22 @@ def test_whoever_loads_a_checkpoint_chooses_its_subnet():
     model.set_active_subnet(resolve_subnet("random:3", model.search_space))
     task.build_generator([model], Namespace(beam=2))
     check_scores(model, "random:3")
+
+
+@pytest.mark.parametrize("recorded", [None, "tiny"])
+def test_an_ensemble_of_supernets_of_other_spaces_is_refused(tmp_path, recorded):
+    """As what it is: nobody gave a space. A training may have recorded its own."""
+    state = torch.load(GOLDEN / "supernet.pt", weights_only=False)
+    state["cfg"]["task"]["search_space"] = recorded and str(GOLDEN / "space.yaml")
+    torch.save(state, tmp_path / "one.pt")
+    space = SearchSpace.from_spec(state["cfg"]["model"]["search_space"]).to_dict()
+    state["cfg"]["model"]["search_space"] = SearchSpace.from_dict(space | {"encoder_ffn_embed_dim": [11, 6]}).dumps()
+    torch.save(state, tmp_path / "other.pt")
+    given = {"data": str(GOLDEN), "source_lang": "xx", "target_lang": "yy"}
+    paths = [str(tmp_path / f"{name}.pt") for name in ("one", "other")]
+    difference = r"encoder_ffn_embed_dim: \[11, 6\] vs \[11, 7\]"
+    with pytest.raises(InputError, match=rf"^path: its supernets have different search spaces .*: {difference}; "):
+        checkpoint_utils.load_model_ensemble_and_task(paths, arg_overrides=given)
 
 
 @pytest.mark.parametrize("subset", ["train", "valid", "test"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -107,6 +109,31 @@ def test_without_torchrun_nobody_is_launched(monkeypatch):
     assert launched() is None
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert launched() is None
+
+
+def _prepare_for_long(rank: int):
+    time.sleep(100)
+
+
+@pytest.mark.slow
+def test_a_worker_ends_with_a_search_that_is_killed():
+    """Also before it has connected: it would look for the store for minutes."""
+    script = (
+        "import time, torch.multiprocessing as m; from tests.nas.test_workers import _prepare_for_long, started\n"
+        "with started(1, _prepare_for_long, 1): print(m.active_children()[0].pid, flush=True); time.sleep(100)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+
+    def state() -> str:
+        try:
+            return Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return "gone"
+
+    until(lambda: state() in ("gone", "Z"), 60)
 
 
 def _hang(rank: int):
