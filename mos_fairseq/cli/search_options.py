@@ -120,8 +120,8 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--measure-front",
         metavar="JSONL",
-        help="also measure the front's subnets on this machine, with the predictor's settings; FILE of mos-latency "
-        "measure, which is continued, or a new one",
+        help="also measure the front's subnets on this machine, with the predictor's settings, and corrected to the "
+        "speed that the machine had in its measurements; FILE of mos-latency measure, which is continued, or a new one",
     )
     group.add_argument(
         "--report-bleu",

@@ -43,7 +43,7 @@ def latency_options(args: argparse.Namespace, predictor: LatencyPredictor) -> tu
 def measure_results(args: argparse.Namespace, results: dict[str, Any], predictor: LatencyPredictor) -> None:
     """Add measured latencies of the best subnet, the front and the compared subnets to ``results``, at the speed that
     the machine had in the predictor's measurements."""
-    from mos_fairseq.latency import measure_to_file
+    from mos_fairseq.latency import first_difference, measure_to_file
     from mos_fairseq.nas.results import add_measured
 
     rows = (results["best"], *results["front"], *results["compared"].values())
@@ -57,6 +57,12 @@ def measure_results(args: argparse.Namespace, results: dict[str, Any], predictor
         space, chosen = predictor.space, list(subnets.values())
         found = measure_to_file(args.measure_front, space, chosen, options, REPEATS, show, threads)
     warn(found.busy())
+    if difference := first_difference(predictor.measured, found.measured):
+        what, old, new = difference
+        warn(
+            f"measured latencies are of this machine ({what}={new}), predicted ones of the predictor's ({old}): they "
+            "do not compare"
+        )
     found = found.at_speed_of(predictor.measured)
     add_measured(results, {subnet.key: ms for subnet, ms in zip(found.subnets, found.latency_ms, strict=True)})
 
@@ -78,7 +84,8 @@ def translate_results(results: dict[str, Any], evaluator: SubnetEvaluator) -> No
     sure = paired_bootstrap(hypotheses, references, _BOOTSTRAP, "bleu", tokenizer) if len(distinct) > 1 else {}
     for name, found in rows.items():
         key = subnets[name].key
-        found["bleu"] = evaluator.score(hypotheses[key], references)
+        if results["objective"] != "bleu":
+            found["bleu"] = evaluator.score(hypotheses[key], references)
         found |= {"bleu_ci": sure[key]["bleu_ci"]} if sure else {}
         found |= {"p_value": sure[key]["p_value"]} if "p_value" in sure.get(key, {}) else {}
 
@@ -90,7 +97,8 @@ def print_results(args: argparse.Namespace, results: dict[str, Any], predictor: 
     if "calibrated" not in results:
         warn(beaten(results))
     if args.json:
-        more = {"judged": results["judged"], "front_size": len(results["front"]), "compared": results["compared"]}
+        more = {name: results[name] for name in ("judged", "within_budgets")}
+        more |= {"front_size": len(results["front"]), "compared": results["compared"]}
         more |= {
             name: results[name]
             for name in ("algorithm_best", "choices", "rounds", "placements", "calibrated")
@@ -101,7 +109,8 @@ def print_results(args: argparse.Namespace, results: dict[str, Any], predictor: 
     for found in results.get("rounds", []):
         print(round_line(found))
     part = " of the part of the space" if "choices" in results else ""
-    print(f"best of {results['judged']} subnets{part}: {Subnet.from_dict(results['best']['architecture']).summary()}")
+    best = Subnet.from_dict(results["best"]["architecture"])
+    print(f"best of {results['within_budgets']} subnets{part}: {best.summary()}")
     print(table(results, predictor.scores.get(predictor.family, {}).get("mape") if predictor else None))
     for line in budget_lines(results):
         print(line)

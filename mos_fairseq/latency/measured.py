@@ -62,9 +62,10 @@ class Latencies:
         """Return these latencies at the machine's speed in another measurement of the space, so that both compare.
 
         A file's median reference changes with the day, and with each measurement that is added. ``measured`` describes
-        the other measurement, as a predictor's does; that of an earlier version has no reference, and nothing changes.
+        the other measurement, as a predictor's does. Nothing changes if it is of another machine or setting, or of an
+        earlier version without a reference.
         """
-        if REFERENCE not in measured:
+        if REFERENCE not in measured or first_difference(measured, self.measured):
             return self
         factor = measured[REFERENCE] / self.measured[REFERENCE]
         parts = {name: [factor * ms for ms in values] for name, values in self.parts_ms.items()}

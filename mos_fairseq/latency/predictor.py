@@ -134,8 +134,9 @@ class LatencyPredictor:
             raise ValueError("the ridge does not fit the features")
         if ridge is None and trees is None or not isinstance(data["measured"], dict):
             raise ValueError("it holds no model")
-        if not 0 < float(data["measured"].get(REFERENCE, 1)) < math.inf:
-            raise ValueError(f"its {REFERENCE} is {data['measured'][REFERENCE]}")
+        reference = data["measured"].get(REFERENCE, 1.0)
+        if type(reference) not in (int, float) or not 0 < reference < math.inf:
+            raise ValueError(f"its {REFERENCE} is {reference!r}")
         training, held_out = (_texts(data.get(part, [])) for part in ("training", "held_out"))
         rest = {"search_space": data["search_space"], "measured": {}}
         parts = {name: cls._from_dict(part | rest) for name, part in data.get("parts", {}).items()}

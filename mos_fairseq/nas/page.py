@@ -67,7 +67,7 @@ def write_page(results: dict[str, Any], seen: Sequence[Row], path: Path, checkpo
     }
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # so no text can end its script element
     page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-    page = page.replace("<!--TITLE-->", f"Front of {results['judged']} judged subnets")
+    page = page.replace("<!--TITLE-->", f"Front of {results['within_budgets']} judged subnets")
     page = page.replace("<!--FIGURE-->", shown["front"]).replace("<!--PARALLEL-->", shown["parallel"])
     write_atomically(path.with_name("plotly.min.js"), get_plotlyjs())
     write_atomically(path, page.replace("<!--DATA-->", text))

@@ -24,7 +24,8 @@ def report(
     """Return best subnet, front and number of examined subnets of this search, as plain data.
 
     ``best`` and ``front`` are of all judged subnets that keep the budgets; ``algorithm_best`` is what the algorithm
-    found, and ``judged`` how many subnets it examined.
+    found, ``algorithm_front`` the front of what it examined, ``judged`` how many subnets these were, and
+    ``within_budgets`` how many of all judged ones keep the budgets.
 
     Args:
         best: the subnet that the algorithm chose; None for the lowest loss. Of equally good ones, the cheapest is it.
@@ -45,7 +46,9 @@ def report(
         "best": row(candidates, _cheapest(candidates, chosen, kept, costs[0]), objective),
         "algorithm_best": row(candidates, found, objective),
         "front": [row(candidates, subnet, objective) for subnet in front(candidates, kept, costs)],
+        "algorithm_front": [row(candidates, subnet, objective) for subnet in front(candidates, mine, costs)],
         "judged": len(mine),
+        "within_budgets": len(kept),
         "objective": objective,
         "cost": costs[0],
         **({"costs": costs} if len(costs) > 1 else {}),
@@ -76,7 +79,7 @@ def front_rows(results: Mapping[str, Any], number: int) -> list[Row]:
 
 def add_measured(results: dict[str, Any], measured: Mapping[str, float]) -> None:
     """Add ``measured_latency_ms`` to the rows whose canonical key is in ``measured``."""
-    for found in (results["best"], *results["front"], *results["compared"].values()):
+    for found in (results["best"], results["algorithm_best"], *results["front"], *results["compared"].values()):
         key = Subnet.from_dict(found["architecture"]).key
         if key in measured:
             found["measured_latency_ms"] = measured[key]
@@ -87,7 +90,7 @@ def write_results(output: Path, results: dict[str, Any], seen: list[Row], checkp
     the folder ``output``, and ``uniform.yaml`` if ``results["compared"]`` has a uniform subnet.
 
     Args:
-        seen: rows (see :func:`row`) of all subnets that the search examined.
+        seen: rows (see :func:`row`) of all judged subnets that keep the budgets.
         checkpoint: the supernet's checkpoint, for the page's export command.
 
     Raises:
@@ -105,7 +108,7 @@ def write_results(output: Path, results: dict[str, Any], seen: list[Row], checkp
 
 
 def plot_front(results: dict[str, Any], seen: list[Row], path: Path) -> None:
-    """Plot all subnets of the search, its front and its best, as a PNG."""
+    """Plot all judged subnets within the budgets, their front and the best, as a PNG."""
     cost, objective = results["cost"], results["objective"]
     figure = new_figure(6, 4)
     axes = figure.add_subplot()

@@ -153,7 +153,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
             elif difference := stored.difference(self.search_space):
                 if self._has_checkpoint:
                     raise InputError(
-                        f"path: its supernets have different search spaces (the second against the first): "
+                        f"path: its supernets have different search spaces (a later one against the first): "
                         f"{difference}; an ensemble of their subnets takes exported ones"
                     )
                 raise InputError(

@@ -449,8 +449,15 @@ def test_the_front_is_measured(commands, files, joined, supernet, tmp_path):
     assert f" {results['best']['measured_latency_ms']:.6g} " in line
     search(commands, joined, supernet, tmp_path / "again", *options)
     assert len(latencies.read_text().splitlines()) == len(lines) + 1
-    # a predictor that does not fit is reported before the search
+    # that of another machine does not correct this one's latencies
     content = json.loads(predictor.read_text())
+    machine = content["measured"]["machine"] | {"processor": "another"}
+    elsewhere = content["measured"] | {"machine": machine, "reference_ms": 1e6}
+    predictor.write_text(json.dumps(content | {"measured": elsewhere}))
+    done = search(commands, joined, supernet, tmp_path / "elsewhere", *options)
+    assert "predicted ones of the predictor's (another): they do not compare" in done.err
+    assert json.loads((tmp_path / "elsewhere" / "search.json").read_text())["best"]["measured_latency_ms"] < 1e3
+    # a predictor that does not fit is reported before the search
     for part, key, value in [
         ("options", "vocab_size", words + 1),
         ("options", "share_all_embeddings", False),

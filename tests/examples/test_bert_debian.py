@@ -14,6 +14,8 @@ import numpy as np
 import pieces
 import pytest
 
+from mos_fairseq.search_space import SearchSpace, Subnet
+
 from .conftest import EXAMPLES
 
 PACKAGES = """Package: zeta
@@ -326,3 +328,15 @@ def test_a_finished_training_keeps_one_checkpoint(tmp_path, status):
     assert (
         words.startswith("data --batch-size 3 ") and "--warmup-updates 4 --total-num-update 40 --max-update 40" in words
     )
+
+
+def test_what_a_search_found_itself_is_compared(tmp_path):
+    """mos-search's best subnet may be the uniform one that it is compared with."""
+    space = SearchSpace.from_spec("bert_tiny")
+    largest, smallest = ({"architecture": subnet.to_dict()} for subnet in (space.largest(), space.smallest()))
+    found = {"best": smallest, "algorithm_best": largest, "compared": {"uniform": smallest}}
+    (tmp_path / "search.json").write_text(json.dumps(found))
+    script = f"here={EXAMPLES / 'recipes' / 'bert_debian'}; . $here/settings.sh; take_found {tmp_path} {tmp_path} 50"
+    subprocess.run(["bash", "-c", script], check=True)
+    assert Subnet.load(tmp_path / "best-50.yaml") == space.largest()
+    assert Subnet.load(tmp_path / "uniform-50.yaml") == space.smallest()

@@ -158,6 +158,8 @@ def test_latencies_of_a_faster_day_compare(clock, tmp_path):
     assert compared.reference_ms == after.reference_ms and compared.busy() == after.busy()  # as it was measured
     earlier = {part: value for part, value in before.measured.items() if part != "reference_ms"}
     assert after.at_speed_of(earlier) == after
+    elsewhere = before.measured | {"machine": before.measured["machine"] | {"processor": "another"}}
+    assert after.at_speed_of(elsewhere) == after  # its speed says nothing about this one's
 
 
 def test_the_files_latency_ms_is_what_is_reported(clock, tmp_path, monkeypatch):

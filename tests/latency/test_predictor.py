@@ -145,7 +145,8 @@ def test_other_files_are_refused(tmp_path, content):
         ("search_space", {"encoder_layers": [2]}),  # other features
         ("measured", []),
         ("measured", {"reference_ms": 0}),
-        ("measured", {"reference_ms": "x"}),
+        ("measured", {"reference_ms": "10"}),
+        ("measured", {"reference_ms": True}),
         ("training", "key"),
         ("held_out", [1]),
     ],

@@ -112,19 +112,24 @@ def test_without_torchrun_nobody_is_launched(monkeypatch):
 
 
 def _prepare_for_long(rank: int):
+    Path(os.environ["REACHED"]).touch()
     time.sleep(100)
 
 
 @pytest.mark.slow
-def test_a_worker_ends_with_a_search_that_is_killed():
+@pytest.mark.parametrize("prepares", [True, False], ids=["while it prepares", "while it imports"])
+def test_a_worker_ends_with_a_search_that_is_killed(tmp_path, prepares):
     """Also before it has connected: it would look for the store for minutes."""
+    reached = tmp_path / "reached"
     script = (
         "import time, torch.multiprocessing as m; from tests.nas.test_workers import _prepare_for_long, started\n"
         "with started(1, _prepare_for_long, 1): print(m.active_children()[0].pid, flush=True); time.sleep(100)\n"
     )
-    root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root) as parent:
+    process = {"cwd": Path(__file__).parents[2], "env": os.environ | {"REACHED": str(reached)}}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, **process) as parent:
         child = int(parent.stdout.readline())
+        if prepares:
+            until(reached.exists, 90)
         parent.kill()
 
     def state() -> str:
@@ -133,7 +138,8 @@ def test_a_worker_ends_with_a_search_that_is_killed():
         except OSError:
             return "gone"
 
-    until(lambda: state() in ("gone", "Z"), 60)
+    until(lambda: state() in ("gone", "Z"), 90)  # the sleep alone takes longer
+    assert reached.exists() == prepares
 
 
 def _hang(rank: int):

@@ -68,8 +68,8 @@ classifiers() {
             --population-size "$population" --iterations "$iterations" --parents $((population / 3)) \
             --mutations $((population / 2)) --crossovers $((population / 2)) \
             --constraint "params_without_embeddings<=$budget%" --seed "$seed" --output "$folder/search-$budget"
+        take_found "$folder/search-$budget" "$folder" "$budget"
         for kind in best uniform; do
-            cp "$folder/search-$budget/$kind.yaml" "$folder/$kind-$budget.yaml"
             cp "$run/$kind-$budget.yaml" "$folder/masked-$kind-$budget.yaml"
             subnets+=("$folder/$kind-$budget.yaml" "$folder/masked-$kind-$budget.yaml")
         done

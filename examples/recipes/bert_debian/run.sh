@@ -47,8 +47,8 @@ for seed in "${seeds[@]}"; do
                 --iterations "$iterations" --parents $((population / 3)) --mutations $((population / 2)) \
                 --crossovers $((population / 2)) --constraint "params_without_embeddings<=$budget%" \
                 --seed "$seed" --output "$work/$run/search-$budget"
+            take_found "$work/$run/search-$budget" "$work/$run" "$budget"
             for kind in best uniform; do
-                cp "$work/$run/search-$budget/$kind.yaml" "$work/$run/$kind-$budget.yaml"
                 names+=("$kind-$budget") subnets+=("$work/$run/$kind-$budget.yaml")
             done
         done

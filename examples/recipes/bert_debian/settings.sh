@@ -72,6 +72,22 @@ prepare_data() {
     words=$(($(wc -l <"$prepared/data-bin/text/dict.txt") + 5)) # fairseq adds four symbols, and <mask>
 }
 
+# take_found SEARCH FOLDER SUFFIX: copies what the search's algorithm itself found as FOLDER/best-SUFFIX.yaml (best.yaml may be
+# a uniform subnet), and the best uniform subnet as FOLDER/uniform-SUFFIX.yaml
+take_found() {
+    python - "$1/search.json" "$2" "$3" <<'END'
+import json
+import sys
+
+from mos_fairseq.search_space import Subnet
+
+results = json.load(open(sys.argv[1], encoding="utf-8"))
+rows = {"best": results.get("algorithm_best", results["best"]), "uniform": results["compared"]["uniform"]}
+for name, row in rows.items():
+    Subnet.from_dict(row["architecture"]).save(f"{sys.argv[2]}/{name}-{sys.argv[3]}.yaml")
+END
+}
+
 # part_of TASK N: the first N examples for training and the first of the test set, binarized
 part_of() {
     local task=$1 from=$prepared/pieces/$1 to=$work/data/$1-$2 column split

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     path, base, *recipes = argv
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
-        known = sorted({row["recipe"] for row in rows})
+        known = sorted({recipe for recipe, _, _ in [(row["recipe"], row["seed"], row["subnet"]) for row in rows]})
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.exit(f"error: {path}: no rows of scores.py ({type(error).__name__}: {error})")
     for name in (base, *recipes):

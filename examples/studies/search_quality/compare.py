@@ -13,6 +13,7 @@ import logging
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pymoo.indicators.hv import HV
@@ -47,6 +48,16 @@ def judged_losses(folder: Path, space: SearchSpace) -> list[tuple[float, float]]
     return found
 
 
+def best_of(run: dict[str, Any]) -> dict[str, Any]:
+    """What the algorithm alone found; results of earlier versions have nothing else."""
+    return run.get("algorithm_best", run["best"])
+
+
+def front_of(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The front of what the algorithm examined."""
+    return run.get("algorithm_front", run["front"])
+
+
 def report_ranks(work: Path) -> None:
     """Where evolution's choices stand among all subnets within the budget."""
     space = SearchSpace.from_spec(str(Path(__file__).with_name("space.yaml")))
@@ -55,7 +66,7 @@ def report_ranks(work: Path) -> None:
     for index, budget in enumerate(budgets(space)):
         losses = [loss for cost, loss in everything if cost <= budget]
         runs = [results(folder) for folder in sorted(work.glob(f"little-evolution-{index}-?"))]
-        ranks = [1 + sum(loss < run["algorithm_best"]["loss"] for loss in losses) for run in runs]
+        ranks = [1 + sum(loss < best_of(run)["loss"] for loss in losses) for run in runs]
         counts = [run["judged"] for run in runs]
         ranks_text = ", ".join(map(str, ranks))
         print(f"  {budget / 1e6:6.1f} MFLOPs: {ranks_text} of {len(losses)}, {min(counts)}-{max(counts)} judged")
@@ -68,7 +79,7 @@ def report_losses(work: Path) -> None:
         text = []
         for algorithm in ("evolution", "random"):
             runs = [results(folder) for folder in sorted(work.glob(f"tiny-{algorithm}-{index}-?"))]
-            losses = [run["algorithm_best"]["loss"] for run in runs]
+            losses = [best_of(run)["loss"] for run in runs]
             count = statistics.mean(run["judged"] for run in runs)
             text.append(f"{algorithm} {statistics.mean(losses):.4f} ({count:.0f})")
         print(f"  {budget / 1e6:6.1f} MFLOPs: {', '.join(text)}")
@@ -79,11 +90,11 @@ def report_fronts(work: Path) -> None:
     runs = {
         name: [results(folder) for folder in sorted(work.glob(f"tiny-{name}-front-?"))] for name in ("nsga2", "random")
     }
-    points = np.array([(row[COST], row["loss"]) for found in runs.values() for run in found for row in run["front"]])
+    points = np.array([(row[COST], row["loss"]) for found in runs.values() for run in found for row in front_of(run)])
     low, high = points.min(0), points.max(0)
     print("tiny, hypervolume of the front (by seed; judged subnets):")
     for name, found in runs.items():
-        fronts = [np.array([(row[COST], row["loss"]) for row in run["front"]]) for run in found]
+        fronts = [np.array([(row[COST], row["loss"]) for row in front_of(run)]) for run in found]
         volumes = [float(HV(ref_point=np.ones(2))((front - low) / (high - low))) for front in fronts]
         text = ", ".join(f"{volume:.4f}" for volume in volumes)
         print(f"  {name}: {text}; mean {statistics.mean(volumes):.4f} ({found[0]['judged']})")
