@@ -76,7 +76,7 @@ def test_a_search_begins_with_its_answer(controlled, joined, capsys, tmp_path):
     search.main([str(joined), "--path", str(path), "--output", str(tmp_path), "--seeds-from", "controller", *more])
     found = json.loads(capsys.readouterr().out)
     answer = Subnet.from_text(state_of(path)["task_state"]["controller"]["answer"])
-    assert found["judged"] == 1 and Subnet.from_dict(found["architecture"]) == answer
+    assert found["judged"] == 1 and Subnet.from_dict(found["algorithm_best"]["architecture"]) == answer
 
 
 def test_without_a_controller_there_is_no_answer(supernet, joined, tmp_path):
