@@ -169,7 +169,8 @@ def give_tasks_back_their_state() -> None:
 
     fairseq writes ``task.state_dict()`` into every checkpoint. It restores the state when a model is loaded, but not
     when a training resumes. Tasks request it by ``goes_on_with_state``. It is restored only with the optimizer's state:
-    without that, a new training begins. The process that reads the file broadcasts the state to the others, and calls
+    without that, a new training begins, and such a task gets the state by ``task.compare_with_start(state)`` in the
+    process that reads the file. This process broadcasts a state that is restored to the others, and calls
     ``task.compare_with_earlier(cfg)``, if the task has it, with the checkpoint's configuration.
     """
     if hasattr(Trainer.load_checkpoint, "_mos_fairseq_original"):
@@ -180,15 +181,17 @@ def give_tasks_back_their_state() -> None:
     def load_checkpoint(self: Trainer, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
         compare = getattr(self.task, "compare_with_earlier", None)
         takes_state = getattr(self.task, "goes_on_with_state", False)
-        if reset_optimizer or not (takes_state or compare):
+        if not (takes_state or compare):
             return original(self, filename, reset_optimizer, *args, **kwargs)
         read = checkpoint_utils.load_checkpoint_to_cpu
         kept: dict[str, Any] = {}  # not the whole state, whose memory fairseq frees
 
         def noted(*args: Any, **kwargs: Any) -> dict[str, Any]:
             state = read(*args, **kwargs)
-            if state.get("last_optimizer_state") is not None:
+            if not reset_optimizer and state.get("last_optimizer_state") is not None:
                 kept.update((key, state.get(key)) for key in ("cfg", "task_state"))
+            elif takes_state:
+                self.task.compare_with_start(state.get("task_state") or {})
             return state
 
         checkpoint_utils.load_checkpoint_to_cpu = noted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:  # the class that the mixin precedes
     from fairseq.tasks import FairseqTask as _Base
 else:
     _Base = object
+
+logger = logging.getLogger(__name__)
 
 WORDS = "words"
 """Key of the task's state in a checkpoint: by side, number and fingerprint of the dictionary's words in their order."""
@@ -46,12 +49,24 @@ class KnownWords(_Base):
         """Load as fairseq's task does. Raises InputError if the checkpoint has other words, or in another order. Older
         checkpoints do not tell."""
         rest = dict(state_dict)
-        theirs, mine = rest.pop(WORDS, {}), self._words()
-        for side, (number, digits) in mine.items():
+        differs = self._difference(rest.pop(WORDS, {}))
+        if differs:
+            raise InputError(differs)
+        super().load_state_dict(rest)
+
+    def compare_with_start(self, state_dict: dict[str, Any]) -> None:
+        """Warn if the checkpoint whose weights begin this training has other words, or in another order, than its data:
+        embeddings belong to the words of their rows."""
+        differs = self._difference(state_dict.get(WORDS, {}))
+        if differs:
+            logger.warning("%s; its embeddings are taken row by row", differs)
+
+    def _difference(self, theirs: dict[str, list[Any]]) -> str | None:
+        for side, (number, digits) in self._words().items():
             count, known = theirs.get(side, (number, digits))
             if (number, digits) != (count, known):
                 how = "other words, or another order" if number == count else f"that has {count}"
-                raise InputError(
+                return (
                     f"data is {self.cfg.data}: its {side} dictionary of {number} words is not the checkpoint's: {how}"
                 )
-        super().load_state_dict(rest)
+        return None

@@ -4,6 +4,7 @@ A supernet of masked language models becomes one of classifiers: all of its subn
 arXiv 2308.15609), and none needs training after the search.
 """
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from mos_fairseq.predictions import class_names
 from mos_fairseq.tasks.options import OptionTable, supernet_options
 from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
 from mos_fairseq.tasks.supernet_task import SupernetTask
+
+logger = logging.getLogger(__name__)
 
 _INPUT, _SECOND, _LABEL = "input0", "input1", "label"
 _CRITERIONS = ("sentence_prediction", "distillation_mos", "label_smoothed_cross_entropy_mos")
@@ -170,9 +173,20 @@ class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
         theirs, mine = rest.pop(CLASSES, {}), self._classes()
         for name, value in theirs.items():
             if mine.get(name, value) != value:
-                what = f"data is {self.cfg.data}: its labels are" if name == "labels" else f"{name} is"
-                raise InputError(f"{what} {_told(mine[name])}, the checkpoint's {_told(value)}")
+                raise InputError(self._other(name, mine[name], value))
         super().load_state_dict(rest)
+
+    def compare_with_start(self, state_dict: dict[str, Any]) -> None:
+        """Warn as a supernet's task does, and if the checkpoint's head, which is taken, has other labels."""
+        super().compare_with_start(state_dict)
+        theirs, mine = state_dict.get(CLASSES, {}), self._classes()
+        if [name for name, value in mine.items() if theirs.get(name) != value] == ["labels"]:
+            told = self._other("labels", mine["labels"], theirs["labels"])
+            logger.warning("%s; its classification head is taken row by row", told)
+
+    def _other(self, name: str, mine: Any, theirs: Any) -> str:
+        what = f"data is {self.cfg.data}: its labels are" if name == "labels" else f"{name} is"
+        return f"{what} {_told(mine)}, the checkpoint's {_told(theirs)}"
 
     def has_targets(self, sample: dict[str, Any], criterion: Any) -> bool:
         """Return True: each example has a class."""

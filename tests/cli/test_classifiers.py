@@ -315,6 +315,10 @@ def test_labels_of_another_order(commands, text, spaces, trained, tmp_path):
     resumed += ["--subnet-sampling", "sandwich"]
     arguments = training(other, tmp_path / "resumed", spaces / "space.yaml", *resumed)
     assert commands.fork("train", *arguments, check=False).error() == told
+    started = ["--finetune-from-model", path[1], "--max-update", 1, "--disable-validation", "--no-save"]
+    for data, warned in (other, True), (text / "labelled", False):
+        out = commands.fork("train", *training(data, tmp_path / "new", spaces / "space.yaml", *started)).out
+        assert (f"{told}; its classification head is taken row by row" in out) is warned
     hf = ["--subnet", "largest", "--format", "huggingface", "--allow-padding", "--data", other]
     message = commands.fork("mos-export", *path, *hf, "--output", tmp_path / "none", check=False).error()
     assert message == f"data is {other}: label/dict.txt is not the training's, {' '.join(names)} in this order"

@@ -40,9 +40,14 @@ def test_another_order_is_refused(commands, joined, supernet, files, tmp_path):
     shutil.copy(path, tmp_path / "save")
     resumed = training(other, tmp_path / "save", "--max-update", 99, space=files / "space.yaml")
     assert commands.fork("train", *resumed, check=False).error() == order
-    # as another training's start it is whoever's responsibility that takes it
+    # as another training's start it is taken, with a warning
     resets = [f"--reset-{what}" for what in ("optimizer", "dataloader", "meters", "lr-scheduler")]
-    commands.fork("train", *resumed, "--max-update", 1, *resets, "--disable-validation", "--no-save")
+    once = ["--max-update", 1, "--disable-validation", "--no-save"]
+    assert order in commands.fork("train", *resumed, *once, *resets).out
+    started = training(other, tmp_path / "new", *once, "--finetune-from-model", path, space=files / "space.yaml")
+    assert order in commands.fork("train", *started).out
+    started[0] = joined
+    assert "not the checkpoint's" not in commands.fork("train", *started).out
 
     longer = other_words(joined, tmp_path / "longer", lambda lines: [*lines, "zz 1\n"])
     message = commands.fork("generate", *generation(longer, path), check=False).error()
