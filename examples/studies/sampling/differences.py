@@ -57,7 +57,7 @@ def table(rows: list[dict[str, Any]], base: str, recipes: Sequence[str], score: 
         for values in found.values():
             half, digits = interval(values), SCORES[score]
             cells.append(
-                f"{statistics.fmean(values):+.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
+                f"{statistics.fmean(values):+z.{digits}f}" + (f" ± {half:.{digits}f}" if half is not None else "")
             )
         lines.append(f"| {recipe} | {len(found['mean'])} | {' | '.join(cells)} |")
     return "\n".join(lines)
