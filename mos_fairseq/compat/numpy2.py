@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 
+
+def _percentile(*args: Any, interpolation: str = "linear", **kwargs: Any) -> Any:
+    """Return numpy's percentile, whose argument ``method`` was called ``interpolation``."""
+    return np.percentile(*args, method=interpolation, **kwargs)
+
+
 # modules of fairseq that use removed names, and the meaning of these
 _OLD_NAMES: dict[str, dict[str, Any]] = {
     "fairseq.data.token_block_dataset": {"compat": types.SimpleNamespace(long=int)},
@@ -17,6 +23,9 @@ _OLD_NAMES: dict[str, dict[str, Any]] = {
     "fairseq.data.data_utils": {"int": int},
     "fairseq.modules.dynamic_crf_layer": {"float": float},
 }
+
+# and of functions of which it has renamed an argument
+_CHANGED = {"fairseq.data.data_utils": {"percentile": _percentile}}
 
 
 class _Numpy(types.ModuleType):
@@ -27,20 +36,22 @@ class _Numpy(types.ModuleType):
 
 
 def give_back_old_names_of_numpy() -> None:
-    """Let four modules of fairseq find names that numpy has removed: ``np.compat``, ``np.int``, ``np.float``.
+    """Let four modules of fairseq find names that numpy has removed: ``np.compat``, ``np.int``, ``np.float``, and an
+    argument of ``np.percentile``.
 
     Without them, language models can neither generate nor cut text into blocks (``--sample-break-mode none``).
-    Validation of a language pair with ``num_tokens_vec``, audio masks and the CRF of non-autoregressive models fail,
-    too. The names are added to these modules' own ``np``; numpy stays as it is.
+    Validation of a language pair with ``num_tokens_vec``, ``--num-batch-buckets``, audio masks and the CRF of
+    non-autoregressive models fail, too. The names are added to these modules' own ``np``; numpy stays as it is.
     """
     for module_name, names in _OLD_NAMES.items():
         module: Any = sys.modules.get(module_name)
         if module is None or module.np is not np:
             continue
         missing = {name: value for name, value in names.items() if not hasattr(np, name)}
-        if missing:
+        changed = _CHANGED.get(module_name, {})
+        if missing or changed:
             module.np = _Numpy("numpy")
-            vars(module.np).update(missing)
+            vars(module.np).update(missing | changed)
 
 
 def merge_large_binaries() -> None:

@@ -17,6 +17,8 @@ ALL = (
     training.write_checkpoints_whole,
     training.give_tasks_back_their_state,
     training.announce_checkpoints,
+    training.explain_missing_checkpoints,
+    curves.leave_out_values_of_nothing,
     curves.give_curves_their_names,
     precision.keep_missing_gradients,
     precision.train_in_bf16_without_tpu,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,8 @@ from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.trainer import Trainer
 
 from ..errors import InputError, write_failure
+
+logger = logging.getLogger(__name__)
 
 # --- data parallel ---
 
@@ -172,6 +175,9 @@ def give_tasks_back_their_state() -> None:
     without that, a new training begins, and such a task gets the state by ``task.compare_with_start(state)`` in the
     process that reads the file. This process broadcasts a state that is restored to the others, and calls
     ``task.compare_with_earlier(cfg)``, if the task has it, with the checkpoint's configuration.
+
+    For these tasks, another optimizer than the checkpoint's is a user's mistake, an average of weights
+    (``--store-ema``) goes on in its rhythm, and one that the checkpoint lacks begins with the checkpoint's weights.
     """
     if hasattr(Trainer.load_checkpoint, "_mos_fairseq_original"):
         return
@@ -188,6 +194,8 @@ def give_tasks_back_their_state() -> None:
 
         def noted(*args: Any, **kwargs: Any) -> dict[str, Any]:
             state = read(*args, **kwargs)
+            if self.cfg.ema.store_ema:  # fairseq looks for the weights where it has deleted them
+                state.get("extra_state", {}).setdefault("ema", state["model"])
             if not reset_optimizer and state.get("last_optimizer_state") is not None:
                 kept.update((key, state.get(key)) for key in ("cfg", "task_state"))
             elif takes_state:
@@ -197,8 +205,14 @@ def give_tasks_back_their_state() -> None:
         checkpoint_utils.load_checkpoint_to_cpu = noted
         try:
             extra_state = original(self, filename, reset_optimizer, *args, **kwargs)
+        except AssertionError as error:
+            if "please reset the optimizer" not in str(error):
+                raise
+            raise InputError(f"checkpoint {filename}: {error}") from error
         finally:
             checkpoint_utils.load_checkpoint_to_cpu = read
+        if self.cfg.ema.store_ema:  # fairseq counts from 0
+            self.ema.update_freq_counter = self.get_num_updates() % max(1, self.cfg.ema.ema_update_freq)
         if compare and kept.get("cfg"):
             compare(kept["cfg"])
         if not takes_state:
@@ -213,6 +227,30 @@ def give_tasks_back_their_state() -> None:
 
     load_checkpoint._mos_fairseq_original = original  # type: ignore[attr-defined]
     Trainer.load_checkpoint = load_checkpoint
+
+
+def explain_missing_checkpoints() -> None:
+    """For tasks with ``goes_on_with_state``: warn if the file of ``--restore-file`` is missing, with which fairseq
+    silently begins a new training, and refuse what it refuses of ``--finetune-from-model`` in one line."""
+    if hasattr(checkpoint_utils.load_checkpoint, "_mos_fairseq_original"):
+        return
+    original = checkpoint_utils.load_checkpoint
+
+    @functools.wraps(original)
+    def load_checkpoint(cfg: Any, trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
+        if not getattr(trainer.task, "goes_on_with_state", False):
+            return original(cfg, trainer, *args, **kwargs)
+        if cfg.restore_file != "checkpoint_last.pt" and not PathManager.isfile(cfg.restore_file):
+            logger.warning("restore_file is %s: no such file; the training begins anew", cfg.restore_file)
+        try:
+            return original(cfg, trainer, *args, **kwargs)
+        except ValueError as error:
+            if not str(error).startswith("--finetune-from-model"):
+                raise
+            raise InputError(str(error).split(": {")[0]) from error
+
+    load_checkpoint._mos_fairseq_original = original  # type: ignore[attr-defined]
+    checkpoint_utils.load_checkpoint = load_checkpoint
 
 
 def announce_checkpoints() -> None:

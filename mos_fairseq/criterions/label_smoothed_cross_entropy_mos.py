@@ -13,7 +13,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mos_fairseq.errors import InputError, below_one
+from mos_fairseq.errors import InputError, at_least, below_one
 from mos_fairseq.masked import sentences_of
 from mos_fairseq.modules import kernels
 from mos_fairseq.predictions import Prediction
@@ -85,6 +85,7 @@ class LabelSmoothedCrossEntropyMosCriterion(LabelSmoothedCrossEntropyCriterion):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
         self.padding_idx = self.prediction.padding_idx  # of targets
         below_one(label_smoothing=label_smoothing)
+        at_least(0, ignore_prefix_size=ignore_prefix_size)
         if ignore_prefix_size and (hasattr(task, "mask_idx") or self.prediction.head is not None):
             kind = "masked language models" if self.prediction.head is None else "classifiers"
             raise InputError(f"ignore_prefix_size is {ignore_prefix_size}: {kind} predict no prefix")

@@ -245,8 +245,8 @@ class Supernet(_Base):
         """Load as fairseq does; the weights may come from a checkpoint, an average of several, or an EMA.
 
         Raises:
-            InputError: the weights have another search space, routing or vocabulary; the message has the differences.
-                Without ``strict``, weights that name no search space are accepted unchecked.
+            InputError: the weights have another search space, routing, vocabulary or number of positions; the message
+                has the differences. Without ``strict``, weights that name no search space are accepted unchecked.
         """
         stored = state_dict.get("identity")
         if stored is not None:
@@ -259,11 +259,18 @@ class Supernet(_Base):
                 "supernet of fairseq's transformer"
             )
         for stack in self.stacks():
-            name, mine = stack.stack.name, stack.embed_tokens.weight
+            name, words = stack.stack.name, stack.embed_tokens.weight
             table = state_dict.get(f"{name}.embed_tokens.weight")
-            if table is not None and len(table) != len(mine):
+            if table is not None and len(table) != len(words):
                 raise InputError(
-                    f"the checkpoint's {name} has {len(table)} words, this run's dictionary has {len(mine)}: "
+                    f"the checkpoint's {name} has {len(table)} words, this run's dictionary has {len(words)}: "
                     "use the data folder (its dict.*.txt) of the training"
+                )
+            learnt, table = stack.embed_positions, state_dict.get(f"{name}.embed_positions.weight")
+            if table is not None and hasattr(learnt, "weight") and len(table) != len(learnt.weight):
+                known, mine = (len(rows) - 1 - stack.padding_idx for rows in (table, learnt.weight))
+                raise InputError(
+                    f"the checkpoint's {name} has {known} positions, this run's has {mine}: give the training's number "
+                    "of positions (options such as --max-positions, --max-source-positions, --tokens-per-sample)"
                 )
         return super().load_state_dict(state_dict, strict, model_cfg, args)

@@ -4,10 +4,12 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.data import BaseWrapperDataset, LRUCacheDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
 
+from mos_fairseq.errors import InputError
 from mos_fairseq.tasks.monolingual_data import DICTIONARY, check_monolingual
 from mos_fairseq.tasks.options import OptionTable, supernet_options
 from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
@@ -56,6 +58,25 @@ def other_masks_each_epoch(task: type[MaskedLMTask]) -> None:
     task.load_dataset, task.get_batch_iterator = load, iterate
 
 
+def _check_masks(cfg: MaskedLmMosConfig) -> None:
+    """Raise InputError for shares of words with which fairseq's masks fail."""
+    if not 0 < cfg.mask_prob < 1:
+        raise InputError(f"mask_prob is {cfg.mask_prob}: allowed are numbers above 0, below 1")
+    for name in ("leave_unmasked_prob", "random_token_prob"):
+        if not 0 <= getattr(cfg, name) <= 1:
+            raise InputError(f"{name} is {getattr(cfg, name)}: allowed are numbers from 0 to 1")
+    if cfg.leave_unmasked_prob + cfg.random_token_prob > 1:
+        raise InputError(
+            f"leave_unmasked_prob is {cfg.leave_unmasked_prob} and random_token_prob is {cfg.random_token_prob}: "
+            "allowed is a sum of 1 at most"
+        )
+    if cfg.mask_multiple_length < 1:
+        raise InputError(f"mask_multiple_length is {cfg.mask_multiple_length}: allowed are whole numbers from 1 up")
+    if cfg.mask_stdev < 0:
+        raise InputError(f"mask_stdev is {cfg.mask_stdev}: allowed are numbers from 0 up")
+
+
+_CRITERIONS = ("masked_lm", "label_smoothed_cross_entropy_mos", "distillation_mos")
 _COMMANDS = ("train", "validate")
 _ACTS, _NEEDS = supernet_options(_COMMANDS)
 
@@ -95,6 +116,25 @@ class MaskedLmMosTask(SupernetTask, MaskedLMTask):
         | _ACTS,
         needs=_NEEDS,
     )
+
+    def __init__(self, cfg: MaskedLmMosConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(cfg, *args, **kwargs)
+        _check_masks(cfg)
+
+    def build_criterion(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`SupernetTask.build_criterion`. Raises InputError for a criterion of fairseq's that counts every
+        token, also those that are not masked."""
+        name = getattr(cfg, "_name", None) or cfg.criterion
+        known = CRITERION_REGISTRY.get(name)
+        if name not in _CRITERIONS and known is not None and known.__module__.startswith("fairseq."):
+            raise InputError(
+                f"criterion is {name}: {self.name} takes {', '.join(_CRITERIONS)}, whose losses are per masked token"
+            )
+        return super().build_criterion(cfg, *args, **kwargs)
+
+    def nothing_to_predict(self, criterion: Any) -> str:
+        """Return the end of a message: which option masks nothing."""
+        return f" with mask_prob {self.cfg.mask_prob}"
 
     def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
         """As :meth:`SupernetTask.load_dataset`."""

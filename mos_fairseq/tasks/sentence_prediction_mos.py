@@ -90,14 +90,18 @@ class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
 
     @classmethod
     def check_data(cls, cfg: SentencePredictionMosConfig) -> None:
-        """Raise InputError if a dictionary is missing, or the classes are not given or fewer than the labels."""
+        """Raise InputError if a dictionary is missing, the classes are not given or fewer than the labels, or a special
+        token is no word's number."""
         for column in (_INPUT, _LABEL):
             if not os.path.isfile(os.path.join(cfg.data, column, "dict.txt")):
                 raise InputError(
                     f"data is {cfg.data}: it lacks {column}/dict.txt (fairseq-preprocess --only-source makes a folder "
                     f"{_INPUT} of the text, input1 of the second text of pairs, and {_LABEL})"
                 )
-        labels = len(labels_of(cfg.data))
+        labels, words = len(labels_of(cfg.data)), len(cls.load_dictionary(os.path.join(cfg.data, _INPUT, "dict.txt")))
+        for name in ("init_token", "separator_token"):
+            if (token := getattr(cfg, name)) is not None and not 0 <= token < words:
+                raise InputError(f"{name} is {token}: {cfg.data}/{_INPUT}/dict.txt has the numbers 0 to {words - 1}")
         if cfg.num_classes < max(labels, 1):
             raise InputError(f"num_classes is {cfg.num_classes}: {cfg.data}/{_LABEL}/dict.txt has {labels} labels")
 

@@ -88,15 +88,21 @@ def _on_host(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _perplexity(key: str):
-    return lambda meters: utils.get_perplexity(meters[key].avg)
+    """Return what computes the perplexity from meters; None without a loss, as after a reset."""
+
+    def of(meters) -> float | None:
+        loss = meters[key].avg
+        return None if loss is None else utils.get_perplexity(loss)
+
+    return of
 
 
 def _accuracy(name: str):
-    """Return the percentage of correct tokens or classes, as fairseq's ``accuracy``."""
+    """Return what computes the percentage of correct tokens or classes, as fairseq's ``accuracy``; None without any."""
 
-    def of(meters) -> float:
+    def of(meters) -> float | None:
         total = meters[f"_total_{name}"].sum
-        return round(100 * meters[f"_n_correct_{name}"].sum / total, 3) if total > 0 else float("nan")
+        return round(100 * meters[f"_n_correct_{name}"].sum / total, 3) if total > 0 else None
 
     return of
 

@@ -4,7 +4,7 @@ It is a mixin before a task of fairseq. A family's task adds its data and its me
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from fairseq.tasks import FairseqTask
 
 from mos_fairseq.command import Command, calling_command
 from mos_fairseq.distributed import LocalRounds, check_launch, data_parallel_size
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.models.parameter_summary import parameter_summary
 from mos_fairseq.models.switches import keep_active_subnet
 from mos_fairseq.models.transformer_config import record_in_config
@@ -39,6 +39,14 @@ logger = logging.getLogger(__name__)
 def _is_teachers(command: Command, how: Mapping[str, Any]) -> bool:
     """Return whether a task is set up for a model that teaches: fairseq-train sets up its own without a checkpoint."""
     return command.name == "train" and bool(how.get("from_checkpoint"))
+
+
+def _examples(dataset: Any, order: int) -> Iterator[dict[str, Any]]:
+    """Yield mini-batches of one example each: shortest first for ``order`` 1, longest first for -1."""
+    lengths = order * np.asarray(dataset.sizes, np.int64).reshape(len(dataset), -1).max(axis=1)
+    yield dataset.collater([dataset[int(lengths.argmin())]])  # mostly enough, and then a large set needs no order
+    for index in lengths.argsort(kind="stable")[1:]:
+        yield dataset.collater([dataset[int(index)]])
 
 
 class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
@@ -81,6 +89,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
         self._criterion: FairseqCriterion | None = None
         self._bad_losses = BadLosses()
         check_sampling(cfg)
+        at_least(1, log_interval=cfg.log_interval)
         if cfg.search_space:
             self.search_space = SearchSpace.from_spec(cfg.search_space)
             record_in_config(cfg, "task", "search_space", self.search_space.dumps())
@@ -204,7 +213,9 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
         return super().build_generator(models, args, *more, **kwargs)
 
     def build_criterion(self, cfg, *args, **kwargs):
-        """As fairseq's."""
+        """As fairseq's. Raises InputError for one that supernets do not offer."""
+        if (getattr(cfg, "_name", None) or cfg.criterion) == "adaptive_loss":
+            raise InputError("criterion is adaptive_loss: supernets have no adaptive softmax")
         self._criterion = super().build_criterion(cfg, *args, **kwargs)
         return self._criterion
 
@@ -219,15 +230,22 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
             dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
         )
 
-    def filter_indices_by_size(self, *args, **kwargs):
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, *args, **kwargs):
         """Filter as fairseq does. Raises InputError if a sentence is too long and --skip-invalid-size-inputs-valid-test
-        is not given (in training, fairseq skips such sentences and logs their number)."""
+        is not given (in training, fairseq skips such sentences and logs their number), or all are."""
         try:
-            return super().filter_indices_by_size(*args, **kwargs)
+            kept = super().filter_indices_by_size(indices, dataset, max_positions, *args, **kwargs)
         except Exception as error:
             if not str(error).startswith("Size of sample"):
                 raise
             raise InputError(" ".join(str(error).split())) from error
+        if len(kept) == 0 and not self._shards:
+            found = [name for name, known in self.datasets.items() if known is dataset]
+            raise InputError(
+                f"data is {self.cfg.data}: none of {len(indices)} examples of {', '.join(found) or 'a set'} is short "
+                f"enough; {max_positions} tokens are allowed by --max-tokens, the task and the model"
+            )
+        return kept
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -295,8 +313,13 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
         if self._controller is not None:
             self._compared_on(model)  # fail early if that set is missing
         criterion, self._criterion = self._criterion, None
-        dataset = self.datasets.get(self.cfg.valid_subset.split(",")[0])
-        if criterion is None or not dataset:  # not the first epoch, or no validation
+        if criterion is None:  # not the first epoch
+            return
+        valid_subset = self.cfg.valid_subset.split(",")[0]
+        for subset in (valid_subset,) if self._shards else (self.cfg.train_subset, valid_subset):
+            self._check_words(subset, criterion)
+        dataset = self.datasets.get(valid_subset)
+        if not dataset:  # no validation
             return
         metric = self.cfg.best_checkpoint_metric
         warn_of_direction(metric, self.cfg.maximize_best_checkpoint_metric)
@@ -304,13 +327,21 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
             measured = self._measured_metrics(dataset, model, criterion)
             check_metric(metric, measured, self.valid_subnets, self.metrics_need)
 
+    def _check_words(self, subset: str, criterion: Any) -> None:
+        """Raise InputError if a loaded set has nothing to predict: every loss would be 0 or not a number."""
+        dataset = self.datasets.get(subset)
+        if dataset and not any(self.has_targets(sample, criterion) for sample in _examples(dataset, -1)):
+            why = self.nothing_to_predict(criterion)
+            raise InputError(f"data is {self.cfg.data}: {subset} has nothing to predict{why}")
+
+    def nothing_to_predict(self, criterion: Any) -> str:
+        """Return the end of a message: which option leaves nothing to predict."""
+        skip = getattr(criterion, "ignore_prefix_size", 0)
+        return f" with ignore_prefix_size {skip}" if skip else ""
+
     def _measured_metrics(self, dataset, model, criterion) -> set[str]:
         """Return the names of the metrics that validation logs, by validating a short example with words to predict."""
-        shortest_first = np.asarray(dataset.sizes).reshape(len(dataset), -1).max(axis=1).argsort(kind="stable")
-        for index in shortest_first:
-            sample = dataset.collater([dataset[int(index)]])
-            if self.has_targets(sample, criterion):
-                break
+        sample = next(sample for sample in _examples(dataset, 1) if self.has_targets(sample, criterion))
         sample = utils.apply_to_sample(lambda tensor: tensor.to(next(model.parameters()).device), sample)
         _, _, log = self._validate(partial(FairseqTask.valid_step, self), sample, model, criterion.eval())
         with metrics.aggregate(new_root=True) as found:

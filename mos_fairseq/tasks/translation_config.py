@@ -1,15 +1,14 @@
 """Options of ``translation_mos``, and checks of fairseq's own options of the translation task."""
 
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from fairseq import utils
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.file_io import PathManager
 from fairseq.tasks.translation import TranslationConfig
 
 from mos_fairseq.errors import InputError
+from mos_fairseq.tasks.monolingual_data import first_folder
 from mos_fairseq.tasks.options import VALIDATES, OptionTable, supernet_options
 from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
 
@@ -54,22 +53,15 @@ OPTION_TABLE = OptionTable(
 class TranslationMosConfig(SupernetTaskConfig, TranslationConfig):
     """Options of fairseq's translation and of the supernet."""
 
-
-def check_json(name: str, text: str | None) -> None:
-    """Raise InputError unless ``text`` is a JSON object."""
-    try:
-        valid = text is not None and isinstance(json.loads(text), dict)
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise InputError(f'{name} is {text}: allowed is a JSON object, as in \'{{"beam": 4, "lenpen": 0.6}}\'')
+    # fairseq's default is -1, with which it cannot join train and train1
+    upsample_primary: int = field(
+        default=1, metadata={"help": "take the sentences of train N times, beside those of train1, train2 and so on"}
+    )
 
 
 def check_data(cfg: TranslationConfig) -> None:
-    """Raise InputError if the first data folder lacks a file that the translation task needs."""
-    folder = next(iter(utils.split_paths(cfg.data or "")), "")
-    if not PathManager.exists(folder):
-        raise InputError(f"data is {folder or 'not given'}: no such folder (fairseq-preprocess makes them)")
+    """Raise InputError if a data folder is missing, or the first lacks a file that the translation task needs."""
+    folder = first_folder(cfg.data, "fairseq-preprocess makes them")
     for name in dictionary_names(cfg, folder):
         if not PathManager.exists(os.path.join(folder, name)):
             raise InputError(f"data is {folder}: it lacks {name}, which fairseq-preprocess makes")
@@ -80,7 +72,11 @@ def dictionary_names(cfg: TranslationConfig, folder: str) -> tuple[str, str]:
     neither options nor files identify the languages."""
     languages = [cfg.source_lang, cfg.target_lang]
     if None in languages:
-        languages = infer_language_pair(folder)
+        found = infer_language_pair(folder)
+        for option, given, language in zip(("source_lang", "target_lang"), languages, found, strict=True):
+            if None not in (given, language) and given != language:
+                raise InputError(f"{option} is {given}: {folder} has {'-'.join(found)}; give both languages")
+        languages = found
     if None in languages:
         raise InputError(
             f"data is {folder}: no file name has the languages; it needs the sentence pairs of fairseq-preprocess, or "

@@ -1,16 +1,17 @@
 """``translation_mos``: fairseq's translation task for supernets."""
 
+from fairseq.data import ConcatDataset
 from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationTask
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-from mos_fairseq.errors import InputError
+from mos_fairseq.errors import InputError, at_least
 from mos_fairseq.models.switches import without_attention
+from mos_fairseq.tasks.bleu_options import check_bleu_options
 from mos_fairseq.tasks.supernet_task import SupernetTask
 from mos_fairseq.tasks.translation_config import (
     OPTION_TABLE,
     TranslationMosConfig,
     check_data,
-    check_json,
     dictionary_names,
 )
 
@@ -28,8 +29,9 @@ class TranslationMosTask(SupernetTask, TranslationTask):
 
     def __init__(self, cfg: TranslationMosConfig, src_dict, tgt_dict) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
-        for name in ("eval_bleu_args", "eval_bleu_detok_args"):
-            check_json(name, getattr(cfg, name))
+        check_bleu_options(cfg)
+        if cfg.upsample_primary != TranslationConfig.upsample_primary:  # in older checkpoints
+            at_least(1, upsample_primary=cfg.upsample_primary)
 
     @classmethod
     def dictionary_names(cls, cfg: TranslationMosConfig, folder: str) -> tuple[str, str]:
@@ -40,6 +42,24 @@ class TranslationMosTask(SupernetTask, TranslationTask):
     def check_data(cls, cfg: TranslationMosConfig) -> None:
         """Raise InputError if the first data folder lacks a dictionary, or the languages are unknown."""
         check_data(cfg)
+
+    def load_dataset(self, split, epoch=1, **kwargs) -> None:
+        """As :meth:`SupernetTask.load_dataset`. Raises InputError for an option without effect on the training set."""
+        super().load_dataset(split, epoch=epoch, **kwargs)
+        trains = self.command is not None and self.command.name == "train"
+        if trains and split == self.cfg.train_subset and epoch == 1 and not self._shards:
+            self._check_parts(split)
+
+    def _check_parts(self, split: str) -> None:
+        """Raise InputError for an option without effect on a set: it has one part, or no alignments."""
+        found, cfg = self.datasets[split], self.cfg
+        if cfg.upsample_primary > 1 and not isinstance(found.src, ConcatDataset):
+            raise InputError(
+                f"upsample_primary is {cfg.upsample_primary}: it has no effect, {cfg.data} has {split} and no {split}1"
+            )
+        if cfg.load_alignments and found.align_dataset is None:
+            name = f"{split}.align.{cfg.source_lang}-{cfg.target_lang}"
+            raise InputError(f"load_alignments is True: it has no effect, {cfg.data} has no {name}")
 
     def check_targets(self, split: str) -> None:
         """Raise InputError if a loaded split lacks the target language, which fairseq allows for generation."""

@@ -337,6 +337,17 @@ def test_the_head_is_the_checkpoints(commands, text, trained):
     assert message == f"classification_head_name is other, the checkpoint's {HEAD}"
 
 
+def test_another_number_of_positions(commands, text, spaces, trained, tmp_path):
+    start = ["--finetune-from-model", trained[0] / "checkpoint_last.pt", "--max-positions", 32]
+    done = commands.fork("train", *training(text / "labelled", tmp_path, spaces / "space.yaml", *start), check=False)
+    told = "the checkpoint's encoder has 16 positions, this run's has 32: give the training's number of positions"
+    assert done.error().startswith(told)
+    token = ["--separator-token", 999]
+    done = commands.fork("train", *training(text / "labelled", tmp_path, spaces / "space.yaml", *token), check=False)
+    assert done.error().startswith("separator_token is 999: ") and "has the numbers 0 to " in done.error()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_without_labels(commands, text, spaces, tmp_path):
     arguments = training(text / "bin", tmp_path / "none", spaces / "space.yaml")
     message = commands.fork("train", *arguments, check=False).error()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,49 @@ def test_the_largest_and_random_ones_of_each_cost_in_turn(commands, joined, file
         assert 0 < float(row["loss_largest"]) < 20 and 0 < float(row["loss_random"]) < 20
 
 
+def test_a_subnet_that_stops_to_train_leaves_the_log(commands, joined, files, tmp_path):
+    options = [
+        "--subnet-sampling",
+        "decay",
+        "--largest-until",
+        2,
+        "--max-update",
+        6,
+        "--disable-validation",
+        "--no-save",
+    ]
+    options += ["--report-accuracy"]
+    done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))
+    rows = done.rows("train_inner")
+    assert {"loss_largest", "ppl_largest", "accuracy_largest"} <= rows[0].keys()
+    assert "loss_random" in rows[-1] and not [key for key in rows[-1] if key.endswith("_largest")]
+    assert not [row for row in rows if None in row.values()]
+
+
+def test_sentences_of_similar_lengths_in_a_batch(commands, joined, files, tmp_path):
+    options = ["--num-batch-buckets", 2, "--max-update", 2, "--no-save"]
+    done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))
+    assert "bucketing source lengths" in done.out and 0 < float(done.rows("valid")[-1]["valid_loss"]) < 20
+
+
+def test_two_parts_of_a_training_set(commands, joined, files, tmp_path):
+    shutil.copytree(joined, tmp_path / "data")
+    for file in (tmp_path / "data").glob("train.*"):
+        shutil.copy(file, file.with_name(file.name.replace("train.", "train1.")))
+    options = ["--batch-size", 10, "--max-epoch", 1, "--max-update", 99, "--no-save", "--disable-validation"]
+    found = []
+    for data, more in (joined, []), (tmp_path / "data", []), (tmp_path / "data", ["--upsample-primary", 4]):
+        arguments = training(data, tmp_path / "save", *options, *more, space=files / "space.yaml")
+        found.append(sum(float(row["bsz"]) for row in commands.fork("train", *arguments).rows("train_inner")))
+    assert found == [found[0], 2 * found[0], 5 * found[0]]
+
+
+def test_a_missing_file_to_restore(commands, joined, files, tmp_path):
+    options = ["--restore-file", tmp_path / "none.pt", "--max-update", 1, "--no-save", "--disable-validation"]
+    done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))
+    assert f"restore_file is {tmp_path / 'none.pt'}: no such file; the training begins anew" in done.out
+
+
 def test_fixed_subnet(commands, joined, files, tmp_path):
     options = ["--subnet-sampling", "fixed", "--subnet", files / "middle.yaml", "--max-update", 2, "--no-save"]
     done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))
@@ -180,6 +224,10 @@ def assert_equal(mine, theirs, where: str = "") -> None:
             assert_equal(*pair, f"{where}/{index}")
     else:
         assert mine == theirs, where
+
+
+def state_of(folder: Path) -> dict:
+    return checkpoint_utils.load_checkpoint_to_cpu(str(folder / "checkpoint_last.pt"))
 
 
 def resumed_and_uninterrupted(
@@ -233,6 +281,34 @@ def test_scaled_adam_and_eden_resume_in_mid_period(commands, joined, files, tmp_
     steps = {moments["step"] for moments in whole["last_optimizer_state"]["state"].values()}
     assert max(steps) == 15 and min(steps) < 15
     assert len(whole["last_optimizer_state"]["param_groups"][0]["norms"]) == 14
+
+
+def test_an_average_goes_on_in_its_rhythm(commands, joined, files, tmp_path):
+    """Resumed after an odd number of updates; and begun with weights that come without an average."""
+    options = ["--store-ema", "--ema-decay", 0.5, "--ema-update-freq", 2, "--disable-validation"]
+
+    def run(folder, updates, *more):
+        at = [*options, "--max-update", updates, *more]
+        return commands.fork("train", *training(joined, tmp_path / folder, *at, space=files / "space.yaml"))
+
+    for folder, updates in (("whole", 6), ("parts", 3), ("parts", 6)):
+        run(folder, updates)
+    whole, parts = (state_of(tmp_path / folder)["extra_state"]["ema"] for folder in ("whole", "parts"))
+    assert_equal(whole, parts)
+    start = tmp_path / "whole" / "checkpoint_last.pt"
+    state = state_of(tmp_path / "whole")
+    del state["extra_state"]["ema"]
+    torch.save(state, start)
+    run("started", 1, "--finetune-from-model", start, "--lr", 0)
+    assert_equal(state_of(tmp_path / "started")["extra_state"]["ema"], state["model"])
+
+
+def test_another_optimizer_than_the_checkpoints(commands, joined, files, tmp_path):
+    arguments = training(joined, tmp_path, "--disable-validation", space=files / "space.yaml")
+    commands.fork("train", *arguments, "--max-update", 1)
+    other = ["--optimizer", "scaled_adam", "--clip-norm", 0.0]
+    message = commands.fork("train", *arguments, *other, check=False).error()
+    assert message.startswith(f"checkpoint {tmp_path / 'checkpoint_last.pt'}: Optimizer does not match")
 
 
 def test_ema_either_adam_and_another_sampling(commands, joined, files, tmp_path):
