@@ -11,9 +11,9 @@ import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 
 
-def _percentile(*args: Any, interpolation: str = "linear", **kwargs: Any) -> Any:
+def _percentile(values: Any, shares: Any, interpolation: Any = "linear") -> Any:
     """Return numpy's percentile, whose argument ``method`` was called ``interpolation``."""
-    return np.percentile(*args, method=interpolation, **kwargs)
+    return np.percentile(values, shares, method=interpolation)
 
 
 # modules of fairseq that use removed names, and the meaning of these

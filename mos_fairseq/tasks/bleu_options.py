@@ -51,8 +51,8 @@ def _check_generation(arguments: dict[str, Any]) -> None:
         if name not in defaults:
             raise InputError(f"eval_bleu_args has {name}: allowed are {', '.join(sorted(defaults))}")
         kind = type(defaults[name])
-        numbers = {float: (float, int)}.get(kind, (kind,))
-        if kind in _KINDS and (not isinstance(value, numbers) or (isinstance(value, bool) and kind is not bool)):
+        fits = isinstance(value, (float, int) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+        if kind in _KINDS and not fits:
             raise InputError(f"eval_bleu_args has {name} {json.dumps(value)}: allowed is {_KINDS[kind]}")
     for name in ("beam", "max_len_b"):
         if arguments.get(name, 1) < 1:

@@ -43,9 +43,9 @@ class TranslationMosTask(SupernetTask, TranslationTask):
         """Raise InputError if the first data folder lacks a dictionary, or the languages are unknown."""
         check_data(cfg)
 
-    def load_dataset(self, split, epoch=1, **kwargs) -> None:
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs) -> None:
         """As :meth:`SupernetTask.load_dataset`. Raises InputError for an option without effect on the training set."""
-        super().load_dataset(split, epoch=epoch, **kwargs)
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         trains = self.command is not None and self.command.name == "train"
         if trains and split == self.cfg.train_subset and epoch == 1 and not self._shards:
             self._check_parts(split)
