@@ -14,7 +14,7 @@ from mos_fairseq.cli import check_exists, check_output, check_seed, command_pars
 from mos_fairseq.errors import InputError
 from mos_fairseq.mos_options import CHOICES, MosOptions, check_experts
 from mos_fairseq.search_space import SearchSpace
-from mos_fairseq.warm_start import MASKED, SIDES, check_family_of, has_narrower_attention
+from mos_fairseq.warm_start import MASKED, SIDES, check_family_of, has_narrower_attention, has_narrower_embeddings
 
 if TYPE_CHECKING:
     from mos_fairseq.evaluation.options import EvaluationOptions
@@ -230,7 +230,7 @@ def _warm_start_masked(args: argparse.Namespace, space: SearchSpace) -> None:
     heads, orders = has_narrower_attention(space), Orders()
     if not args.no_reorder:
         batches = None if args.data is None else masked_batches(source, space, args.data, _sentences(args))
-        orders = masked_orders(source.model, batches, heads=heads)
+        orders = masked_orders(source.model, batches, heads=heads, channels=has_narrower_embeddings(space))
     cfg = RobertaMosConfig(search_space=space.dumps(), **_routing(args))
     model = masked_supernet(source, cfg, orders, args.expert_noise, args.seed)
     if source.words is not None:
@@ -268,16 +268,22 @@ def _sentences(args: argparse.Namespace) -> EvaluationOptions:
 
 
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
-    """Return the orders; heads are sorted only if some subnets do not use all of them."""
+    """Return the orders; heads and channels are sorted only if some subnets do not use all of them."""
+    from argparse import Namespace
+
     from mos_fairseq.evaluation.evaluator import ModelEvaluator
+    from mos_fairseq.tasks.translation_config import check_data
     from mos_fairseq.warm_start import EMBEDDING_FILES, Orders, importance_orders
 
     if args.no_reorder:
         return Orders()
     learned = all(getattr(stock.args, f"{side}_learned_pos") for side in SIDES)
-    channels = bool(args.learn_positions or learned or stock.args.no_token_positional_embeddings)
+    movable = args.learn_positions or learned or stock.args.no_token_positional_embeddings
+    channels = bool(movable and has_narrower_embeddings(space))
     kinds = {"heads": has_narrower_attention(space), "channels": channels}
     if args.data is None:
         return importance_orders(stock.model, **kinds)
+    task = stock.state["cfg"]["task"]
+    check_data(Namespace(data=args.data, **{name: task.get(name) for name in ("source_lang", "target_lang")}))
     evaluator = ModelEvaluator(args.path, args.data, _sentences(args), examples=dict.fromkeys(EMBEDDING_FILES))
     return importance_orders(evaluator.model, evaluator.batches, **kinds)

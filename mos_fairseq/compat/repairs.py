@@ -11,6 +11,7 @@ ALL = (
     numpy2.give_back_old_names_of_numpy,
     numpy2.merge_large_binaries,
     pickling.let_models_be_pickled,
+    training.find_what_is_not_finite,
     training.let_models_choose_data_parallelism,
     training.let_processes_differ,
     training.skip_overflow_without_scaler,

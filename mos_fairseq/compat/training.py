@@ -10,15 +10,38 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq import trainer as trainer_module
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
-from fairseq.models import distributed_fairseq_model
+from fairseq.models import FairseqEncoder, distributed_fairseq_model
+from fairseq.nan_detector import NanDetector
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.trainer import Trainer
 
 from ..errors import InputError, write_failure
 
 logger = logging.getLogger(__name__)
+
+# --- values that are not finite ---
+
+
+class _NanDetector(NanDetector):
+    """fairseq's search for the first value that is not finite, without gradients at an encoder's output: torch looks
+    for a tensor in it, and fairseq's encoders return lists of tensors."""
+
+    def add_hooks(self, module: torch.nn.Module) -> None:
+        """Register fairseq's hooks."""
+        if isinstance(module, FairseqEncoder):
+            self.fhooks.append(module.register_forward_hook(self.fhook_fn))
+        else:
+            super().add_hooks(module)
+
+
+def find_what_is_not_finite() -> None:
+    """Let a training that diverges end with fairseq's ``FloatingPointError``. The search for its cause would end in a
+    ``StopIteration``."""
+    trainer_module.NanDetector = _NanDetector
+
 
 # --- data parallel ---
 

@@ -71,7 +71,8 @@ def read_table(path: str | os.PathLike[str]) -> list[Row]:
     for row in rows:
         name = (row.supernet, row.subnet, row.metric)
         if name in seen:
-            raise InputError(f"{path}: subnet {row.subnet} of {row.supernet} has two rows of {row.metric}")
+            whose = f" of {row.supernet}" if row.supernet else ""
+            raise InputError(f"{path}: subnet {row.subnet}{whose} has two rows of {row.metric}")
         seen.add(name)
     return rows
 

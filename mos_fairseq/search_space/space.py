@@ -145,6 +145,8 @@ class SearchSpace(FamilyValues):
 
     def check(self, subnet: Subnet) -> None:
         """Raise `InputError` with the field, the value and the choices unless `subnet` is in the space."""
+        if not isinstance(subnet, Subnet):
+            raise InputError(f"subnet is {subnet!r}: allowed is a Subnet, as resolve_subnet(SPEC, space) returns")
         if subnet.family != self.family:
             raise InputError(f"{FAMILY_KEY}={subnet.family.name} is not the search space's, {self.family.name}")
         for dimension in self.family.dimensions:

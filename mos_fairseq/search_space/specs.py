@@ -24,6 +24,8 @@ def resolve_subnet(spec: str, space: SearchSpace) -> Subnet:
     Raises:
         InputError: `spec` has none of the allowed forms, or its subnet is not valid or not in the space.
     """
+    if not isinstance(spec, str):
+        raise InputError(f"subnet {show(str(spec))} is a {type(spec).__name__}: allowed are {FORMS}")
     spec = spec.strip()
     if spec == "largest":
         return space.largest()

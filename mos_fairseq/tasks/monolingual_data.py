@@ -12,7 +12,7 @@ from mos_fairseq.errors import InputError
 DICTIONARY = "dict.txt"
 
 
-def first_folder(data: str | None, origin: str) -> str:
+def checked_folder(data: str | None, origin: str) -> str:
     """Return the first of the folders in ``data``. Raises InputError if one of them is missing; ``origin`` tells where
     they come from."""
     folders = utils.split_paths(data or "")
@@ -25,6 +25,6 @@ def first_folder(data: str | None, origin: str) -> str:
 
 def check_monolingual(data: str | None) -> None:
     """Raise InputError if a data folder, or the first one's dictionary, is missing."""
-    folder = first_folder(data, "fairseq-preprocess --only-source")
+    folder = checked_folder(data, "fairseq-preprocess --only-source")
     if not PathManager.exists(os.path.join(folder, DICTIONARY)):
         raise InputError(f"data is {folder}: it lacks {DICTIONARY}, which fairseq-preprocess --only-source makes")

@@ -8,7 +8,7 @@ from fairseq.file_io import PathManager
 from fairseq.tasks.translation import TranslationConfig
 
 from mos_fairseq.errors import InputError
-from mos_fairseq.tasks.monolingual_data import first_folder
+from mos_fairseq.tasks.monolingual_data import checked_folder
 from mos_fairseq.tasks.options import VALIDATES, OptionTable, supernet_options
 from mos_fairseq.tasks.supernet_config import SupernetTaskConfig
 
@@ -61,7 +61,7 @@ class TranslationMosConfig(SupernetTaskConfig, TranslationConfig):
 
 def check_data(cfg: TranslationConfig) -> None:
     """Raise InputError if a data folder is missing, or the first lacks a file that the translation task needs."""
-    folder = first_folder(cfg.data, "fairseq-preprocess makes them")
+    folder = checked_folder(cfg.data, "fairseq-preprocess makes them")
     for name in dictionary_names(cfg, folder):
         if not PathManager.exists(os.path.join(folder, name)):
             raise InputError(f"data is {folder}: it lacks {name}, which fairseq-preprocess makes")

@@ -6,7 +6,7 @@ from mos_fairseq.lazy import names_of
 __getattr__, __all__ = names_of(
     __name__,
     {
-        "family": ["MASKED", "SIDES", "check_family_of", "has_narrower_attention"],
+        "family": ["MASKED", "SIDES", "check_family_of", "has_narrower_attention", "has_narrower_embeddings"],
         "huggingface": ["read_huggingface"],
         "importance": ["Orders", "importance_orders", "masked_orders", "supernet_orders"],
         "low_rank": ["low_rank_supernet"],

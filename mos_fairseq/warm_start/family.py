@@ -14,6 +14,12 @@ def check_family_of(space: SearchSpace) -> None:
     check_family("mos-warm-start", [FAMILY.name, MASKED.name], "the search space", space.family)
 
 
+def has_narrower_embeddings(space: SearchSpace) -> bool:
+    """Whether subnets of ``space`` use fewer channels than the largest: the first ones."""
+    widths = [width for s in space.family.stacks for width in (s.width, s.hidden, s.bottleneck) if width is not None]
+    return any(len(getattr(space, width.key) or ()) > 1 for width in widths)
+
+
 def has_narrower_attention(space: SearchSpace) -> bool:
     """Whether subnets of ``space`` use fewer rows of an attention's projections than the largest: those of the first
     heads. With ``qkv_dim``, all use all of them."""

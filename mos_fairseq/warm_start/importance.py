@@ -68,28 +68,33 @@ def importance_orders(
 
 
 def masked_orders(
-    model: RobertaSubnetModel, batches: Sequence[dict[str, Any]] | None = None, *, heads: bool = True
+    model: RobertaSubnetModel,
+    batches: Sequence[dict[str, Any]] | None = None,
+    *,
+    heads: bool = True,
+    channels: bool = True,
 ) -> Orders:
     """Order a masked language model's neurons, heads and channels by importance, as :func:`importance_orders` does; the
     loss is that of masked words.
 
     Args:
-        heads: whether to order them too.
+        heads, channels: whether to order them too.
     """
     encoder, name = model.encoder, model.encoder.stack.name
     found: dict[Any, Tensor] = {}
     if batches is None:
         _add(found, _twin_units(model, _by_size))
-        channels = _masked_channel_sizes(model)
+        channel_scores = _masked_channel_sizes(model)
     else:
-        channels = torch.zeros(encoder.embed_dim)
+        channel_scores = torch.zeros(encoder.embed_dim)
         for batch in batches:
             if _twin_backward(model, batch, encoder.dictionary.pad()):
                 _add(found, _twin_units(model, _by_gradient))
-                channels += _channel_gradients(model, name)
+                channel_scores += _channel_gradients(model, name)
         model.zero_grad(set_to_none=True)
         _check_any(found)
-    return _sorted(found, heads, {name: torch.argsort(channels, descending=True, stable=True)})
+    order = torch.argsort(channel_scores, descending=True, stable=True)
+    return _sorted(found, heads, {name: order} if channels else {})
 
 
 def supernet_orders(twin: StaticTwin, batches: Sequence[dict[str, Any]] | None = None, *, heads: bool = True) -> Orders:

@@ -179,6 +179,20 @@ def test_a_missing_file_to_restore(commands, joined, files, tmp_path):
     assert f"restore_file is {tmp_path / 'none.pt'}: no such file; the training begins anew" in done.out
 
 
+@pytest.mark.parametrize("arch", ["transformer_mos", "transformer_subnet"])
+def test_a_training_that_diverges(commands, joined, files, tmp_path, arch):
+    """fairseq says so, after its search for the first value that is not finite."""
+    how = {"space": files / "space.yaml"}
+    if arch == "transformer_subnet":
+        how = {"arch": arch, "task": "translation", "criterion": "label_smoothed_cross_entropy"}
+    options = ["--lr", 1e30, "--max-update", 9, "--no-save", "--disable-validation"]
+    options += ["--subnet", files / "twin.yaml"] if arch == "transformer_subnet" else []
+    (files / "twin.yaml").write_text((files / "middle.yaml").read_text() + "qkv_dim: 16\n")
+    done = commands.fork("train", *training(joined, tmp_path, *options, **how), check=False)
+    assert done.status != 0 and "FloatingPointError: gradients are Nan/Inf" in done.err
+    assert "StopIteration" not in done.err
+
+
 def test_fixed_subnet(commands, joined, files, tmp_path):
     options = ["--subnet-sampling", "fixed", "--subnet", files / "middle.yaml", "--max-update", 2, "--no-save"]
     done = commands.fork("train", *training(joined, tmp_path, *options, space=files / "space.yaml"))

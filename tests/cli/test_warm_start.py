@@ -11,10 +11,11 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.evaluation.evaluator import EvaluationOptions, SubnetEvaluator
 from tests.spaces import EVEN_LM_SPACE, EVEN_SPACE
 
-from .conftest import generation, same_translations, training
+from .conftest import USER_DIR, generation, same_translations, training
 
 pytestmark = pytest.mark.slow
 
+PLUGIN = ["--user-dir", USER_DIR, "--task", "translation_mos"]
 WARM = {key: value for key, value in EVEN_SPACE.items() if key != "qkv_dim"} | {
     "encoder_ffn_embed_dim": [32, 8],
     "decoder_ffn_embed_dim": [32, 8],
@@ -56,6 +57,11 @@ def test_translations_and_training(commands, joined, source, tmp_path):
     expected = commands.fork("generate", *stock)
     found = commands.fork("generate", *generation(joined, output))
     assert same_translations(found.found("H"), expected.found("H")) and len(expected.hypotheses()) == 12
+    # fairseq-validate takes a subnet, as for a trained supernet
+    evaluated = ["--path", output, "--subnet", "smallest", "--max-tokens", 400, "--log-format", "json", *PLUGIN]
+    assert "valid_loss_smallest" in commands.fork("validate", joined, *evaluated).rows("valid")[-1]
+    message = warm_start(commands, source, tmp_path / "no", "--data", tmp_path, check=False).error()
+    assert message.startswith(f"data is {tmp_path}: no file name has the languages") and not (tmp_path / "no").exists()
     # the printed training command works, with either option
     words = done.out.split("--arch transformer_mos ")[1].split(" --finetune-from-model")[0].split()
     assert "--encoder-learned-pos" in words and "--share-all-embeddings" in words

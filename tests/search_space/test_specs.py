@@ -63,6 +63,13 @@ def test_bad_specs(space, spec, message):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
+def test_what_is_no_text_or_no_subnet(space):
+    with pytest.raises(InputError, match="is a dict: allowed are largest, smallest"):
+        resolve_subnet({"a": 1}, space)
+    with pytest.raises(InputError, match="subnet is 'smallest': allowed is a Subnet, as resolve_subnet"):
+        space.check("smallest")
+
+
 def test_names():
     assert subnet_name("largest") == "largest"
     assert subnet_name("smallest") == "smallest"

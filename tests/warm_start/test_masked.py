@@ -19,6 +19,7 @@ from mos_fairseq.search_space import SearchSpace
 from mos_fairseq.warm_start import (
     Orders,
     check_masked_space,
+    has_narrower_embeddings,
     masked_orders,
     masked_supernet,
     read_huggingface,
@@ -114,12 +115,23 @@ def test_the_largest_subnet_is_the_source(bert, space, routing):
     assert recorded["task"]["_name"] == "masked_lm_mos" and recorded["model"]["layer_norm_eps"] == 1e-12
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_channels_stay_where_all_subnets_use_them(space):
+    """Sorted, they permute the hidden states; narrower layers or embeddings use the first ones."""
+    search_space = SearchSpace.from_dict(SPACES[space])
+    assert has_narrower_embeddings(search_space)
+    widths = [key for key in SPACES[space] if key.endswith(("embed_dim", "hidden_dim", "bottleneck_dim"))]
+    one = {key: SPACES[space][key][:1] for key in widths if "ffn" not in key}
+    assert not has_narrower_embeddings(SearchSpace.from_dict(SPACES[space] | one))
+
+
 def test_important_neurons_and_channels_come_first(bert):
     source = read_huggingface(str(bert[0]))
     with torch.no_grad():
         for layer in source.model.encoder.layers:
             layer.fc1.weight[11] *= 50
             layer.fc1.weight[:, 7] *= 50
+    assert not masked_orders(source.model, channels=False).channels
     orders = masked_orders(source.model, heads=False)
     assert not orders.heads and orders.channels["encoder"][0] == 7
     assert all(order[0] == 11 for order in orders.ffn.values())
