@@ -269,11 +269,8 @@ def _sentences(args: argparse.Namespace) -> EvaluationOptions:
 
 def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> Orders:
     """Return the orders; heads and channels are sorted only if some subnets do not use all of them."""
-    from argparse import Namespace
-
     from mos_fairseq.evaluation.evaluator import ModelEvaluator
-    from mos_fairseq.tasks.translation_config import check_data
-    from mos_fairseq.warm_start import EMBEDDING_FILES, Orders, importance_orders
+    from mos_fairseq.warm_start import EMBEDDING_FILES, Orders, check_pairs, importance_orders
 
     if args.no_reorder:
         return Orders()
@@ -283,7 +280,6 @@ def _orders(args: argparse.Namespace, stock: StockModel, space: SearchSpace) -> 
     kinds = {"heads": has_narrower_attention(space), "channels": channels}
     if args.data is None:
         return importance_orders(stock.model, **kinds)
-    task = stock.state["cfg"]["task"]
-    check_data(Namespace(data=args.data, **{name: task.get(name) for name in ("source_lang", "target_lang")}))
+    check_pairs(stock, args.data)
     evaluator = ModelEvaluator(args.path, args.data, _sentences(args), examples=dict.fromkeys(EMBEDDING_FILES))
     return importance_orders(evaluator.model, evaluator.batches, **kinds)

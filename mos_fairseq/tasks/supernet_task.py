@@ -89,7 +89,6 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
         self._criterion: FairseqCriterion | None = None
         self._bad_losses = BadLosses()
         check_sampling(cfg)
-        at_least(1, log_interval=cfg.log_interval)
         if cfg.search_space:
             self.search_space = SearchSpace.from_spec(cfg.search_space)
             record_in_config(cfg, "task", "search_space", self.search_space.dumps())
@@ -109,6 +108,8 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
                 record_in_config(cfg, "task", "subnet", task.subnet.key)
         if task.command is not None and not _is_teachers(task.command, kwargs):
             cls.option_table.check(cfg, task.command)
+            if task.command.name == "train":
+                at_least(1, log_interval=cfg.log_interval)
             if task.command.name == "validate" and task.command.is_given("subnet"):
                 cfg.valid_subnets = cfg.subnet
         return task

@@ -13,7 +13,7 @@ __getattr__, __all__ = names_of(
         "masked_data": ["masked_batches"],
         "reorder": ["moves_of", "reordered"],
         "roberta": ["MaskedModel", "check_masked_space", "masked_supernet", "read_roberta"],
-        "stock": ["EMBEDDING_FILES", "StockModel", "check_space", "read_transformer"],
+        "stock": ["EMBEDDING_FILES", "StockModel", "check_pairs", "check_space", "read_transformer"],
         "supernet": ["supernet_checkpoint", "supernet_from"],
     },
 )

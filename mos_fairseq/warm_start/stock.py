@@ -18,6 +18,7 @@ from mos_fairseq.errors import InputError
 from mos_fairseq.export.stock_sizes import StockSizes, option_names
 from mos_fairseq.models import placeholder_dictionary
 from mos_fairseq.search_space import SearchSpace, Stack, check_family
+from mos_fairseq.tasks.translation_config import check_data
 from mos_fairseq.warm_start.family import FAMILY
 
 # what stock fairseq can do and a supernet cannot
@@ -44,6 +45,12 @@ class StockModel:
     state: dict[str, Any]
     args: Namespace
     model: TransformerModel
+
+
+def check_pairs(source: StockModel, data: str) -> None:
+    """Raise InputError if a data folder is missing, or the first has no sentence pairs of the model's languages."""
+    task = source.state["cfg"]["task"]
+    check_data(Namespace(data=data, **{name: task.get(name) for name in ("source_lang", "target_lang")}))
 
 
 def read_transformer(path: str | os.PathLike[str]) -> StockModel:
