@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 COMMANDS = ("train", "generate", "interactive", "validate", "eval_lm")
 
@@ -17,12 +19,12 @@ class Command:
     Args:
         name: without ``fairseq-``.
         arguments: words of the command line; empty if a program called the command's ``main``.
-        overrides: names of the options that ``fairseq-validate`` overrides in a checkpoint; empty elsewhere.
+        overrides: options that ``fairseq-validate`` overrides in a checkpoint, and their values; empty elsewhere.
     """
 
     name: str
     arguments: tuple[str, ...] = ()
-    overrides: frozenset[str] = frozenset()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def is_given(self, option: str) -> bool:
         """Return whether the command line names ``option``, whatever its value."""
@@ -37,7 +39,7 @@ def calling_command() -> Command | None:
     ``python -m``, torchrun, ``fairseq-hydra-train``, and a process that one of these started.
     """
     found: str | None = None
-    overrides: frozenset[str] = frozenset()
+    overrides: dict[str, Any] = {}
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file, function = Path(frame.f_code.co_filename), frame.f_code.co_name
@@ -45,7 +47,7 @@ def calling_command() -> Command | None:
             if function in ("main", "_main"):
                 found = found or file.stem
                 if (override_args := frame.f_locals.get("override_args")) is not None:
-                    overrides = frozenset(vars(override_args))
+                    overrides = dict(vars(override_args))
             elif function == "cli_main" and file.stem == found:
                 return Command(found, tuple(sys.argv[1:]), overrides)
         frame = frame.f_back

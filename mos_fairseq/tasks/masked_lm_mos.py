@@ -4,7 +4,6 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.data import BaseWrapperDataset, LRUCacheDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.masked_lm import MaskedLMConfig, MaskedLMTask
@@ -76,7 +75,6 @@ def _check_masks(cfg: MaskedLmMosConfig) -> None:
         raise InputError(f"mask_stdev is {cfg.mask_stdev}: allowed are numbers from 0 up")
 
 
-_CRITERIONS = ("masked_lm", "label_smoothed_cross_entropy_mos", "distillation_mos")
 _COMMANDS = ("train", "validate")
 _ACTS, _NEEDS = supernet_options(_COMMANDS)
 
@@ -91,6 +89,7 @@ class MaskedLmMosTask(SupernetTask, MaskedLMTask):
 
     name, stock, arch = "masked_lm_mos", "masked_lm", "roberta_mos"
     stock_criterion = "masked_lm"
+    criterions = ("masked_lm", "label_smoothed_cross_entropy_mos", "distillation_mos")  # they count masked words only
     examples = "text"
     added_symbols = ("<mask>",)
     option_table = OptionTable(
@@ -120,17 +119,6 @@ class MaskedLmMosTask(SupernetTask, MaskedLMTask):
     def __init__(self, cfg: MaskedLmMosConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(cfg, *args, **kwargs)
         _check_masks(cfg)
-
-    def build_criterion(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`SupernetTask.build_criterion`. Raises InputError for a criterion of fairseq's that counts every
-        token, also those that are not masked."""
-        name = getattr(cfg, "_name", None) or cfg.criterion
-        known = CRITERION_REGISTRY.get(name)
-        if name not in _CRITERIONS and known is not None and known.__module__.startswith("fairseq."):
-            raise InputError(
-                f"criterion is {name}: {self.name} takes {', '.join(_CRITERIONS)}, whose losses are per masked token"
-            )
-        return super().build_criterion(cfg, *args, **kwargs)
 
     def nothing_to_predict(self, criterion: Any) -> str:
         """Return the end of a message: which option masks nothing."""

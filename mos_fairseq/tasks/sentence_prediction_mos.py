@@ -23,7 +23,6 @@ from mos_fairseq.tasks.supernet_task import SupernetTask
 logger = logging.getLogger(__name__)
 
 _INPUT, _SECOND, _LABEL = "input0", "input1", "label"
-_CRITERIONS = ("sentence_prediction", "distillation_mos", "label_smoothed_cross_entropy_mos")
 CLASSES = "classes"
 """Key of the task's state in a checkpoint: names of the classes, their number, and the head's name."""
 
@@ -61,6 +60,7 @@ class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
 
     name, stock, arch = "sentence_prediction_mos", "sentence_prediction", "roberta_mos"
     stock_criterion = "sentence_prediction"
+    criterions = ("sentence_prediction", "distillation_mos", "label_smoothed_cross_entropy_mos")
     examples = "text"
     added_symbols = ("<mask>",)
     metrics_need = "all are measured"
@@ -115,11 +115,7 @@ class SentencePredictionMosTask(SupernetTask, SentencePredictionTask):
         return super().setup_task(cfg, **kwargs)
 
     def build_criterion(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`SupernetTask.build_criterion`. Raises InputError for one that predicts no classes, or for scores
-        that are not measured."""
-        name = getattr(cfg, "_name", None) or cfg.criterion
-        if name not in _CRITERIONS:
-            raise InputError(f"criterion is {name}: {self.name} takes {', '.join(_CRITERIONS)}")
+        """As :meth:`SupernetTask.build_criterion`. Raises InputError for scores that are not measured, too."""
         for score in ("report_mcc", "report_acc_and_f1", "report_pearson_and_spearman"):
             if getattr(cfg, score, False):
                 raise InputError(f"{score} is True: of subnets, {self.name} measures loss and accuracy")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from fairseq import utils
-from fairseq.criterions import FairseqCriterion
+from fairseq.criterions import CRITERION_REGISTRY, FairseqCriterion
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 
@@ -60,6 +60,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
     Attributes:
         name, stock: its own name, and the name of fairseq's task.
         stock_criterion: fairseq's criterion in place of this package's, for a dense model.
+        criterions: fairseq's and this package's that fit; empty if most do. Others' are not refused.
         added_symbols: symbols that it adds to a dictionary after reading it.
         arch: name of its supernets.
         examples: description of its sets' examples, for messages.
@@ -74,6 +75,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
     examples: ClassVar[str]
     option_table: ClassVar[OptionTable]
     stock_criterion: ClassVar[str] = "label_smoothed_cross_entropy"
+    criterions: ClassVar[tuple[str, ...]] = ()
     added_symbols: ClassVar[tuple[str, ...]] = ()
     metrics_need: ClassVar[str] = "accuracy needs --report-accuracy"
     predicts_words: ClassVar[bool] = True
@@ -100,6 +102,12 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
         Raises:
             InputError: data are missing, a subnet is invalid, or an option has no effect in this command.
         """
+        command = calling_command()
+        overrides = command.overrides if command is not None else {}
+        for name in overrides.keys() & cls.option_table.acts.keys():
+            setattr(
+                cfg, name, overrides[name]
+            )  # fairseq-validate overrides only what the checkpoint's configuration has
         cls.check_data(cfg)
         task = super().setup_task(cfg, **kwargs)
         if task.search_space is not None and not kwargs.get("from_checkpoint"):
@@ -215,7 +223,11 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
 
     def build_criterion(self, cfg, *args, **kwargs):
         """As fairseq's. Raises InputError for one that supernets do not offer."""
-        if (getattr(cfg, "_name", None) or cfg.criterion) == "adaptive_loss":
+        name = getattr(cfg, "_name", None) or cfg.criterion
+        known = CRITERION_REGISTRY.get(name)
+        if self.criterions and name not in self.criterions and known and known.__module__.startswith("fairseq."):
+            raise InputError(f"criterion is {name}: {self.name} takes {', '.join(self.criterions)}")
+        if name == "adaptive_loss":
             raise InputError("criterion is adaptive_loss: supernets have no adaptive softmax")
         self._criterion = super().build_criterion(cfg, *args, **kwargs)
         return self._criterion
@@ -240,7 +252,7 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
             if not str(error).startswith("Size of sample"):
                 raise
             raise InputError(" ".join(str(error).split())) from error
-        if len(kept) == 0 and not self._shards:
+        if len(kept) == 0 < len(indices) and not self._shards:
             found = [name for name, known in self.datasets.items() if known is dataset]
             raise InputError(
                 f"data is {self.cfg.data}: none of {len(indices)} examples of {', '.join(found) or 'a set'} is short "

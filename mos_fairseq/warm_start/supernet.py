@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from fairseq.models.transformer import TransformerModel
 from fairseq.modules import SinusoidalPositionalEmbedding
-from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from omegaconf import OmegaConf
+from fairseq.tasks import TASK_REGISTRY
 from torch import Tensor, nn
 
 from mos_fairseq.checkpoints import model_checkpoint
@@ -149,9 +148,5 @@ def supernet_checkpoint(state: dict[str, Any], model: Supernet) -> dict[str, Any
     options |= {"_name": model.arch, "search_space": space}
     checkpoint = model_checkpoint(state, options, model.state_dict(), TASK_REGISTRY[model.task].stock)
     checkpoint["optimizer_history"][-1]["num_updates"] = 0  # of the supernet
-    # fairseq-validate overrides options that are there
-    defaults = OmegaConf.structured(TASK_DATACLASS_REGISTRY[model.task])
-    known: Any = OmegaConf.to_container(defaults, enum_to_str=True)
-    values = {key: value for key, value in known.items() if not str(value).startswith(("${", "???"))}
-    checkpoint["cfg"]["task"] = values | checkpoint["cfg"]["task"] | {"_name": model.task, "search_space": space}
+    checkpoint["cfg"]["task"] |= {"_name": model.task, "search_space": space}
     return checkpoint

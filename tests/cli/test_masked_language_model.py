@@ -471,7 +471,7 @@ def test_what_masked_language_models_do_not_have(commands, text, trained, export
         (["--search-space", "tiny"], ["family encoder_decoder", "roberta_mos takes encoder_only"]),
         (["--mask-whole-words"], ["mask_whole_words is True: it is not offered for supernets"]),
         (["--subnet", "smallest"], ["subnet is smallest: it has no effect with subnet_sampling sandwich"]),
-        (["--criterion", "cross_entropy"], ["criterion is cross_entropy", "masked_lm", "per masked token"]),
+        (["--criterion", "cross_entropy"], ["criterion is cross_entropy", "masked_lm_mos takes masked_lm, "]),
         (["--mask-prob", 0], ["mask_prob is 0", "above 0, below 1"]),
         (["--mask-prob", 1e-9], ["has nothing to predict with mask_prob 1e-09"]),
         (["--random-token-prob", 1.5], ["random_token_prob is 1.5", "from 0 to 1"]),
