@@ -104,10 +104,9 @@ class SupernetTask(LocalTraining, ShardedData, SubnetsOfTask, KnownWords):
         """
         command = calling_command()
         overrides = command.overrides if command is not None else {}
+        # fairseq-validate overrides only what the checkpoint's configuration has
         for name in overrides.keys() & cls.option_table.acts.keys():
-            setattr(
-                cfg, name, overrides[name]
-            )  # fairseq-validate overrides only what the checkpoint's configuration has
+            setattr(cfg, name, overrides[name])
         cls.check_data(cfg)
         task = super().setup_task(cfg, **kwargs)
         if task.search_space is not None and not kwargs.get("from_checkpoint"):
